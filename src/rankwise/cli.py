@@ -1,0 +1,524 @@
+"""The command line: arguments -> api -> lines. No decisions.
+
+Results go to standard output, progress and errors to standard error; with --json there is one JSON document on standard output and
+nothing else. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 it ran and the answer is no."""
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from rankwise.errors import AnswerIsNo, Interrupted, RankwiseError, UsageError
+
+app = typer.Typer(
+    name="rankwise",
+    help="Full fine-tuning, LoRA, QLoRA, or none at all? A computed answer, a guarded run, a proven artifact.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# Every key of a job is also an option: flag -> (key, type, help). A test holds this table against the Job record.
+JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
+    "--name": ("name", str, "Name of the run folder."),
+    "--goal": ("goal", str, "instruction | knowledge | task | unsure."),
+    "--model": ("model", str, "Hub id, local folder, or `embedded`."),
+    "--train": ("data.train", str, "Training rows (jsonl, json, csv)."),
+    "--validation": ("data.validation", str, "Held-out rows: a share such as 0.1, or a file."),
+    "--general": ("data.general.path", str, "General rows for replay and the forgetting check."),
+    "--general-share": ("data.general.share", float, "Share of supervised tokens that are general."),
+    "--facts": ("data.facts", str, "Closed-book probes."),
+    "--examples": ("data.examples", int, "Number of training rows, when there is no file yet."),
+    "--tokens-per-example": ("data.tokens_per_example", int, "Mean tokens per row, when there is no file yet."),
+    "--gpu": ("hardware.gpu", str, "GPU name, or `cpu`; empty: this machine."),
+    "--gpus": ("hardware.count", int, "Devices per node."),
+    "--nodes": ("hardware.nodes", int, "Machines."),
+    "--budget-usd": ("budget.usd", float, "US dollars."),
+    "--budget-hours": ("budget.hours", float, "Wall-clock hours."),
+    "--method": ("method.name", str, "Force a method: full | lora | qlora."),
+    "--rank": ("method.r", int, "LoRA rank."),
+    "--alpha": ("method.lora_alpha", float, "LoRA alpha; the scale is alpha / rank."),
+    "--dropout": ("method.lora_dropout", float, "Dropout on the adapter's input."),
+    "--targets": ("method.target_modules", str, "`all-linear`, or module names with commas."),
+    "--variants": ("variants", int, "Tenants that each get their own model."),
+    "--forgetting-nats": ("forgetting.budget_nats", float, "Allowed rise of general loss, nats per token."),
+    "--forgetting-action": ("forgetting.action", str, "warn | lower_lr | stop | rollback."),
+    "--replay-allowed": ("forgetting.replay_allowed", bool, "May general rows be mixed into training?"),
+    "--retrieval": ("retrieval", str, "possible | no."),
+    "--json-schema": ("format.json_schema", str, "JSON schema that an answer must satisfy."),
+    "--regex": ("format.regex", str, "Regular expression that an answer must match."),
+    "--engine": ("serving.engine", str, "embedded | vllm."),
+    "--num-train-epochs": ("train.num_train_epochs", float, "Passes over the training rows."),
+    "--max-steps": ("train.max_steps", int, "Optimizer steps."),
+    "--learning-rate": ("train.learning_rate", float, "Peak learning rate."),
+    "--lr-scheduler-type": ("train.lr_scheduler_type", str, "cosine | linear | constant | constant_with_warmup."),
+    "--warmup-steps": ("train.warmup_steps", int, "Steps of linear warm-up."),
+    "--weight-decay": ("train.weight_decay", float, "AdamW weight decay."),
+    "--max-grad-norm": ("train.max_grad_norm", float, "Gradient norm is clipped to this."),
+    "--optim": ("train.optim", str, "adamw_torch | adamw_torch_fused | sgd."),
+    "--per-device-train-batch-size": ("train.per_device_train_batch_size", int, "Rows in one forward pass."),
+    "--gradient-accumulation-steps": ("train.gradient_accumulation_steps", int, "Forward passes in one step."),
+    "--gradient-checkpointing": ("train.gradient_checkpointing", bool, "Recompute activations."),
+    "--bf16": ("train.bf16", bool, "bfloat16 arithmetic."),
+    "--max-length": ("train.max_length", int, "Longest row in tokens."),
+    "--on-long": ("train.on_long", str, "drop | truncate | split | error."),
+    "--eval-steps": ("train.eval_steps", int, "Optimizer steps between validations."),
+    "--save-steps": ("train.save_steps", int, "Optimizer steps between checkpoints."),
+    "--save-total-limit": ("train.save_total_limit", int, "Checkpoints to keep: the last n, and the best one."),
+    "--logging-steps": ("train.logging_steps", int, "Optimizer steps between printed lines."),
+    "--seed": ("train.seed", int, "Seed of data order, adapter initialisation and dropout."),
+    "--report-to": ("train.report_to", str, "Experiment tracker (none)."),
+}
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar="RANKWISE_DEBUG")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name below runs/.")]
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a command: errors become one message and an exit code, what it returns becomes the JSON document."""
+
+    @functools.wraps(function)
+    def face(**arguments: Any) -> None:
+        as_json, debug = arguments["as_json"], arguments.pop("debug")
+        try:
+            code = function(**arguments) or 0
+        except RankwiseError as error:
+            if debug:
+                raise
+            code = _say_error(error, as_json)
+        except KeyboardInterrupt:
+            code = _say_error(Interrupted("stopped by Ctrl-C"), as_json)
+        except BrokenPipeError:  # the reader of our output has gone (`| head`); there is nobody to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        raise typer.Exit(code)
+
+    signature = inspect.signature(function)
+    debug_parameter = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    face.__signature__ = signature.replace(parameters=[*signature.parameters.values(), debug_parameter])  # type: ignore[attr-defined]
+    face.__annotations__ = function.__annotations__ | {"debug": Debug}
+    return app.command(name=function.__name__.rstrip("_"))(face)
+
+
+def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command every option of JOB_OPTIONS; the function gets those that were used as `options`, by job key."""
+    parameters, names = [], {}
+    for flag, (key, kind, text) in JOB_OPTIONS.items():
+        name = "job_" + flag.removeprefix("--").replace("-", "_")
+        names[name] = key
+        annotation = Annotated[kind | None, typer.Option(flag, help=text, rich_help_panel="The job", show_default=False)]  # type: ignore[valid-type]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+
+    @functools.wraps(function)
+    def with_options(**arguments: Any) -> Any:
+        options = {key: _typed(key, arguments.pop(name)) for name, key in names.items()}
+        return function(**arguments, options={k: v for k, v in options.items() if v is not None})
+
+    signature = inspect.signature(function)
+    kept = [p for p in signature.parameters.values() if p.name != "options"]
+    with_options.__signature__ = signature.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in [*kept, *parameters]}
+    return with_options
+
+
+def _typed(key: str, value: Any) -> Any:
+    """Options whose job key takes more than one type."""
+    if key == "data.validation" and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if key == "method.target_modules" and isinstance(value, str) and "," in value:
+        return value.split(",")
+    return value
+
+
+def _say_error(error: RankwiseError, as_json: bool) -> int:
+    if as_json:
+        _print_json({"error": error.to_json()})
+    colour = "yellow" if isinstance(error, AnswerIsNo | Interrupted) else "red"
+    word = "answer" if isinstance(error, AnswerIsNo) else "stopped" if isinstance(error, Interrupted) else "error"
+    notes.print(f"[bold {colour}]{word}:[/] {escape(str(error))}")
+    return error.exit_code
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")
+
+
+@contextmanager
+def _progress(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each piece of work on a terminal, one line when it is done elsewhere."""
+    if not notes.is_terminal:
+
+        def plain(what: str, done: int, total: int) -> None:
+            if done == total:
+                notes.print(f"  {what}: {done} of {total}")
+
+        yield plain
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=notes) as bars:
+        tasks: dict[str, Any] = {}
+
+        def bar(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield bar
+
+
+@command
+@job_options
+def plan(
+    *,
+    job: Annotated[Path | None, typer.Argument(metavar="[JOB]", help="A job file (YAML).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for plan.json and report.html.")] = None,
+    as_json: Json = False,
+    options: dict[str, Any],
+) -> int:
+    """The call: verdict, reasons with evidence, rejected options, flip points. Example: `rankwise plan job.yaml`"""
+    from rankwise import api
+    from rankwise.report import words
+
+    if job is None and not options:
+        raise UsageError("nothing to plan", fix="give a job file, or options such as --model, --goal and --train")
+    decided = api.plan_job(api.read_job(job, options, api.METHODS))
+    folder = api.write_plan(decided, out)
+    if as_json:
+        _print_json(decided.contract())
+    else:
+        _print(words.verdict_sentence(decided), "")
+        for passage in words.plan_lines(decided):
+            _print_passage(passage.title, passage.lines)
+        _print(f"Plan: {folder / 'plan.json'}", f"Page: {folder / 'report.html'}")
+    return 0 if decided.verdict.config else 3
+
+
+def _print_passage(title: str, lines: list[str]) -> None:
+    if lines:
+        _print(title, *(f"  - {line}" for line in lines), "")
+
+
+@command
+@job_options
+def train(
+    *,
+    target: Annotated[
+        Path | None, typer.Argument(metavar="[JOB|PLAN|RUN]", help="A job file, a plan.json, or with --resume a run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default runs/<name>-<time>).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run from its last checkpoint.")] = False,
+    as_json: Json = False,
+    options: dict[str, Any],
+) -> int:
+    """Carry a plan out, with live progress. Example: `rankwise train job.yaml --out runs/first`"""
+    from rankwise import api
+
+    run = _run_to_train(target, out, resume, options)
+    notes.print(f"run {escape(str(run.folder))}")
+    _watch(api.train(run, resume=resume), run.plan().verdict.config)
+    api.report(run)
+    if as_json:
+        _print_json(api.show(run))
+    else:
+        _print_outcome(run)
+    return 0
+
+
+def _run_to_train(target: Path | None, out: Path | None, resume: bool, options: dict[str, Any]) -> Any:
+    from rankwise import api
+
+    if not resume:
+        if target is None:
+            raise UsageError("nothing to train", fix="give a job file or a plan.json; --resume continues a run")
+        return api.prepare(target, out, options)
+    if options:
+        raise UsageError(f"a run is resumed as it was planned; {', '.join(options)} cannot change", fix="start a new run")
+    if target is not None and target.is_file():
+        target = None if out else target.parent  # `train JOB --out RUN --resume`: the run is what counts
+    folder = out or target
+    return api.open_run(folder) if folder else api.latest_unfinished(Path("runs"))
+
+
+def _watch(events: Iterator[Any], config: Any) -> None:
+    """Print a run as it happens: a live bar on a terminal, plain lines elsewhere."""
+    from rankwise.report import words
+
+    every, total = config.logging_steps, config.max_steps
+    if not notes.is_terminal:
+        every = max(every, total // 20)
+    with _progress(False) if notes.is_terminal else _no_bar() as bar:
+        for event in events:
+            if event.event == "step":
+                bar("training", event.step, total)
+            if event.event != "step" or event.step % every == 0 or event.step in (1, total):
+                if line := words.event_line(event, total):
+                    notes.print(escape(line))
+
+
+@contextmanager
+def _no_bar() -> Iterator[Callable[[str, int, int], None]]:
+    yield lambda what, done, total: None
+
+
+def _print_outcome(run: Any) -> None:
+    from rankwise.report import words
+
+    artifact = run.artifact()
+    lines = words.outcome_lines(
+        run.evidence(),
+        artifact.verification if artifact else None,
+        budget_nats=run.plan().job.forgetting.budget_nats,
+        folder=run.folder,
+    )
+    _print(*lines)
+    _print_passage("Predicted and actual", [words.actual_line(a) for a in run.evidence().actuals])
+    _print_passage("Findings", [words.finding_line(f) for f in run.evidence().findings])
+    _print(f"Run: {run.folder}", f"Page: {run.report_path}")
+
+
+@command
+def eval_(
+    *,
+    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or with --job any model.")],
+    job: Annotated[Path | None, typer.Option(help="Job whose base, rows and probes a MODEL is judged on.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Held-out loss, format, closed-book facts and forgetting, against the untouched base. Example: `rankwise eval RUN`"""
+    from rankwise import api
+    from rankwise.report import words
+
+    with _progress(as_json) as progress:
+        if job is not None:
+            found = api.evaluate_model(target, api.read_job(job, {}, api.METHODS), progress)
+        else:
+            run = api.open_run(Path(target))
+            found = api.evaluate(run, progress).evaluation
+            api.report(run)
+    assert found is not None
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+        return 0
+    budget = None if job else run.plan().job.forgetting.budget_nats
+    _print(words.knows_or_sounds(found), words.forgetting_sentence(found, budget), "")
+    _print_passage("Tuned against the untouched base", [words.comparison_line(c) for c in found.comparisons])
+    _print_passage("Not measured", list(found.notes))
+    return 0
+
+
+@command
+def merge(
+    *,
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="Folder of the merged model (default RUN/model).")] = None,
+    as_json: Json = False,
+) -> int:
+    """Fold the adapter into its base and prove that nothing changed. Example: `rankwise merge RUN --out merged`"""
+    from rankwise import api
+
+    opened = api.open_run(run)
+    folder = api.merge(opened, out)
+    notes.print(f"merged into {escape(str(folder))}; comparing it with the adapter")
+    outcome, artifact = api.verify(opened)
+    api.report(opened)
+    return _print_verification(opened, outcome, artifact, as_json, {"model": str(folder)})
+
+
+@command
+def verify(*, run: RunFolder, as_json: Json = False) -> int:
+    """Prove the saved files; without proof there is no artifact. Exit code 3 when a check fails. Example: `rankwise verify RUN`"""
+    from rankwise import api
+
+    opened = api.open_run(run)
+    outcome, artifact = api.verify(opened)
+    api.report(opened)
+    return _print_verification(opened, outcome, artifact, as_json, {})
+
+
+def _print_verification(run: Any, outcome: Any, artifact: Any, as_json: bool, more: dict[str, Any]) -> int:
+    from rankwise.report import words
+
+    if as_json:
+        found = artifact.model_dump(mode="json", exclude={"verification"}) if artifact else None
+        _print_json({**more, "verification": outcome.model_dump(mode="json"), "artifact": found})
+    else:
+        _print(words.proof_sentence(outcome, run.folder), *(f"  - {words.check_line(c)}" for c in outcome.checks))
+        _print(f"Artifact: {run.artifact_path}" if artifact else "No artifact was published.")
+    return 0 if outcome.passed else 3
+
+
+@command
+def chat(
+    *,
+    run: RunFolder,
+    prompt: Annotated[str | None, typer.Option(help="One question; without it a conversation begins.")] = None,
+    base: Annotated[bool, typer.Option("--base", help="Talk to the untouched base instead.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
+    as_json: Json = False,
+) -> int:
+    """Talk to a run's model. Example: `rankwise chat RUN --prompt "Hello"`"""
+    from rankwise import api
+
+    opened = api.open_run(run)
+    if as_json and prompt is None:
+        raise UsageError("--json needs --prompt: a conversation has no single answer")
+    reply = api.chat(opened, base=base)
+    if prompt is None:
+        return _converse(reply, max_new_tokens)
+    pieces = []
+    for piece in reply([{"role": "user", "content": prompt}], max_new_tokens):
+        pieces.append(piece)
+        if not as_json:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    _print_json({"prompt": prompt, "answer": "".join(pieces), "base": base}) if as_json else _print("")
+    return 0
+
+
+def _converse(reply: Callable[[list[dict[str, str]], int], Iterator[str]], max_new_tokens: int) -> int:
+    """Turns until end of input; Ctrl-C ends an answer, a second one the conversation."""
+    notes.print("Ctrl-D ends the conversation, Ctrl-C an answer.")
+    messages: list[dict[str, str]] = []
+    while True:
+        try:
+            said = input("you> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            _print("")
+            return 0
+        if not said:
+            continue
+        messages.append({"role": "user", "content": said})
+        pieces: list[str] = []
+        try:
+            for piece in reply(messages, max_new_tokens):
+                pieces.append(piece)
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            notes.print("(stopped)")
+        _print("")
+        messages.append({"role": "assistant", "content": "".join(pieces)})
+
+
+@command
+def report(*, run: RunFolder, as_json: Json = False) -> int:
+    """Write the run's page: one self-contained HTML file. Example: `rankwise report RUN`"""
+    from rankwise import api
+
+    opened = api.open_run(run)
+    path = api.report(opened)
+    if as_json:
+        _print_json({"report": str(path), "bytes": path.stat().st_size})
+    else:
+        if opened.evidence_path.is_file() and (found := opened.evidence().evaluation):
+            _print_answers(found)
+        _print(f"Page: {path.resolve()}")
+    return 0
+
+
+def _print_answers(found: Any) -> None:
+    """Three answers before and after, the ones that changed first."""
+    changed = sorted(found.answers, key=lambda a: (a.base_ok == a.tuned_ok, a.kind != "format"))
+    for shown in changed[:3]:
+        mark = {True: "ok", False: "not ok"}
+        _print(
+            f"asked:  {shown.prompt}",
+            f"before: {_one_line(shown.base)}  ({mark[shown.base_ok]})",
+            f"after:  {_one_line(shown.tuned)}  ({mark[shown.tuned_ok]})",
+            "",
+        )
+
+
+def _one_line(text: str, most: int = 200) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+@command
+def show(*, run: RunFolder, as_json: Json = False) -> int:
+    """Verdict, losses, verification and artifact of one run. Example: `rankwise show RUN --json`"""
+    from rankwise import api
+    from rankwise.report import words
+
+    opened = api.open_run(run)
+    if as_json:
+        _print_json(api.show(opened))
+        return 0
+    decided, state, events = opened.plan(), opened.state(), opened.events()
+    step = max((getattr(e, "step", 0) for e in events), default=0)
+    total = decided.verdict.config.max_steps if decided.verdict.config else None
+    _print(words.verdict_sentence(decided), words.state_sentence(state, step, total, opened.folder), "")
+    if opened.evidence_path.is_file():
+        _print_outcome(opened)
+    return 0
+
+
+@command
+def runs(
+    *,
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs are kept.")] = Path("runs"),
+    as_json: Json = False,
+) -> int:
+    """The runs of this folder. Example: `rankwise runs`"""
+    from rich import box
+    from rich.table import Table
+
+    from rankwise import api
+
+    found = api.runs(folder)
+    if as_json:
+        _print_json(found)
+        return 0
+    if not found:
+        _print(f"No runs in {folder}/ yet. `rankwise train JOB` makes one.")
+        return 0
+    columns = ("run", "state", "method", "steps", "base_validation_loss", "best_validation_loss", "proven")
+    heads = ("run", "state", "method", "steps", "base loss [nats]", "best loss [nats]", "proven")
+    table = Table(*heads, box=box.SIMPLE)
+    for line in found:
+        table.add_row(*(_cell(line.get(column)) for column in columns))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "unknown" if value is None else escape(str(value))
+
+
+@app.callback(invoke_without_command=False)
+def _root() -> None:
+    pass
+
+
+def main() -> None:
+    """The `rankwise` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

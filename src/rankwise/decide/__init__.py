@@ -1,0 +1,1 @@
+"""Pure choice: priced candidates -> Plan."""

@@ -1,0 +1,276 @@
+"""Priced candidates -> Plan: need, capacity, feasibility, cost, risk; every loser is named with the rule and number that excluded
+it, and flip points are found by deciding again with one input changed."""
+
+from collections.abc import Callable
+
+from rankwise.decide.candidates import candidates
+from rankwise.decide.rules import (
+    HARD,
+    RULE_EVIDENCE,
+    SOFT,
+    Priced,
+    capacity_bits,
+    cite,
+    first_broken,
+    need_bits,
+)
+from rankwise.errors import JobError
+from rankwise.records import Candidate, Estimate, Facts, Flip, Job, Plan, Reason, Rejection, TrainOptions, Verdict
+from rankwise.records.base import content_hash
+from rankwise.version import __version__
+
+Price = Callable[[Job, Facts, Candidate], Estimate]
+
+
+def choose(job: Job, facts: Facts, price: Price) -> Plan:
+    """The call for one job. `price` comes from the estimate stage.
+
+    Raises JobError when the forced method cannot be configured for this model.
+    """
+    priced = [Priced(c, price(job, facts, c)) for c in candidates(job, facts)]
+    winner, order, rejected = decide(job, facts, priced)
+    job_hash = job_identity(job)
+    return Plan(
+        verdict=_verdict(job, facts, winner),
+        runner_up=next((p.candidate.id for p in order if p is not winner), None),
+        reasons=tuple(_reasons(job, facts, winner)) if winner else (),
+        rejected=tuple(rejected),
+        flips=tuple(_flips(job, facts, price, winner)),
+        warnings=tuple(_warnings(job, facts, winner, priced)),
+        questions=tuple(_questions(job, facts)),
+        candidates=tuple(p.estimate for p in priced),
+        job=job,
+        facts=facts,
+        job_hash=job_hash,
+        base_hash=facts.model.weights_hash,
+        data_hash=content_hash(facts.data.files),
+        hardware_hash=facts.device.identity_hash,
+        rankwise_version=__version__,
+    )
+
+
+def job_identity(job: Job) -> str:
+    """Hash of a job, wherever its folder was."""
+    return job.content_hash()
+
+
+def decide(job: Job, facts: Facts, priced: list[Priced]) -> tuple[Priced | None, list[Priced], list[Rejection]]:
+    """(winner, all that can run in order of preference, rejections with their rule)."""
+    hard = {p.candidate.id: first_broken(HARD, job, facts, p, priced) for p in priced}
+    soft = {p.candidate.id: first_broken(SOFT, job, facts, p, priced) for p in priced}
+    runnable = [p for p in priced if hard[p.candidate.id] is None]
+    order = sorted(runnable, key=lambda p: _preference(job, p, soft[p.candidate.id]))
+    forced = job.method.name if job.method else None
+    if forced:
+        order = [p for p in order if p.candidate.method == forced] + [p for p in order if p.candidate.method != forced]
+    winner = order[0] if order and (not forced or order[0].candidate.method == forced) else None
+    rejected = []
+    for p in priced:
+        broken = hard[p.candidate.id] or soft[p.candidate.id]
+        if p is winner:
+            continue
+        rejected.append(broken or _less_preferred(p, forced))
+    return winner, order, rejected
+
+
+def _preference(job: Job, priced: Priced, broken: Rejection | None) -> tuple[object, ...]:
+    """Unbroken before broken; then the cheapest rung that can hold it: LoRA, QLoRA, full; then without recomputation."""
+    rung = {"lora": 0, "qlora": 1, "full": 2}[priced.candidate.method]
+    capacity_broken = broken is not None and broken.rule == "capacity_suffices"
+    return broken is not None, capacity_broken, rung, priced.candidate.config.gradient_checkpointing
+
+
+def _less_preferred(priced: Priced, forced: str | None) -> Rejection:
+    why = f"The job forces {forced}." if forced else "It would do, but the choice above is the cheaper rung."
+    return Rejection(method=priced.candidate.id, rule="preference", number=None, text=why, would_flip_if=None)
+
+
+def _verdict(job: Job, facts: Facts, winner: Priced | None) -> Verdict:
+    first_try = []
+    if job.goal == "knowledge" and job.retrieval == "possible":
+        first_try.append("retrieval: put the source of each answer into the prompt")
+    if job.goal in ("knowledge", "unsure", "task"):
+        first_try.append("prompting: a few worked examples in the prompt")
+    if winner is None:
+        return Verdict(
+            method="none", candidate=None, parallel=None, config=None, confidence="high", first_try=tuple(first_try)
+        )
+    unsure = job.goal == "unsure" or job.data.train is None
+    return Verdict(
+        method=winner.candidate.method,
+        candidate=winner.candidate.id,
+        parallel=winner.candidate.parallel,
+        config=winner.candidate.config,
+        confidence="low" if unsure else "medium",
+        first_try=tuple(first_try),
+    )
+
+
+def _reason(rule: str, text: str, number: str | None = None) -> Reason:
+    return Reason(rule=rule, text=text, number=number, evidence=cite(*RULE_EVIDENCE.get(rule, ())))
+
+
+def _reasons(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
+    need, config = need_bits(job, facts), winner.candidate.config
+    reasons = []
+    if job.method:
+        reasons.append(_reason("forced", f"The job asks for {job.method.name}."))
+    if winner.candidate.method != "full":
+        capacity = capacity_bits(job, winner)
+        reasons.append(
+            _reason(
+                "capacity_suffices",
+                f"{winner.estimate.trainable_params:,} adapter parameters hold what the data teaches.",
+                f"{capacity / 1e6:.2f} Mbit held, {need / 1e6:.2f} Mbit to learn",
+            )
+        )
+        reasons.append(
+            _reason(
+                "adapter_suffices",
+                "Where capacity suffices, LoRA with a tuned rate learns what full fine-tuning learns.",
+                f"{winner.estimate.trainable_params / facts.model.total_params:.2%} of the parameters train",
+            )
+        )
+    elif config.dtype == "fp32" and config.autocast:
+        reasons.append(
+            _reason(
+                "trained_in_fp32",
+                "Weights are kept in fp32 and computed in bf16, because bf16 weights would round most updates away.",
+                f"learning rate {config.learning_rate:g}",
+            )
+        )
+    memory = winner.estimate.memory
+    reasons.append(
+        _reason(
+            "memory_fits",
+            f"It fits {facts.device.name}.",
+            f"{memory.interval[1] / 1e9:.2f} GB at the upper end, {memory.capacity / 1e9:.2f} GB there",
+        )
+    )
+    if job.variants > 1 and winner.candidate.method != "full":
+        serving = winner.estimate.serving
+        reasons.append(
+            _reason(
+                "many_variants",
+                f"{job.variants} tenants share one base; each adds only its adapter.",
+                f"{serving.all_variants_bytes / 1e6:,.0f} MB against {job.variants * serving.base_bytes / 1e6:,.0f} MB of copies",
+            )
+        )
+    if job.goal == "knowledge":
+        reasons.append(
+            _reason("facts_by_retrieval", "Facts that can be looked up are better looked up; weights come second.")
+        )
+    return reasons
+
+
+def _warnings(job: Job, facts: Facts, winner: Priced | None, priced: list[Priced]) -> list[str]:
+    data, warnings = facts.data, []
+    if winner and job.method and (broken := first_broken(SOFT, job, facts, winner, priced)):
+        warnings.append(f"the job forces {job.method.name} against the rule {broken.rule}: {broken.text} ({broken.number})")
+    if winner:
+        warnings += _overrides(job, facts, winner)
+    if data.long_rows:
+        warnings.append(
+            f"{data.long_rows} of {data.rows + data.dropped_rows} training rows are too long; "
+            f"{data.dropped_rows} rows and {data.lost_supervised_tokens} answer tokens are lost"
+        )
+    if job.data.general is None:
+        warnings.append("no data.general: forgetting of general ability will not be measured, and nothing is replayed")
+    if job.data.facts is None and job.goal == "knowledge":
+        warnings.append("goal: knowledge without data.facts: nothing will show whether facts were learned")
+    if job.format is None and job.goal == "instruction":
+        warnings.append("no format: whether answers are well formed will not be measured")
+    if job.goal == "knowledge":
+        warnings.append("the gain on facts depends on paraphrases: about ten wordings of each fact, or extraction stays near 0")
+    warnings += _not_acted_on(job)
+    return warnings
+
+
+def _overrides(job: Job, facts: Facts, winner: Priced) -> list[str]:
+    """What the job's `train` block changed against what the plan would have chosen."""
+    free = job.model_copy(update={"train": TrainOptions()})
+    ours = {c.id: c.config for c in candidates(free, facts)}.get(winner.candidate.id)
+    if ours is None:
+        return []
+    said = job.train.model_dump(exclude_none=True)
+    changed = {k: (getattr(ours, k), v) for k, v in said.items() if hasattr(ours, k) and getattr(ours, k) != v}
+    return [f"train.{key}: {value} is the job's, the plan would take {planned}" for key, (planned, value) in changed.items()]
+
+
+def _not_acted_on(job: Job) -> list[str]:
+    """Keys that are part of the contract and that no part of this version reads yet: said, never ignored silently."""
+    unread = []
+    if job.forgetting.action != "warn":
+        unread.append(f"forgetting.action: {job.forgetting.action} (forgetting is measured after training, not during)")
+    if job.hardware.nodes > 1:
+        unread.append("hardware.nodes (this version trains on one machine)")
+    return [f"not acted on in this version: {key}" for key in unread]
+
+
+def _questions(job: Job, facts: Facts) -> list[str]:
+    questions = []
+    if job.goal == "unsure":
+        questions.append("Should the model answer differently (instruction), or know something new (knowledge)?")
+    if job.data.facts is None:
+        questions.append("What must it know afterwards? A file of questions and answers (data.facts) would measure it.")
+    return questions[:2]
+
+
+def _flips(job: Job, facts: Facts, price: Price, winner: Priced | None) -> list[Flip]:
+    """The nearest change of one input that changes the verdict, along each axis that can change it."""
+
+    def verdict(changed_job: Job, changed_facts: Facts) -> str:
+        priced = [Priced(c, price(changed_job, changed_facts, c)) for c in candidates(changed_job, changed_facts)]
+        found = decide(changed_job, changed_facts, priced)[0]
+        return found.candidate.id if found else "none"
+
+    now = winner.candidate.id if winner else "none"
+    flips = []
+    for say, at, far in _axes(job, facts):
+        outcome = verdict(*at(far))
+        if outcome == now:
+            continue
+        near, far = 1.0, far
+        for _ in range(20):  # halving the logarithm of the factor 20 times is exact to a millionth
+            middle = (near * far) ** 0.5
+            if (found := verdict(*at(middle))) == now:
+                near = middle
+            else:
+                far, outcome = middle, found
+        flips.append(Flip(**{"if": say(far), "then": f"{outcome} instead of {now}"}))
+    return flips
+
+
+def _axes(
+    job: Job, facts: Facts
+) -> list[tuple[Callable[[float], str], Callable[[float], tuple[Job, Facts]], float]]:
+    """(how to say a factor, the world at that factor, the furthest factor looked at)."""
+    device, data = facts.device, facts.data
+
+    def memory(factor: float) -> tuple[Job, Facts]:
+        changed = device.model_copy(update={"memory_bytes": int(device.memory_bytes * factor)})
+        return job, facts.model_copy(update={"device": changed})
+
+    def amount(factor: float) -> tuple[Job, Facts]:
+        update = {k: round(getattr(data, k) * factor) for k in ("rows", "tokens", "supervised_tokens")}
+        return job, facts.model_copy(update={"data": data.model_copy(update=update)})
+
+    def say_memory(factor: float) -> str:
+        return f"the device had {device.memory_bytes * factor / 1e9:.2f} GB instead of {device.memory_bytes / 1e9:.1f} GB"
+
+    def say_amount(factor: float) -> str:
+        return f"the data had {data.supervised_tokens * factor:,.0f} answer tokens instead of {data.supervised_tokens:,}"
+
+    return [(say_memory, memory, 1e-3), (say_memory, memory, 1e3), (say_amount, amount, 1e6)]
+
+
+def require_known_targets(job: Job, facts: Facts) -> None:
+    """Raises JobError when the forced rank is larger than a matrix of the model can have."""
+    if job.method is None or job.method.r is None:
+        return
+    limit = min((min(s.in_features, s.out_features) for s in facts.model.linears), default=job.method.r)
+    if job.method.r > limit:
+        raise JobError(
+            f"method.r is {job.method.r}, but the smallest targeted matrix of {facts.model.name} has rank {limit}",
+            expected=f"a rank of 1 to {limit}",
+        )

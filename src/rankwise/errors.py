@@ -1,0 +1,99 @@
+"""What can go wrong for a person, as one tree. Every error says what happened, what was expected and how to fix it.
+
+RankwiseError            exit 1: refused or failed
+├── UsageError           exit 2: the call or the job file is not what the contract says
+│   └── JobError         a key, a value or a combination in a job that cannot be meant (with the YAML line)
+├── DataError            a data file that cannot be read as training rows or probes (with file and line)
+├── ModelError           a model that cannot be found, read or used
+├── PlanError            a plan that is stale or cannot be carried out here
+├── RunError             a run folder that is in use, missing, damaged or not in the needed state
+├── SpaceError           not enough disk for what is about to be written
+├── TrainingError        training itself failed (loss not finite, process died)
+└── Interrupted          a person stopped it; the run can be resumed
+AnswerIsNo               exit 3: it ran, and the answer is no (nothing fits, a gate failed)
+"""
+
+from pathlib import Path
+
+
+class RankwiseError(Exception):
+    """An error a user can meet and mend.
+
+    Args:
+        what: what happened, one sentence.
+        expected: what was expected instead, one sentence or empty.
+        fix: the next thing to do, one sentence or empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, expected: str = "", fix: str = ""):
+        super().__init__(what)
+        self.what, self.expected, self.fix = what, expected, fix
+
+    def __str__(self) -> str:
+        return "\n".join(
+            part
+            for part in (
+                self.what,
+                self.expected and f"expected: {self.expected}",
+                self.fix and f"fix: {self.fix}",
+            )
+            if part
+        )
+
+    def to_json(self) -> dict[str, str | int]:
+        """The same three sentences for `--json`."""
+        kind = type(self).__name__
+        return {
+            "kind": kind,
+            "what": self.what,
+            "expected": self.expected,
+            "fix": self.fix,
+            "exit_code": self.exit_code,
+        }
+
+
+class UsageError(RankwiseError):
+    exit_code = 2
+
+
+class JobError(UsageError):
+    pass
+
+
+class DataError(RankwiseError):
+    """A fault in a data file; `what` starts with `file:line:` so that editors can jump to it."""
+
+    def __init__(self, path: Path | str, line: int | None, what: str, *, expected: str = "", fix: str = ""):
+        where = f"{path}:{line}" if line is not None else f"{path}"
+        super().__init__(f"{where}: {what}", expected=expected, fix=fix)
+        self.path, self.line = Path(path), line
+
+
+class ModelError(RankwiseError):
+    pass
+
+
+class PlanError(RankwiseError):
+    pass
+
+
+class RunError(RankwiseError):
+    pass
+
+
+class SpaceError(RankwiseError):
+    pass
+
+
+class TrainingError(RankwiseError):
+    pass
+
+
+class Interrupted(RankwiseError):
+    pass
+
+
+class AnswerIsNo(RankwiseError):
+    exit_code = 3

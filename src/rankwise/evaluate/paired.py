@@ -1,0 +1,96 @@
+"""Two models on the same items: a Comparison with intervals that know the pairs. `cannot tell` is a possible answer."""
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap, norm
+
+from rankwise.records import Comparison, Interval
+
+LEVEL = 0.95
+RESAMPLES = 2000
+
+
+def compare_shares(metric: str, base: Sequence[bool], tuned: Sequence[bool], source: str) -> Comparison:
+    """Share of items that each got right; more is better.
+
+    Wilson intervals for each share; for the paired difference the adjusted Wald interval of Bonett and Price (2012), which
+    keeps its width when all items agree.
+    """
+    n = len(base)
+    gained = sum(t and not b for b, t in zip(base, tuned, strict=True))
+    lost = sum(b and not t for b, t in zip(base, tuned, strict=True))
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = float(norm.ppf(0.5 + LEVEL / 2)) * sqrt((up + down - (up - down) ** 2) / (n + 2))
+    interval = (max(-1.0, up - down - half), min(1.0, up - down + half))
+    return Comparison(
+        metric=metric,
+        unit="share",
+        items=n,
+        base=sum(base) / n,
+        base_interval=_wilson(base),
+        tuned=sum(tuned) / n,
+        tuned_interval=_wilson(tuned),
+        difference=(sum(tuned) - sum(base)) / n,
+        difference_interval=interval,
+        answer=_answer(interval, higher_is_better=True),
+        source=f"{source}; Wilson intervals, difference by Bonett and Price 2012 (paired), 95 %",
+    )
+
+
+def compare_losses(
+    metric: str, base: Sequence[tuple[float, int]], tuned: Sequence[tuple[float, int]], source: str
+) -> Comparison:
+    """Cross-entropy per token over rows; less is better.
+
+    Args:
+        base, tuned: (summed nats, tokens) of each row, same rows in the same order.
+    """
+    tokens = np.array([count for _, count in base], dtype=float)
+    sums = [np.array([loss for loss, _ in rows]) for rows in (base, tuned)]
+    intervals = [_resampled(values, tokens) for values in (*sums, sums[1] - sums[0])]
+    means = [float(values.sum() / tokens.sum()) for values in sums]
+    return Comparison(
+        metric=metric,
+        unit="nats per token",
+        items=len(base),
+        base=means[0],
+        base_interval=intervals[0],
+        tuned=means[1],
+        tuned_interval=intervals[1],
+        difference=means[1] - means[0],
+        difference_interval=intervals[2],
+        answer=_answer(intervals[2], higher_is_better=False),
+        source=f"{source}; percentile bootstrap over rows, {RESAMPLES} resamples, paired, 95 %",
+    )
+
+
+def _wilson(right: Sequence[bool]) -> Interval:
+    low, high = binomtest(sum(right), len(right)).proportion_ci(LEVEL, method="wilson")
+    return float(low), float(high)
+
+
+def _resampled(sums: np.ndarray, tokens: np.ndarray) -> Interval:
+    """Interval of sum(sums) / sum(tokens) when rows are drawn again."""
+    mean = float(sums.sum() / tokens.sum())
+    if len(sums) < 2:
+        return mean, mean
+    outcome = bootstrap(
+        (sums, tokens),
+        lambda s, t, axis=-1: s.sum(axis=axis) / t.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(outcome.confidence_interval.low), float(outcome.confidence_interval.high)
+
+
+def _answer(interval: Interval, *, higher_is_better: bool) -> Literal["better", "worse", "cannot tell"]:
+    if interval[0] <= 0 <= interval[1]:
+        return "cannot tell"
+    return "better" if (interval[0] > 0) == higher_is_better else "worse"

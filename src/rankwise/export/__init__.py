@@ -1,0 +1,1 @@
+"""From trained weights to something others load, with proof."""

@@ -1,0 +1,42 @@
+"""The adapter folded into its base: fp32 arithmetic, then the precision of the base."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rankwise.model.attach import load_adapter
+from rankwise.model.load import DTYPES, load_base
+from rankwise.records import Plan
+from rankwise.store import publish_folder, require_space
+from rankwise.text.files import copy_text_files
+
+
+def merge(plan: Plan, adapter: Path, out: Path) -> Path:
+    """Write the merged model of `adapter` to `out`, a folder that plain transformers loads; returns `out`.
+
+    QLoRA is merged onto the dequantised 4-bit base, because that is the base it was trained on: onto the 16-bit weights the
+    outputs would shift by the quantisation error.
+
+    Raises:
+        SpaceError: the disk of `out` has no room for the model.
+    """
+    base_folder = Path(plan.facts.model.folder)
+    require_space(out.parent, plan.facts.model.weight_bytes, "the merged model")
+    model: Any = load_base(base_folder, dtype="fp32", four_bit=plan.verdict.method == "qlora")
+    if plan.verdict.method == "qlora":
+        model = model.dequantize().to(torch.float32)
+    merged = load_adapter(model, adapter).merge_and_unload(safe_merge=True)
+    merged.to(DTYPES.get(plan.facts.model.dtype, torch.float32))
+    with publish_folder(out) as folder:
+        merged.save_pretrained(folder)
+        copy_text_files(base_folder, folder)
+        _carry_licence(base_folder, folder)
+    return out
+
+
+def _carry_licence(source: Path, target: Path) -> None:
+    for name in ("LICENSE", "LICENSE.txt", "NOTICE"):
+        if (source / name).is_file():
+            shutil.copy2(source / name, target / name)

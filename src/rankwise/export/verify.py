@@ -1,0 +1,219 @@
+"""The proof that files do what was trained. Each check names what was compared, the number, and the limit it had to keep.
+
+Logits are compared at every labelled position of a few held-out rows, teacher-forced, in fp32 on the CPU side; greedy texts are
+compared until the two best tokens lie closer together than the two models do, where either answer is right."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import kl_div, log_softmax
+from transformers import AutoTokenizer
+
+from rankwise.methods import METHODS, targeted
+from rankwise.model.generate import answer
+from rankwise.model.likelihood import device_of, evaluating, final_logits
+from rankwise.records import Check, Plan, Verification
+from rankwise.text.masks import IGNORE, Encoded
+from rankwise.text.template import ChatText
+
+# bf16 rounding of merged weights moved logits by up to 0.46 and KL by 2.7e-4 nats in the pilot (science.md X5); a merge onto the
+# wrong base or with the wrong scale is off by a hundred times that.
+MAX_MEAN_KL = 0.01
+# The same files, the same arithmetic, the same machine.
+MAX_RELOAD_DIFFERENCE = 1e-3
+# Smaller than this, the adapter might as well not be there.
+MIN_EFFECT = 1e-2
+
+GOLDEN_CHAT: tuple[list[dict[str, str]], ...] = (
+    [{"role": "user", "content": "Hello!"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}],
+    [
+        {"role": "user", "content": "Name a colour."},
+        {"role": "assistant", "content": "Blue."},
+        {"role": "user", "content": " Another?\n"},
+    ],
+)
+
+
+@dataclass
+class Subject:
+    """What is to be proven.
+
+    Attributes:
+        tuned: the model as loaded from the files (adapter on its base, or the full model).
+        as_base: context manager that yields the untouched base.
+        merged: the merged model as reloaded, or None where there is none.
+        rows: a few held-out rows; prompts: the beginnings of the same rows, up to the answer.
+        folders: where the tokenizer files of the artifact lie.
+    """
+
+    plan: Plan
+    chat: ChatText
+    tuned: Any
+    as_base: Callable[[], AbstractContextManager[Any]]
+    merged: Any | None
+    rows: Sequence[Encoded]
+    prompts: Sequence[Sequence[int]]
+    conversations: Sequence[Any]
+    trained_logits: Path
+    folders: Sequence[Path]
+
+
+def verify(subject: Subject) -> Verification:
+    """All checks that apply to the subject; `passed` only if every one did."""
+    began = time.monotonic()
+    checks = [_reloads(subject), _changes_output(subject)]
+    if METHODS[subject.plan.verdict.method].trains == "adapter":
+        checks.append(_modules_applied(subject))
+    if subject.merged is not None:
+        checks += _merged_agrees(subject)
+    checks += [_same_ids(subject, folder) for folder in subject.folders]
+    return Verification(
+        passed=all(c.passed for c in checks), checks=tuple(checks), seconds=time.monotonic() - began
+    )
+
+
+def _reloads(subject: Subject) -> Check:
+    trained = load_file(subject.trained_logits)["logits"]
+    reloaded = final_logits(subject.tuned, subject.prompts)
+    same_shape = trained.shape == reloaded.shape
+    difference = float((trained - reloaded).abs().max()) if same_shape else float("inf")
+    return Check(
+        name="reload",
+        passed=difference <= MAX_RELOAD_DIFFERENCE,
+        number=f"{difference:.2g} largest logit difference",
+        limit=f"{MAX_RELOAD_DIFFERENCE:g}",
+        text=f"The files, loaded again, against the model in memory when training ended, on {len(subject.prompts)} prompts.",
+    )
+
+
+def _changes_output(subject: Subject) -> Check:
+    tuned = final_logits(subject.tuned, subject.prompts)
+    with subject.as_base() as base:
+        untouched = final_logits(base, subject.prompts)
+    effect = float((tuned - untouched).abs().max())
+    return Check(
+        name="changes_output",
+        passed=effect >= MIN_EFFECT,
+        number=f"{effect:.2f} largest logit difference",
+        limit=f"at least {MIN_EFFECT:g}",
+        text="The tuned model against the untouched base: what was trained is really applied.",
+    )
+
+
+def _modules_applied(subject: Subject) -> Check:
+    config = subject.plan.verdict.config
+    assert config is not None
+    expected = sum(s.count for s in targeted(subject.plan.facts.model, config.target_modules))
+    live = sum(
+        bool(p.detach().any()) for name, p in subject.tuned.named_parameters() if ".lora_B." in name
+    )
+    return Check(
+        name="modules_applied",
+        passed=live == expected,
+        number=f"{live} modules with a B that is not zero",
+        limit=f"{expected}",
+        text="Every targeted module carries trained weights.",
+    )
+
+
+def _merged_agrees(subject: Subject) -> list[Check]:
+    worst, divergence, flips, positions = 0.0, 0.0, 0, 0
+    for row in subject.rows:
+        one, other = _row_logits(subject.tuned, row), _row_logits(subject.merged, row)
+        difference = (one - other).abs().amax(dim=1)
+        worst = max(worst, float(difference.max()))
+        divergence += float(
+            kl_div(log_softmax(other, 1), log_softmax(one, 1), log_target=True, reduction="sum")
+        )
+        best = one.topk(2, dim=1).values
+        decided = best[:, 0] - best[:, 1] > 2 * difference  # beyond that no rounding can change the order
+        flips += int(((one.argmax(1) != other.argmax(1)) & decided).sum())
+        positions += len(one)
+    kl = divergence / positions
+    return [
+        Check(
+            name="merged_logits",
+            passed=kl <= MAX_MEAN_KL,
+            number=f"KL {kl:.2g} nats per token on average, {worst:.2g} largest logit difference",
+            limit=f"KL {MAX_MEAN_KL:g}",
+            text=f"Adapter against merged and reloaded model, {positions} positions of {len(subject.rows)} held-out rows.",
+        ),
+        Check(
+            name="merged_choices",
+            passed=flips == 0,
+            number=f"{flips} of {positions} most likely tokens changed where the margin rules out rounding",
+            limit="0",
+            text="The token that greedy decoding takes, adapter against merged.",
+        ),
+        _same_text(subject),
+    ]
+
+
+def _row_logits(model: Any, row: Encoded) -> torch.Tensor:
+    """(labelled positions, vocabulary) logits that predict the labels, fp32."""
+    device = device_of(model)
+    at = [i - 1 for i, label in enumerate(row.labels) if label != IGNORE and i > 0]
+    with evaluating(model):
+        ids = torch.tensor([row.ids], device=device)
+        logits: torch.Tensor = model(
+            input_ids=ids, use_cache=False, logits_to_keep=torch.tensor(at, device=device)
+        ).logits
+    return logits[0].float().cpu()
+
+
+def _same_text(subject: Subject) -> Check:
+    texts = [
+        answer(model, subject.chat, subject.conversations, 32, batch_size=1)
+        for model in (subject.tuned, subject.merged)
+    ]
+    outcomes = [
+        _texts_agree(subject, conversation, one, other)
+        for conversation, one, other in zip(subject.conversations, *texts, strict=True)
+    ]
+    near_ties = outcomes.count("near tie")
+    return Check(
+        name="merged_text",
+        passed="different" not in outcomes,
+        number=f"{outcomes.count('same')} of {len(outcomes)} equal" + (f", {near_ties} up to a near tie" * bool(near_ties)),
+        limit="equal until the two best tokens are closer than the two models",
+        text="Greedy answers of adapter and merged model to held-out prompts.",
+    )
+
+
+def _texts_agree(subject: Subject, conversation: Any, one: str, other: str) -> str:
+    """same | near tie | different."""
+    if one == other:
+        return "same"
+    first, second = subject.chat.encode(one), subject.chat.encode(other)
+    common = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    prefix = [[*subject.chat.encode_prompt(conversation), *first[:common]]]
+    a, b = (final_logits(model, prefix)[0] for model in (subject.tuned, subject.merged))
+    best = a.topk(2).values
+    return "near tie" if float(best[0] - best[1]) <= 2 * float((a - b).abs().max()) else "different"
+
+
+def _same_ids(subject: Subject, folder: Path) -> Check:
+    """Rankwise reads text by itself; a server will read it with transformers. Both must give the same ids."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    ours = ChatText.from_folder(folder)
+    wrong = []
+    for messages in GOLDEN_CHAT if ours.has_template else ():
+        theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        if list(theirs) != subject.chat.encode_prompt(messages):
+            wrong.append(messages[-1]["content"])
+    stops = ours.eos_token_id in subject.chat.stop_token_ids and tokenizer.eos_token_id == subject.chat.eos_token_id
+    return Check(
+        name=f"same_ids_{folder.name}",
+        passed=not wrong and stops,
+        number=f"{len(GOLDEN_CHAT) - len(wrong)} of {len(GOLDEN_CHAT)} golden conversations equal; "
+        f"stop token {'equal' if stops else 'different'}",
+        limit="all equal",
+        text=f"Chat template and tokenizer of {folder.name}/, read by transformers, against those of training.",
+    )

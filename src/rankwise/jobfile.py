@@ -1,0 +1,196 @@
+"""Reads a job: YAML plus options from the command line -> Job, or one error with the line and the nearest valid key."""
+
+import difflib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rankwise.errors import JobError
+from rankwise.records import Job
+
+Lines = dict[tuple[str, ...], int]
+
+
+def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[str]) -> Job:
+    """Read `path` (may be None when the options say everything) and lay `options` over it.
+
+    Args:
+        path: a YAML file; relative data paths in it are taken from its folder, then from the working folder.
+        options: dotted job keys such as `hardware.count` -> value; None values are skipped.
+        methods: the method names that exist.
+
+    Raises:
+        JobError: missing file, bad YAML, unknown key, wrong value, unknown method. Exit code 2.
+    """
+    content, lines = _load_yaml(path) if path else ({}, {})
+    for key, value in options.items():
+        if value is not None:
+            _lay_over(content, key.split("."), value)
+    where = _Where(path, lines, set(options))
+    _check_method_name(content.get("method"), methods, where)
+    try:
+        job = Job.model_validate(content)
+    except ValidationError as error:
+        raise _job_error(error, where) from None
+    base = path.resolve().parent if path else Path.cwd()
+    return _absolute_paths(job, base, where).model_copy(update={"name": job.name or _name(path)})
+
+
+def _name(path: Path | None) -> str:
+    if path is None:
+        return "job"
+    return path.resolve().parent.name if path.stem == "job" else path.stem
+
+
+def _load_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], 1)
+        hint = f"did you mean {path.parent / near[0]}?" if near else "give the path of a job file (YAML)"
+        raise JobError(f"{path}: no such job file", fix=hint)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise JobError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise JobError(f"{path}: a job is a mapping of keys", expected="lines such as `goal: instruction`")
+    lines: Lines = {}
+    _walk(root, (), lines, path)
+    return content, lines
+
+
+def _walk(node: yaml.Node | None, at: tuple[str, ...], lines: Lines, path: Path) -> None:
+    """Fill `lines` with the line of every key; a key given twice would silently lose one value, so it is refused."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key, value in node.value:
+        here = (*at, str(key.value))
+        if here in lines:
+            raise JobError(f"{path}:{key.start_mark.line + 1}: {'.'.join(here)} is given twice", fix="keep one")
+        lines[here] = key.start_mark.line + 1
+        _walk(value, here, lines, path)
+
+
+def _lay_over(content: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = content.get(key)
+        if isinstance(inner, str):  # the short forms `hardware: cpu`, `method: lora`
+            inner = {"gpu" if key == "hardware" else "name": inner}
+        content[key] = inner = dict(inner or {})
+        content = inner
+    content[keys[-1]] = value
+
+
+class _Where:
+    """Says where a key came from: a line of the file, or an option."""
+
+    def __init__(self, path: Path | None, lines: Lines, options: Collection[str]):
+        self.path, self.lines, self.options = path, lines, options
+
+    def __call__(self, loc: tuple[str, ...]) -> str:
+        for end in range(len(loc), 0, -1):
+            if ".".join(loc[:end]) in self.options:
+                return f"option {'.'.join(loc[:end])}"
+            if loc[:end] in self.lines:
+                return f"{self.path}:{self.lines[loc[:end]]}"
+        return str(self.path) if self.path else "options"
+
+
+def _check_method_name(method: Any, methods: Collection[str], where: _Where) -> None:
+    name = method.get("name") if isinstance(method, dict) else method
+    if name is None or not isinstance(name, str) or name in methods:
+        return
+    near = difflib.get_close_matches(name, methods, 1)
+    raise JobError(
+        f"{where(('method',))}: there is no method {name!r}",
+        expected=f"one of {', '.join(sorted(methods))}",
+        fix=f"did you mean {near[0]}?" if near else "",
+    )
+
+
+def _job_error(error: ValidationError, where: _Where) -> JobError:
+    faults = [_fault(e, where) for e in error.errors(include_url=False)]
+    what, expected, fix = faults[0]
+    for more, *_ in faults[1:]:
+        what += f"\nalso: {more}"
+    return JobError(what, expected=expected, fix=fix)
+
+
+def _fault(error: Any, where: _Where) -> tuple[str, str, str]:
+    loc = tuple(str(part) for part in error["loc"])
+    key = ".".join(part for part in loc if part not in ("float", "path", "str"))
+    valid = _valid_keys(loc[:-1])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(loc[-1], valid, 1, cutoff=0.5)
+        fix = f"did you mean {near[0]}?" if near else "remove it"
+        return f"{where(loc)}: unknown key {key}", f"one of {', '.join(valid)}", fix
+    if error["type"] == "missing":
+        return f"{where(loc)}: {key} is missing", f"a value for {key}", f"add `{loc[-1]}: …`"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        choices = [c.strip("'") for c in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        near = difflib.get_close_matches(str(error["input"]), choices, 1)
+        fix = f"did you mean {near[0]}?" if near else ""
+        return f"{where(loc)}: {key} is {error['input']!r}", f"one of {', '.join(choices)}", fix
+    return f"{where(loc)}: {key or 'the job'} is {_short(error['input'])}: {message}", "", ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _valid_keys(loc: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Job
+    for part in loc:
+        field = model.model_fields.get(part)
+        if field is None:
+            break
+        inner = [a for a in (field.annotation, *get_args(field.annotation)) if _is_model(a)]
+        if inner:
+            model = inner[0]
+    return sorted(model.model_fields)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
+    data = job.data
+    general = data.general
+    if general:
+        general = general.model_copy(update={"path": _resolve(general.path, base, where, ("data", "general", "path"))})
+    validation = data.validation
+    if isinstance(validation, Path):
+        validation = _resolve(validation, base, where, ("data", "validation"))
+    changes: dict[str, Any] = {"general": general, "validation": validation}
+    for key in ("train", "facts"):
+        path = getattr(data, key)
+        changes[key] = path and _resolve(path, base, where, ("data", key))
+    answer = job.format
+    if answer and answer.json_schema:
+        schema = _resolve(answer.json_schema, base, where, ("format", "json_schema"))
+        answer = answer.model_copy(update={"json_schema": schema})
+    model = job.model
+    if (base / model / "config.json").is_file():
+        model = str((base / model).resolve())
+    return job.model_copy(update={"data": data.model_copy(update=changes), "format": answer, "model": model})
+
+
+def _resolve(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Path:
+    """Taken from the job's folder, then from the working folder; a file that is nowhere is an error with its line."""
+    for folder in (base, Path.cwd()):
+        if (folder / path).exists():
+            return (folder / path).resolve()
+    near = difflib.get_close_matches(path.name, [p.name for p in (base / path).parent.glob("*")], 1)
+    fix = f"did you mean {path.with_name(near[0])}?" if near else f"paths are taken from {base}"
+    raise JobError(f"{where(loc)}: {'.'.join(loc)}: no such file: {path}", expected="a file that exists", fix=fix)

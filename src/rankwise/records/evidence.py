@@ -1,0 +1,85 @@
+"""Evidence: what a run showed. Finding: what should be done about it. Comparison: is it better, or can we not tell?"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rankwise.records.base import Interval, Record
+
+
+class Comparison(Record):
+    """One metric of two models on the same items, paired item by item."""
+
+    metric: str = Field(description="format | exact_match | facts | heldout_loss | general_loss.")
+    unit: str = Field(description="share, or nats per token.")
+    items: int = Field(description="Rows or probes compared.")
+    base: float
+    base_interval: Interval
+    tuned: float
+    tuned_interval: Interval
+    difference: float = Field(description="tuned - base.")
+    difference_interval: Interval = Field(description="95 %, paired bootstrap over items.")
+    answer: Literal["better", "worse", "cannot tell"]
+    source: str = Field(description="How the numbers and intervals were computed.")
+
+
+class Answer(Record):
+    """One prompt answered by the untouched base and by the tuned model."""
+
+    kind: Literal["format", "fact"]
+    prompt: str
+    expected: str
+    base: str
+    tuned: str
+    base_ok: bool
+    tuned_ok: bool
+
+
+class Evaluation(Record):
+    """Tuned model against the untouched base it came from."""
+
+    comparisons: tuple[Comparison, ...]
+    answers: tuple[Answer, ...]
+    seconds: float
+    notes: tuple[str, ...]
+
+
+class Finding(Record):
+    """Something the run says about itself, with advice."""
+
+    name: str
+    level: Literal["good", "warning", "fault"]
+    text: str
+    number: str | None
+    advice: str | None
+
+
+class Actual(Record):
+    """A prediction beside what happened."""
+
+    quantity: str = Field(description="train_seconds, peak_memory, checkpoint_bytes, adapter_bytes ...")
+    unit: str
+    predicted: float | None
+    interval: Interval | None
+    actual: float | None
+    source: str
+
+
+class Evidence(Record):
+    """What is known of a run after it ended; `rankwise eval` adds the evaluation."""
+
+    version: Literal[1] = 1
+    plan_hash: str
+    steps: int
+    max_steps: int
+    first_loss: float | None = Field(description="Training loss of the first step, nats per token.")
+    final_loss: float | None = Field(description="Training loss of the last step, nats per token.")
+    base_validation_loss: float | None
+    best_validation_loss: float | None
+    best_validation_step: int | None
+    final_validation_loss: float | None
+    tokens: int = Field(description="Tokens trained on.")
+    train_seconds: float | None
+    actuals: tuple[Actual, ...]
+    findings: tuple[Finding, ...]
+    evaluation: Evaluation | None

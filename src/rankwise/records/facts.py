@@ -1,0 +1,101 @@
+"""Facts: what was seen when the world was looked at once. Unknown is None, never a guess."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rankwise.records.base import Record
+
+
+class LinearShape(Record):
+    """Weight matrices of one name and shape, such as all `q_proj` of a model."""
+
+    name: str = Field(description="Last part of the module's name, e.g. q_proj.")
+    out_features: int
+    in_features: int
+    count: int = Field(description="How many of them the model has.")
+
+
+class ModelFacts(Record):
+    """Shapes read from config.json and safetensors headers; no weights are loaded."""
+
+    name: str = Field(description="As the job names it.")
+    folder: str = Field(description="Where its files are.")
+    architecture: str = Field(description="transformers class, e.g. LlamaForCausalLM.")
+    total_params: int = Field(description="Parameters, tied ones counted once.")
+    linears: tuple[LinearShape, ...] = Field(description="Linear layers inside the blocks (no embedding, no head).")
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int | None
+    vocab_size: int
+    max_position_embeddings: int | None
+    tie_word_embeddings: bool
+    dtype: str = Field(description="Of the stored weights: bf16, fp16 or fp32.")
+    weight_bytes: int = Field(description="Bytes of the stored weights.")
+    weights_hash: str = Field(description="sha256 over the weight files and config.json.")
+    template_hash: str | None = Field(description="sha256 of chat template and special tokens; None without a template.")
+    license: str | None = Field(description="From the model card; None if it does not say.")
+    source: str = Field(description="Where these facts come from.")
+
+    @property
+    def linear_params(self) -> int:
+        """Parameters of the linear layers inside the blocks."""
+        return sum(s.out_features * s.in_features * s.count for s in self.linears)
+
+
+class DataFacts(Record):
+    """Counts over the job's data, made with the model's own tokenizer and chat template."""
+
+    format: str = Field(description="Detected format of the training rows.")
+    rows: int = Field(description="Training rows used (after on_long).")
+    tokens: int = Field(description="Tokens of those rows, one epoch.")
+    supervised_tokens: int = Field(description="Tokens that carry a label, one epoch.")
+    mean_length: float = Field(description="Tokens per row.")
+    longest: int = Field(description="Tokens of the longest row as given, before on_long.")
+    long_rows: int = Field(description="Rows longer than max_length.")
+    dropped_rows: int = Field(description="Rows dropped by on_long.")
+    lost_supervised_tokens: int = Field(description="Labelled tokens lost by on_long.")
+    length_histogram: tuple[tuple[int, int], ...] = Field(description="(upper length in tokens, rows) per bin.")
+    validation_rows: int
+    validation_tokens: int
+    general_rows: int = Field(description="General rows given; 0 means none given.")
+    general_supervised_per_row: float | None = Field(description="Labelled tokens per general row; None without them.")
+    facts: int = Field(description="Closed-book probes given; 0 means none given.")
+    files: dict[str, str] = Field(description="Path -> sha256 of each data file.")
+    source: str = Field(description="Where these facts come from.")
+
+
+class DeviceFacts(Record):
+    """The device a run would use."""
+
+    kind: Literal["cpu", "gpu"]
+    name: str
+    count: int = Field(description="Devices over all nodes.")
+    cores: int | None = Field(description="Usable CPU cores; None for a GPU that is not here.")
+    memory_bytes: int = Field(description="Memory of one device (RAM for a CPU).")
+    available_bytes: int | None = Field(description="Memory free now; None for a device that is not here.")
+    bf16: bool = Field(description="Has native bfloat16 arithmetic.")
+    matmul_flops: dict[str, float] = Field(description="FLOP/s per dtype (bf16, fp32) of one device.")
+    matmul_measured: bool = Field(description="True: measured here; False: peak of the datasheet.")
+    disk_free_bytes: int | None = Field(description="Free bytes where runs are written.")
+    usd_per_hour: float | None = Field(description="Price of one device; None if unknown.")
+    source: str = Field(description="Where these facts come from, with its date.")
+
+    @property
+    def identity_hash(self) -> str:
+        """Hash of what makes it the same device for a plan: not the measured rate, nor what is free at the moment."""
+        return Record.content_hash(
+            self.model_copy(
+                update={"matmul_flops": {}, "available_bytes": None, "disk_free_bytes": None, "source": ""}
+            )
+        )
+
+
+class Facts(Record):
+    """All that was observed for one job."""
+
+    version: Literal[1] = 1
+    model: ModelFacts
+    data: DataFacts
+    device: DeviceFacts
+    job_hash: str = Field(description="Hash of the Job these facts were observed for.")

@@ -1,0 +1,152 @@
+"""Job: what a person writes. Every field has its sentence; unknown keys are refused by `store.read_job`."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from rankwise.records.base import Record
+
+Goal = Literal["instruction", "knowledge", "task", "unsure"]
+OnLong = Literal["drop", "truncate", "split", "error"]
+
+
+class GeneralData(Record):
+    """General rows mixed into training so that the model keeps what it could do before."""
+
+    path: Path = Field(description="Rows in any training format.")
+    share: float = Field(0.05, ge=0, lt=1, description="Share of the supervised tokens that are general.")
+
+
+class JobData(Record):
+    """Training data given as files, or only described (`examples`, `tokens_per_example`) when planning comes first."""
+
+    train: Path | None = Field(None, description="Training rows: messages, alpaca, sharegpt, prompt/completion, text.")
+    validation: float | Path = Field(0.1, description="Held-out rows: a share of the training rows, or a file.")
+    general: GeneralData | None = Field(None, description="General rows for replay and for the forgetting check.")
+    facts: Path | None = Field(None, description="Closed-book probes: question, answer and optional choices.")
+    examples: int | None = Field(None, ge=1, description="Number of training rows, when there is no file yet.")
+    tokens_per_example: int | None = Field(None, ge=1, description="Mean tokens per row, when there is no file yet.")
+
+    @field_validator("validation")
+    @classmethod
+    def _share_is_a_share(cls, value: float | Path) -> float | Path:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("a share lies between 0 and 1; give a path to use a file")
+        return value
+
+    @model_validator(mode="after")
+    def _files_or_description(self) -> Self:
+        if self.train is None and (self.examples is None or self.tokens_per_example is None):
+            raise ValueError("give `train` (a file), or describe the data with `examples` and `tokens_per_example`")
+        if self.train is not None and (self.examples is not None or self.tokens_per_example is not None):
+            raise ValueError("`examples` and `tokens_per_example` describe data that is not there yet; drop them or `train`")
+        return self
+
+
+class Hardware(Record):
+    """What to run on. `gpu: cpu` is this machine's processor; nothing given means this machine as it is."""
+
+    gpu: str | None = Field(None, description="A GPU name from `devices.toml`, or `cpu`; empty: this machine, probed.")
+    count: int = Field(1, ge=1, description="Devices per node.")
+    nodes: int = Field(1, ge=1, description="Machines.")
+
+
+class Budget(Record):
+    """What one training run may cost."""
+
+    usd: float | None = Field(None, gt=0, description="US dollars.")
+    hours: float | None = Field(None, gt=0, description="Wall-clock hours.")
+
+
+class MethodChoice(Record):
+    """A method that the person forces, with the options they care about; the rest comes from the plan."""
+
+    name: str = Field(description="full, lora or qlora.")
+    r: int | None = Field(None, ge=1, description="LoRA rank.")
+    lora_alpha: float | None = Field(None, gt=0, description="LoRA alpha; the scale is alpha / r.")
+    lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: str | tuple[str, ...] | None = Field(None, description="`all-linear` or module names.")
+
+
+class Forgetting(Record):
+    """How much general ability the run may cost."""
+
+    budget_nats: float = Field(0.03, gt=0, description="Allowed rise of general cross-entropy, nats per token.")
+    action: Literal["warn", "lower_lr", "stop", "rollback"] = Field("warn", description="What to do when it is exceeded.")
+    replay_allowed: bool = Field(True, description="May general rows be mixed into training?")
+
+
+class AnswerFormat(Record):
+    """What `answers in our style` means, checkable by a machine."""
+
+    json_schema: Path | None = Field(None, description="JSON schema that a whole answer must satisfy.")
+    regex: str | None = Field(None, description="Regular expression that a whole answer must match.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.json_schema is None) == (self.regex is None):
+            raise ValueError("give either json_schema or regex")
+        return self
+
+
+class Serving(Record):
+    """Where the result will be served; limits of the engine enter the choice of method."""
+
+    engine: Literal["embedded", "vllm"] = Field("embedded", description="Serving engine.")
+
+
+class TrainOptions(Record):
+    """Hugging Face names; whatever is set here overrides the plan, and the plan says so."""
+
+    num_train_epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; overrides num_train_epochs.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] | None = Field(
+        None, description="Learning-rate schedule."
+    )
+    warmup_steps: int | None = Field(None, ge=0, description="Steps of linear warm-up.")
+    weight_decay: float | None = Field(None, ge=0, description="AdamW weight decay.")
+    max_grad_norm: float | None = Field(None, gt=0, description="Gradient norm is clipped to this.")
+    optim: Literal["adamw_torch", "adamw_torch_fused", "sgd"] | None = Field(None, description="Optimizer.")
+    per_device_train_batch_size: int | None = Field(None, ge=1, description="Rows in one forward pass.")
+    gradient_accumulation_steps: int | None = Field(None, ge=1, description="Forward passes in one optimizer step.")
+    gradient_checkpointing: bool | None = Field(None, description="Recompute activations in the backward pass.")
+    bf16: bool | None = Field(None, description="bfloat16 arithmetic (needs a device that has it).")
+    max_length: int | None = Field(None, ge=8, description="Longest row in tokens.")
+    on_long: OnLong | None = Field(None, description="What to do with longer rows; whatever it is, it is counted.")
+    eval_steps: int | None = Field(None, ge=1, description="Optimizer steps between validations.")
+    save_steps: int | None = Field(None, ge=1, description="Optimizer steps between checkpoints.")
+    save_total_limit: int | None = Field(None, ge=1, description="Checkpoints to keep: the last n, and the best one.")
+    logging_steps: int | None = Field(None, ge=1, description="Optimizer steps between printed lines.")
+    seed: int | None = Field(None, ge=0, description="Seed of data order, adapter initialisation and dropout.")
+    report_to: Literal["none"] | None = Field(None, description="Experiment tracker.")
+
+
+class Job(Record):
+    """A fine-tuning problem as its owner states it."""
+
+    version: Literal[1] = Field(1, description="Version of this record.")
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run folder.")
+    goal: Goal = Field(description="instruction | knowledge | task | unsure.")
+    model: str = Field(description="Hub id, local folder, or `embedded`.")
+    data: JobData = Field(description="What to learn from.")
+    hardware: Hardware = Field(Hardware(), description="What to run on.")
+    budget: Budget = Field(Budget(), description="What it may cost.")
+    method: MethodChoice | None = Field(None, description="Force a method; null lets the plan choose.")
+    variants: int = Field(1, ge=1, description="Tenants that each get their own model.")
+    forgetting: Forgetting = Field(Forgetting(), description="How much general ability the run may cost.")
+    retrieval: Literal["possible", "no"] = Field("no", description="Could answers be looked up at run time?")
+    format: AnswerFormat | None = Field(None, description="What a well-formed answer is.")
+    serving: Serving = Field(Serving(), description="Where it will be served.")
+    train: TrainOptions = Field(TrainOptions(), description="Overrides of the plan, by Hugging Face names.")
+
+    @field_validator("hardware", mode="before")
+    @classmethod
+    def _short_hardware(cls, value: Any) -> Any:
+        return {"gpu": value} if isinstance(value, str) else value
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _short_method(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value

@@ -1,0 +1,198 @@
+"""Candidate, Estimate and Plan: what could be done, what it would cost, and what to do."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rankwise.records.base import Interval, Record
+from rankwise.records.facts import Facts
+from rankwise.records.job import Job, OnLong
+
+
+class TrainConfig(Record):
+    """Everything `train` needs, by Hugging Face names; executed as it stands."""
+
+    method: str
+    r: int | None = Field(None, description="LoRA rank.")
+    lora_alpha: float | None = None
+    lora_dropout: float | None = None
+    target_modules: str | tuple[str, ...] | None = None
+    num_train_epochs: float
+    max_steps: int = Field(description="Optimizer steps of the whole run.")
+    learning_rate: float
+    lr_scheduler_type: str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    optim: str
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    gradient_checkpointing: bool
+    dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
+    autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")
+    max_length: int
+    on_long: OnLong
+    replay_share: float = Field(description="Share of supervised tokens from data.general.")
+    eval_steps: int
+    save_steps: int
+    save_total_limit: int
+    logging_steps: int
+    seed: int
+
+    @property
+    def effective_batch(self) -> int:
+        """Rows per optimizer step on one device."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+class Candidate(Record):
+    """One way to do the job."""
+
+    id: str = Field(description="Short name, unique in the plan, e.g. lora-r8.")
+    method: str
+    parallel: Literal["none", "ddp"]
+    config: TrainConfig
+
+
+class MemoryEstimate(Record):
+    """Bytes on one device; `None` where it is not computed."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    workspace: int
+    peak_allocated: int
+    peak_reserved: int | None
+    peak_device: int
+    peak_phase: str | None
+    peak_op: str | None
+    eval_peak: int | None
+    save_peak: int | None
+    merge_peak: int | None
+    capacity: int
+    interval: Interval
+    fits: bool = Field(description="True when the upper end of the interval is within capacity.")
+
+
+class FlopsByPhase(Record):
+    """Floating-point operations of one optimizer step, a multiply-add counted as two."""
+
+    forward: float
+    backward: float
+    optimizer: float
+
+
+class TimeEstimate(Record):
+    flops_per_token: float
+    flops: FlopsByPhase
+    tokens_per_second: float | None = Field(description="Over all devices.")
+    step_seconds: float | None
+    train_seconds: float | None
+    interval: Interval | None = Field(description="Of train_seconds.")
+
+
+class MoneyEstimate(Record):
+    train_usd: float | None
+    interval: Interval | None
+
+
+class StorageEstimate(Record):
+    """Bytes on disk."""
+
+    checkpoint_bytes: int = Field(description="One resumable checkpoint.")
+    adapter_bytes: int | None = Field(description="The adapter alone; None for full fine-tuning.")
+    run_bytes: int = Field(description="The most that the run folder holds at one time.")
+    usd_per_month: float | None
+
+
+class ServingEstimate(Record):
+    """Bytes in a server's memory, weights only."""
+
+    base_bytes: int
+    per_variant_bytes: int
+    all_variants_bytes: int
+
+
+class Estimate(Record):
+    """One candidate priced. `null` is unknown, never 0."""
+
+    id: str | None
+    model: str
+    method: str
+    trainable_params: int
+    total_params: int
+    memory: MemoryEstimate
+    time: TimeEstimate
+    money: MoneyEstimate
+    storage: StorageEstimate
+    serving: ServingEstimate
+    sources: dict[str, str] = Field(description="Where each group of numbers comes from.")
+    notes: tuple[str, ...]
+
+
+class Reason(Record):
+    rule: str = Field(description="Name of the rule in decide/rules.py.")
+    text: str
+    number: str | None = Field(description="The number that decided it, with its unit.")
+    evidence: tuple[str, ...] = Field(description="Ids in decide/evidence.toml, spelled out with source.")
+
+
+class Rejection(Record):
+    method: str
+    rule: str
+    number: str | None
+    text: str
+    would_flip_if: str | None
+
+
+class Flip(Record):
+    """Found by deciding again with one input changed."""
+
+    if_: str = Field(alias="if")
+    then: str
+
+    model_config = {**Record.model_config, "populate_by_name": True, "serialize_by_alias": True}
+
+
+class Verdict(Record):
+    method: str = Field(description="A method name, or `none` when nothing can run.")
+    candidate: str | None = Field(description="Id of the chosen candidate; None when nothing can run.")
+    parallel: str | None
+    config: TrainConfig | None
+    confidence: Literal["high", "medium", "low"]
+    first_try: tuple[str, ...] = Field(description="Cheaper rungs to try before training; they never hide the verdict.")
+
+
+class Plan(Record):
+    """The call: a verdict with reasons, what it rejected, and what would change it."""
+
+    version: Literal[1] = 1
+    verdict: Verdict
+    runner_up: str | None = Field(description="Id of the next best candidate.")
+    reasons: tuple[Reason, ...]
+    rejected: tuple[Rejection, ...]
+    flips: tuple[Flip, ...]
+    warnings: tuple[str, ...]
+    questions: tuple[str, ...]
+    candidates: tuple[Estimate, ...]
+    job: Job = Field(description="With absolute paths.")
+    facts: Facts
+    job_hash: str
+    base_hash: str
+    data_hash: str
+    hardware_hash: str
+    rankwise_version: str
+
+    def estimate(self, candidate_id: str) -> Estimate:
+        """The priced candidate of that id. Raises KeyError."""
+        return {e.id: e for e in self.candidates}[candidate_id]
+
+    def chosen(self) -> Estimate | None:
+        """The estimate of the verdict; None when the verdict is `none`."""
+        return next((e for e in self.candidates if e.id == self.verdict.candidate), None)
+
+    def contract(self) -> dict[str, Any]:
+        """What `plan --json` prints."""
+        return self.model_dump(mode="json", by_alias=True)

@@ -1,0 +1,284 @@
+"""The run folder: file names, atomic writes, versions, hashes, one writer at a time. A run is a folder, and the folder alone
+rebuilds its report.
+
+    job.yaml plan.json facts.json events.jsonl evidence.json artifact.json report.html checkpoints/ adapter|model/
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from rankwise.errors import RunError, SpaceError
+from rankwise.records import EVENT, Artifact, Event, Evidence, Facts, Job, Plan, Record, Started
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def now() -> str:
+    """UTC time, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write atomically: the file holds the old text or the new text, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a report from a colleague
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def publish_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it takes target's place, on failure nothing is left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        os.chmod(temporary, 0o755)
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            os.replace(target, old / target.name)
+            os.replace(temporary, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file below a folder, sorted."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hash_file(p) for p in files}
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raise SpaceError when the disk of `folder` has fewer than `needed` bytes free."""
+    existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise SpaceError(
+            f"not enough disk for {what}: {needed / 1e6:,.0f} MB needed in {existing}, {free / 1e6:,.0f} MB free",
+            fix="free some space, choose another folder with --out, or lower train.save_total_limit",
+        )
+
+
+def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
+    """Read one record. Raises RunError when it is missing, damaged, or from a newer version of Rankwise."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist", expected=f"a {kind.__name__} written by rankwise") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged: {error}", fix="restore it from a copy, or make it again") from None
+    known = kind.model_fields["version"].default if "version" in kind.model_fields else None
+    found = content.get("version") if isinstance(content, dict) else None
+    if known is not None and isinstance(found, int) and found > known:
+        raise RunError(
+            f"{path} was written by a newer rankwise ({kind.__name__} version {found}, this one reads {known})",
+            fix="upgrade rankwise",
+        )
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = ".".join(str(p) for p in first["loc"])
+        raise RunError(f"{path} is not a valid {kind.__name__}: {at}: {first['msg']}") from None
+
+
+def write_record(path: Path, record: Record) -> None:
+    write_text(path, record.model_dump_json(indent=1, by_alias=True) + "\n")
+
+
+class Run:
+    """One run folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.name = folder.resolve().name
+        self.plan_path = folder / "plan.json"
+        self.events_path = folder / "events.jsonl"
+        self.evidence_path = folder / "evidence.json"
+        self.artifact_path = folder / "artifact.json"
+        self.report_path = folder / "report.html"
+        self.log_path = folder / "worker.log"
+        self.stop_path = folder / "stop"
+        self.checkpoints = folder / "checkpoints"
+        self.adapter = folder / "adapter"
+        self.model = folder / "model"
+        self.proof = folder / "proof"
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """An existing run. Raises RunError when the folder holds no plan."""
+        run = cls(folder)
+        if not run.plan_path.is_file():
+            raise RunError(
+                f"{folder} is not a run folder (no plan.json in it)",
+                fix="`rankwise runs` lists the runs of this folder; `rankwise train JOB` makes one",
+            )
+        return run
+
+    def begin(self, plan: Plan) -> None:
+        """Write job, facts and plan. Raises RunError when the folder already holds something else."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunError(f"{self.folder} is a file", expected="a folder that is empty or not there yet")
+        if self.folder.exists() and self._in_use():
+            raise RunError(
+                f"{self.folder} is already in use",
+                expected="a folder that is empty or not there yet",
+                fix=f"choose another --out, or continue with `rankwise train {self.folder} --resume`",
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "job.yaml", job_yaml(plan.job))
+        write_record(self.folder / "facts.json", plan.facts)
+        write_record(self.plan_path, plan)
+
+    def _in_use(self) -> bool:
+        planned = {"job.yaml", "facts.json", "plan.json", "report.html", ".lock"}
+        return any(p.name not in planned for p in self.folder.iterdir())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one writer. The kernel drops the lock when the process dies, however it dies."""
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.folder} is in use by another process", fix="wait for it, or stop it first"
+                ) from None
+            yield
+
+    def plan(self) -> Plan:
+        return read_record(self.plan_path, Plan)
+
+    def facts(self) -> Facts:
+        return read_record(self.folder / "facts.json", Facts)
+
+    def evidence(self) -> Evidence:
+        return read_record(self.evidence_path, Evidence)
+
+    def artifact(self) -> Artifact | None:
+        return read_record(self.artifact_path, Artifact) if self.artifact_path.is_file() else None
+
+    def append(self, event: Event) -> None:
+        """Add one line to events.jsonl, on disk before this returns."""
+        with self.events_path.open("a", encoding="utf-8") as file:
+            file.write(event.model_dump_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def events(self) -> list[Event]:
+        """All events in order; steps that a later resume took again appear once, as taken last."""
+        return replay(self.raw_events())
+
+    def raw_events(self) -> list[Event]:
+        """Every line as written. A last line cut by a kill is dropped; any other bad line is RunError."""
+        if not self.events_path.is_file():
+            return []
+        lines = self.events_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        events = []
+        for number, line in enumerate(lines, 1):
+            try:
+                events.append(EVENT.validate_json(line))
+            except ValidationError:
+                if number == len(lines) and not line.endswith("\n"):
+                    break
+                raise RunError(f"{self.events_path}:{number}: not an event of this version") from None
+        return events
+
+    def mend_events(self) -> None:
+        """Cut a last line that a kill left half-written, so that the next event starts on a line of its own."""
+        if self.events_path.is_file():
+            whole, _, torn = self.events_path.read_bytes().rpartition(b"\n")
+            if torn:
+                with self.events_path.open("r+b") as file:
+                    file.truncate(len(whole) + 1 if whole else 0)
+
+    def state(self) -> str:
+        """planned | running | finished | stopped | failed | killed, from the folder alone."""
+        events = self.raw_events()
+        if not events:
+            return "planned"
+        last = next((e.event for e in reversed(events) if e.event in ("finished", "stopped", "failed", "started")), "")
+        if last != "started":
+            return last
+        try:
+            with self.lock():
+                return "killed"
+        except RunError:
+            return "running"
+
+
+def replay(events: list[Event]) -> list[Event]:
+    """Drop what a resume undid: steps, validations and saves later than the step at which a later `started` began."""
+    kept: list[Event] = []
+    for event in events:
+        if isinstance(event, Started):
+            kept = [e for e in kept if getattr(e, "step", 0) <= event.step and e.event not in ("stopped", "failed")]
+        kept.append(event)
+    return kept
+
+
+def job_yaml(job: Job) -> str:
+    content = job.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def new_run_folder(name: str) -> Path:
+    """runs/<name>-<UTC time>, not there yet."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"{name}-{stamp}"
+    number = 2
+    while folder.exists():
+        folder = Path("runs") / f"{name}-{stamp}-{number}"
+        number += 1
+    return folder
+
+
+def list_runs(root: Path) -> list[Run]:
+    """Run folders directly below `root`, oldest first."""
+    folders = [p.parent for p in root.glob("*/plan.json")]
+    return [Run(p) for p in sorted(folders, key=lambda p: ((p / "plan.json").stat().st_mtime, p.name))]
+
+
+def cache_folder() -> Path:
+    """Where Rankwise keeps what can be made again: $RANKWISE_CACHE, else $XDG_CACHE_HOME/rankwise, else ~/.cache/rankwise."""
+    if path := os.environ.get("RANKWISE_CACHE"):
+        return Path(path)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankwise"

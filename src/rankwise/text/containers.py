@@ -1,0 +1,215 @@
+"""Files into records: a parsed value and the line on which it stands, so that every later fault can be jumped to."""
+
+import csv
+import difflib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankwise.errors import DataError
+
+_BOM = b"\xef\xbb\xbf"
+_DECODER = json.JSONDecoder()
+_JSON_IN_CSV = ("messages", "conversations", "history")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One parsed value, not yet judged, and the 1-based line of `path` on which it starts."""
+
+    path: Path
+    line: int
+    value: Any
+
+    def fault(self, what: str, *, expected: str = "", fix: str = "") -> DataError:
+        """An error that points at this record."""
+        return DataError(self.path, self.line, what, expected=expected, fix=fix)
+
+
+def read_records(path: Path) -> list[Record]:
+    """Every record of a .jsonl, .json (one array) or .csv file, in order; blank lines and a BOM are passed over.
+
+    Raises:
+        DataError: the file is missing, of another kind, not UTF-8, malformed, or without a record.
+    """
+    ending = path.suffix.lower()
+    if ending not in _READERS:
+        raise _unsupported(path, ending)
+    records = list(_READERS[ending](path, _text_of(path)))
+    if not records:
+        raise DataError(path, None, "there are no rows in this file", expected="at least one row")
+    return records
+
+
+def shown(value: Any, width: int = 60) -> str:
+    """A value short enough (in characters) for an error's sentence."""
+    text = repr(value)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _unsupported(path: Path, ending: str) -> DataError:
+    fix = "rename the file if it is one of these, or convert it to .jsonl (one JSON object a line)"
+    if ending == ".parquet":
+        fix = f"convert it once: datasets.load_dataset('parquet', data_files='{path.name}')['train'].to_json(...)"
+    named = f"'{ending}' files are not read here" if ending else "the file name has no ending, so its kind is unknown"
+    return DataError(path, None, named, expected="a file that ends in " + ", ".join(_READERS), fix=fix)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(path, None, "there is no such file", fix=_nearest(path)) from None
+    except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
+        reason = getattr(fault, "strerror", None) or fault
+        raise DataError(path, None, f"the file cannot be read: {reason}", expected="a readable file") from None
+    data = data.removeprefix(_BOM)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        line = data.count(b"\n", 0, fault.start) + 1
+        kind = "it looks like UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte 0x{data[fault.start]:02x}"
+        fix = f"save the file as UTF-8, e.g. iconv -f {'UTF-16' if 'UTF' in kind else 'CP1252'} -t UTF-8 '{path.name}'"
+        raise DataError(path, line, f"the text is not UTF-8 ({kind})", expected="UTF-8 text", fix=fix) from None
+
+
+def _nearest(path: Path) -> str:
+    try:
+        beside = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"the folder '{path.parent}' cannot be opened either; check the path"
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
+
+
+def _read_jsonl(path: Path, text: str) -> Iterator[Record]:
+    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield Record(path, number, _json_alone(path, number, line))
+
+
+def _read_array(path: Path, text: str) -> Iterator[Record]:
+    line, seen, at = 1, 0, _skip_blank(text, 0)
+    if at == len(text):
+        return
+    if text[at] != "[":
+        raise DataError(
+            path,
+            text.count("\n", 0, at) + 1,
+            f"the file starts with {shown(text[at])}, so it is not a JSON array",
+            expected="one array of rows: [{...}, {...}]",
+            fix="name the file .jsonl if each line is a row; otherwise keep the list of rows alone",
+        )
+    at = _skip_blank(text, at + 1)
+    while text[at : at + 1] != "]":
+        line, seen = line + text.count("\n", seen, at), at
+        value, end = _json_at(path, 1, text, at)
+        yield Record(path, line, value)
+        at = _skip_blank(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip_blank(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise _malformed(path, 1, text, at, "expected ',' or ']' after a row")
+    after = _skip_blank(text, at + 1)
+    if after < len(text):
+        raise _malformed(path, 1, text, after, "something follows the array")
+
+
+def _skip_blank(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _json_alone(path: Path, line: int, text: str) -> Any:
+    value, end = _json_at(path, line, text, _skip_blank(text, 0))
+    if text[end:].strip():
+        raise _malformed(path, line, text, _skip_blank(text, end), "something follows the value")
+    return value
+
+
+def _json_at(path: Path, first_line: int, text: str, at: int) -> tuple[Any, int]:
+    """The JSON value that starts at character `at`, and where it ends; `first_line` is the line on which `text` starts.
+
+    Raises:
+        DataError: malformed, nested too deeply, a number too long, or half of a surrogate pair.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+        if "\\u" in text[at:end]:  # only an escape can bring in half a pair, which no tokenizer can encode
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as fault:
+        raise _malformed(path, first_line, text, fault.pos, fault.msg) from None
+    except RecursionError:
+        raise _malformed(path, first_line, text, at, "nested too deeply to be a row") from None
+    except UnicodeEncodeError:
+        raise _malformed(path, first_line, text, at, "half of a surrogate pair (\\ud800-\\udfff)") from None
+    except ValueError:
+        raise _malformed(path, first_line, text, at, "a number of too many digits") from None
+    return value, end
+
+
+def _malformed(path: Path, first_line: int, text: str, at: int, what: str) -> DataError:
+    line = first_line + text.count("\n", 0, at)
+    column = at - text.rfind("\n", 0, at)
+    fix = ""
+    if path.suffix.lower() == ".jsonl" and text.lstrip().startswith("["):
+        fix = "if the file is one JSON array, name it .json"
+    return DataError(
+        path,
+        line,
+        f"malformed JSON at column {column}: {what}",
+        expected="valid JSON",
+        fix=fix or "mend the line, or write the file again with a JSON library",
+    )
+
+
+def _read_csv(path: Path, text: str) -> Iterator[Record]:
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # documents are longer than csv's 131,072 characters
+    try:
+        yield from _csv_rows(path, csv.reader(io.StringIO(text, newline=""), strict=True))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_rows(path: Path, reader: Any) -> Iterator[Record]:
+    header: list[str] = []
+    line = 1
+    try:
+        for cells in reader:
+            if header and cells:
+                yield Record(path, line, _csv_record(path, line, header, cells))
+            elif cells:
+                header = _csv_header(path, line, cells)
+            line = reader.line_num + 1
+    except csv.Error as fault:
+        fix = 'write a quote inside a field twice ("") and close every field that opens with one'
+        raise DataError(path, line, f"malformed CSV: {fault}", expected="comma-separated fields", fix=fix) from None
+
+
+def _csv_header(path: Path, line: int, cells: list[str]) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    if "" in names or len(set(names)) < len(names):
+        what = f"the header has an empty or repeated column name: {shown(names)}"
+        raise DataError(path, line, what, expected="a first line of distinct column names")
+    return names
+
+
+def _csv_record(path: Path, line: int, header: list[str], cells: list[str]) -> dict[str, Any]:
+    if len(cells) != len(header):
+        what = f"the row has {len(cells)} fields, the header {len(header)}"
+        fix = "put fields that hold a comma or a line break in quotes"
+        raise DataError(path, line, what, expected=f"{len(header)} fields a row", fix=fix)
+    record: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for name in _JSON_IN_CSV:  # a list has no other way into a CSV field
+        if record.get(name):
+            record[name] = _json_alone(path, line, record[name])
+    return record
+
+
+_READERS = {".jsonl": _read_jsonl, ".json": _read_array, ".csv": _read_csv}

@@ -1,0 +1,224 @@
+"""Records into rows: the five formats that people write, each read into chat messages or plain text, or refused.
+
+The format is found once, from the keys of a file's first row, and then required of every row: a file that changes its
+format halfway is a mistake more often than a choice.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankwise.text.containers import Record, read_records, shown
+from rankwise.text.probes import Probe, read_probes
+
+__all__ = ["FORMATS", "Probe", "Row", "Rows", "read_probes", "read_rows"]
+
+Message = dict[str, Any]
+
+ROLES = ("system", "user", "assistant", "tool")
+_SHAREGPT_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "observation": "tool",
+} | {role: role for role in ROLES}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row: a conversation in `messages`, or else a document in `text`; `line` is 1-based in `path`.
+
+    A message is {"role", "content"} and whatever else the file gave it. An assistant message with `"weight": 0` is
+    context that is not learned (OpenAI's convention; also given to assistant turns inside a `prompt`).
+    """
+
+    messages: tuple[Message, ...]
+    text: str | None
+    line: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one file and the name of the format they were written in (a key of FORMATS)."""
+
+    format: str
+    rows: list[Row]
+
+
+def read_rows(path: Path) -> Rows:
+    """The training rows of a .jsonl, .json or .csv file.
+
+    Raises:
+        DataError: anything that keeps the file from being read as rows of one format, with the line at fault.
+    """
+    path = Path(path)
+    records = read_records(path)
+    name = _detect(records[0])
+    return Rows(name, [_row(record, name) for record in records])
+
+
+def _detect(first: Record) -> str:
+    keys = _object(first)
+    for name, (needed, _) in FORMATS.items():
+        if all(key in keys for key in needed):
+            return name
+    probes = {"question", "answer"} <= keys.keys()
+    raise first.fault(
+        f"unknown format: the first row has the keys {shown(sorted(keys), 200)}",
+        expected="; ".join(f"{name} ({', '.join(needed)})" for name, (needed, _) in FORMATS.items()),
+        fix="these are probes: give the file as data.facts, or rename the keys to prompt and completion"
+        if probes
+        else "rename the keys to those of one format",
+    )
+
+
+def _row(record: Record, name: str) -> Row:
+    needed, read = FORMATS[name]
+    missing = [key for key in needed if key not in _object(record)]
+    if missing:
+        raise record.fault(
+            f"the row lacks {shown(missing[0])}, and the file's first row is in the {name} format",
+            expected=f"every row with the keys {', '.join(needed)}",
+            fix="write the row in that format, or keep rows of other formats in files of their own",
+        )
+    content = read(record)
+    if isinstance(content, str):
+        return Row((), content, record.line, record.path)
+    _check_turns(record, content)
+    return Row(tuple(content), None, record.line, record.path)
+
+
+def _object(record: Record) -> dict[str, Any]:
+    if not isinstance(record.value, dict):
+        raise record.fault(
+            f"the row is {_kind(record.value)}: {shown(record.value)}", expected='an object such as {"messages": [...]}'
+        )
+    return record.value
+
+
+def _check_turns(record: Record, messages: list[Message]) -> None:
+    if not any(message["role"] == "assistant" for message in messages):
+        raise record.fault(
+            "the row has no assistant turn, so there is nothing to learn from it",
+            expected="at least one turn of the assistant",
+            fix="remove the row, or add the answer",
+        )
+    if messages[0]["role"] == "assistant":
+        raise record.fault(
+            "the conversation begins with the assistant, which answers nothing",
+            expected="a system or user turn first",
+            fix="remove the first turn, or put the user's turn before it",
+        )
+
+
+def _messages(record: Record) -> list[Message]:
+    return _turns(record, "messages", record.value["messages"])
+
+
+def _sharegpt(record: Record) -> list[Message]:
+    turns = [_sharegpt_turn(turn) for turn in _list(record, "conversations", record.value["conversations"])]
+    return _system(record) + _turns(record, "conversations", turns)
+
+
+def _sharegpt_turn(turn: Any) -> Any:
+    """{from, value} as {role, content}; a turn that has role and content already is left as it is."""
+    if not isinstance(turn, dict) or "from" not in turn:
+        return turn
+    who = turn["from"]
+    return {"role": _SHAREGPT_ROLES.get(who, who) if isinstance(who, str) else who, "content": turn.get("value")}
+
+
+def _alpaca(record: Record) -> list[Message]:
+    messages = _system(record)
+    for pair in _list(record, "history", record.value.get("history") or []):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise record.fault(f"history holds {shown(pair)}", expected="a list of [instruction, output] pairs")
+        messages += [_said("user", record, "history", pair[0]), _said("assistant", record, "history", pair[1])]
+    asked = _text(record, "instruction", record.value["instruction"])
+    if extra := record.value.get("input"):
+        asked = f"{asked}\n{_text(record, 'input', extra)}"  # one line break, as LLaMA-Factory joins them
+    return [*messages, {"role": "user", "content": asked}, _said("assistant", record, "output", record.value["output"])]
+
+
+def _prompt_completion(record: Record) -> list[Message]:
+    prompt, completion = record.value["prompt"], record.value["completion"]
+    if isinstance(prompt, list) != isinstance(completion, list):
+        raise record.fault(
+            f"prompt is {_kind(prompt)} and completion is {_kind(completion)}",
+            expected="two texts or two message lists",
+        )
+    if not isinstance(prompt, list):
+        return [_said("user", record, "prompt", prompt), _said("assistant", record, "completion", completion)]
+    answer = _turns(record, "completion", completion)
+    if not any(message["role"] == "assistant" for message in answer):
+        raise record.fault("completion has no assistant turn", expected="the assistant's answer in completion")
+    asked = _turns(record, "prompt", prompt)
+    return [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in asked] + answer
+
+
+def _plain(record: Record) -> str:
+    return _text(record, "text", record.value["text"])
+
+
+def _system(record: Record) -> list[Message]:
+    system = record.value.get("system")
+    return [_said("system", record, "system", system)] if system else []
+
+
+def _turns(record: Record, key: str, turns: Any) -> list[Message]:
+    listed = _list(record, key, turns)
+    if not listed:
+        raise record.fault(f"{key} is empty", expected="a list of turns")
+    return [_turn(record, f"{key}[{index}]", turn) for index, turn in enumerate(listed)]
+
+
+def _turn(record: Record, where: str, turn: Any) -> Message:
+    if not isinstance(turn, dict) or "role" not in turn:
+        raise record.fault(f"{where} is not a turn: {shown(turn)}", expected='{"role": ..., "content": ...}')
+    if turn["role"] not in ROLES:
+        raise record.fault(
+            f"unknown role {shown(turn['role'])} in {where}",
+            expected=f"one of {', '.join(ROLES)} (sharegpt: human, gpt, ...)",
+            fix="rename the role",
+        )
+    if turn["role"] == "assistant" and turn.get("tool_calls") and not turn.get("content"):
+        return dict(turn)
+    return {**turn, "content": _text(record, f"content of {where}", turn.get("content"))}
+
+
+def _said(role: str, record: Record, key: str, content: Any) -> Message:
+    return {"role": role, "content": _text(record, key, content)}
+
+
+def _list(record: Record, key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise record.fault(f"{key} is {_kind(value)}: {shown(value)}", expected="a list")
+    return value
+
+
+def _text(record: Record, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        fix = "join the parts into one string" if isinstance(value, list) else ""
+        raise record.fault(f"{key} is {_kind(value)}: {shown(value)}", expected="text", fix=fix)
+    if not value.strip():
+        raise record.fault(f"{key} is empty", expected="text", fix="remove the row, or fill it in")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "missing or null"}
+    return names.get(type(value), "a number")
+
+
+FORMATS: Mapping[str, tuple[tuple[str, ...], Callable[[Record], list[Message] | str]]] = {
+    "messages": (("messages",), _messages),
+    "sharegpt": (("conversations",), _sharegpt),
+    "alpaca": (("instruction", "output"), _alpaca),
+    "prompt/completion": (("prompt", "completion"), _prompt_completion),
+    "text": (("text",), _plain),
+}
+"""Format -> the keys its rows must have, and its reader. The first that fits is taken."""

@@ -1,0 +1,70 @@
+"""Closed-book questions: what a model knows is asked with these, never trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankwise.errors import DataError
+from rankwise.text.containers import Record, read_records, shown
+
+_SHAPE = '{"question": text, "answer": text} and perhaps "choices": [text, ...]'
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A question with its right answer; with `choices` (then `answer` is one of them) it is multiple choice."""
+
+    question: str
+    answer: str
+    choices: tuple[str, ...]
+    line: int
+
+
+def read_probes(path: Path) -> list[Probe]:
+    """The probes of a .jsonl or .json file. With choices, `answer` may be the 0-based index of the right one.
+
+    Raises:
+        DataError: anything that keeps the file from being read as probes, with the line at fault.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        raise DataError(path, None, "probes are not read from .csv", expected="a .jsonl or .json file")
+    return [_probe(record) for record in read_records(path)]
+
+
+def _probe(record: Record) -> Probe:
+    value = record.value
+    if not isinstance(value, dict):
+        raise record.fault(f"the row is not an object: {shown(value)}", expected=_SHAPE)
+    choices = _choices(record, value.get("choices"))
+    answer = value.get("answer")
+    if choices and isinstance(answer, int) and not isinstance(answer, bool):
+        if not 0 <= answer < len(choices):
+            raise record.fault(f"answer {answer} is no index into {len(choices)} choices", expected="an index from 0")
+        answer = choices[answer]
+    answer = _text(record, "answer", answer)
+    if choices and answer not in choices:
+        raise record.fault(
+            f"the answer {shown(answer)} is not among the choices {shown(list(choices))}",
+            expected="an answer that equals one of the choices, letter for letter",
+            fix="correct the answer or the choices",
+        )
+    return Probe(_text(record, "question", value.get("question")), answer, choices, record.line)
+
+
+def _choices(record: Record, value: Any) -> tuple[str, ...]:
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, list) or len(value) < 2:
+        raise record.fault(f"choices is {shown(value)}", expected="a list of at least two texts")
+    choices = tuple(_text(record, f"choices[{index}]", choice) for index, choice in enumerate(value))
+    if len(set(choices)) < len(choices):
+        raise record.fault(f"choices repeat themselves: {shown(list(choices))}", expected="distinct choices")
+    return choices
+
+
+def _text(record: Record, key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        state = "missing" if value is None else "empty" if isinstance(value, str) else f"not text: {shown(value)}"
+        raise record.fault(f"{key} is {state}", expected=_SHAPE)
+    return value
