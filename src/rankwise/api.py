@@ -388,7 +388,7 @@ def report(run: Run) -> Path:
         write_text(run.report_path, plan_page(decided))
         return run.report_path
     evidence = run.evidence() if run.evidence_path.is_file() else None
-    write_text(run.report_path, run_page(decided, run.events(), evidence, run.artifact(), state))
+    write_text(run.report_path, run_page(decided, run.events(), evidence, run.artifact(), state, folder=str(run.folder)))
     return run.report_path
 
 

@@ -103,6 +103,11 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         except BrokenPipeError:  # the reader of our output has gone (`| head`); there is nobody to tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
+        except Exception as error:
+            if debug:
+                raise
+            what = f"internal error: {type(error).__name__}: {error}"
+            code = _say_error(RankwiseError(what, fix="--debug shows where; please report it"), as_json)
         raise typer.Exit(code)
 
     signature = inspect.signature(function)

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from rankwise.errors import RankwiseError, TrainingError
 from rankwise.model.attach import attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
-from rankwise.model.load import load_base
+from rankwise.model.load import load_base, quiet_transformers
 from rankwise.records import Event, Failed, Finished, Note, Plan, TrainConfig, Validation
 from rankwise.store import Run, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
@@ -154,7 +154,7 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
     full = plan.verdict.method == "full"
     if full and plan.facts.model.dtype == "bf16":
         model.to(torch.bfloat16)  # saved, and proven, in the precision of the base
-    with publish_folder(run.model if full else run.adapter) as folder:
+    with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
         model.save_pretrained(folder)
         copy_text_files(Path(plan.facts.model.folder), folder)
     prompts = data.prompts()
@@ -194,7 +194,7 @@ def main() -> int:
 
 def _die_with_parent() -> None:
     """The launcher holds the other end of standard input: when it closes, the launcher is gone and so must we be."""
-    while sys.stdin.buffer.read(1024):
+    while os.read(0, 1024):  # not sys.stdin: a thread that waits in its buffer would abort the interpreter's exit
         pass
     os._exit(1)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rankwise.methods import METHODS, Method
 from rankwise.records import Candidate, Facts, Job, TrainConfig
 
-# Exposures that a fact needs before it can be asked for in other words (science.md E14: about 100).
-FACT_EXPOSURES = 100
+# A fact must be seen about 100 times before it can be asked for in other words, in about 10 wordings (E14, C12).
+FACT_EPOCHS = 100 / 10
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def configure(job: Job, facts: Facts, method: Method, *, gradient_checkpointing:
 def sizes(job: Job, facts: Facts) -> Sizes:
     """Effective batch of 4 to 32 rows that leaves about 100 steps or more (C7); epochs by goal (C8, C12)."""
     rows = max(1, round(facts.data.rows * (1 + _replay_rows_per_row(job, facts))))
-    epochs = job.train.num_train_epochs or (20.0 if job.goal == "knowledge" else 2.0)
+    epochs = job.train.num_train_epochs or (FACT_EPOCHS if job.goal == "knowledge" else 2.0)
     given_micro, given_accumulation = job.train.per_device_train_batch_size, job.train.gradient_accumulation_steps
     wished = min(32, max(8, 2 ** int(math.log2(max(1.0, rows * epochs / 100)))))
     batch = min(wished, rows)
@@ -133,10 +133,8 @@ def _adapter_options(job: Job, facts: Facts, method: Method) -> dict[str, object
     if method.trains == "weights":
         return {}
     options = dict(method.defaults)
-    if job.goal != "knowledge" and job.format is None:
-        options |= {"r": 16, "lora_alpha": 32.0}  # general instruction data wants a little more than a format does (C2)
-    if job.goal == "knowledge":
-        options |= {"r": 32, "lora_alpha": 64.0}  # stored facts grow with rank until optimisation binds (X2)
+    if job.goal == "knowledge" or job.format is None:
+        options |= {"r": 16, "lora_alpha": 32.0}  # facts and general instruction data want more than a format does (C2, X2)
     if job.method and job.method.name == method.name:
         said = job.method.model_dump(exclude={"name"}, exclude_none=True)
         if "r" in said and "lora_alpha" not in said:

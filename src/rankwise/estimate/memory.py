@@ -5,15 +5,15 @@ from rankwise.methods import NF4_BITS, Method
 from rankwise.records import Facts, MemoryEstimate, ModelFacts, TrainConfig
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-# Resident set of Python with torch, transformers, peft and accelerate imported, before the model is loaded: 0.55 GB here;
-# on a GPU the CUDA context and kernels (0.4 to 0.6 GB on A100 and H100).
-PROCESS_BYTES = 600_000_000
+# What the process needs beside tensors. CPU: 0.45 GB of Python with torch, transformers and peft imported, and 0.4 GB of oneDNN's
+# prepared kernels and allocator slack after a few steps (docs/log.md). GPU: CUDA context and kernels (0.4 to 0.6 GB on A100, H100).
+PROCESS_BYTES = {"cpu": 850_000_000, "gpu": 600_000_000}
 # Gradient, m and v per trained parameter, in units of the parameter's own bytes.
 OPTIMIZER_STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, "sgd": 0}
 # bf16 logits, fp32 logits, fp32 softmax and its gradient, bf16 gradient: 2 + 4 + 4 + 2.
 BYTES_PER_LOGIT = 12
-# Measured peaks lie between 0.75 and 1.35 of this formula on the runs of docs/log.md.
-INTERVAL = (0.7, 1.4)
+# Measured peaks lie between 0.95 and 1.25 of this formula on the runs of docs/log.md; the rest is for shapes not run there.
+INTERVAL = (0.75, 1.4)
 
 
 def weight_bytes(model: ModelFacts, config: TrainConfig, method: Method, trainable: int) -> int:
@@ -30,11 +30,12 @@ def weight_bytes(model: ModelFacts, config: TrainConfig, method: Method, trainab
 def activation_bytes(model: ModelFacts, config: TrainConfig, method: Method, tokens: int) -> int:
     """Bytes saved for the backward pass by one forward pass over `tokens`.
 
-    Per token and block without checkpointing: 17 hidden-size and 4 intermediate-size values (the inputs of norms, projections,
-    attention and the gated MLP), 2 bytes each under bf16. With checkpointing: the block's input, and one block in full.
+    Per token and block without checkpointing: 24 hidden-size and 6 intermediate-size values (the inputs of norms, projections,
+    attention and the gated MLP, some of them twice because autocast casts), 2 bytes each under bf16. With checkpointing: the
+    block's input, and one block in full.
     """
     value = 2 if "bf16" in (config.dtype, config.autocast) else 4
-    block = value * (17 * model.hidden_size + 4 * (model.intermediate_size or 4 * model.hidden_size))
+    block = value * (24 * model.hidden_size + 6 * (model.intermediate_size or 4 * model.hidden_size))
     saved = tokens * model.num_hidden_layers * block
     if config.gradient_checkpointing:
         saved = tokens * (model.num_hidden_layers * value * model.hidden_size + block)
@@ -55,15 +56,14 @@ def estimate_memory(facts: Facts, config: TrainConfig, method: Method, trainable
         "optimizer": OPTIMIZER_STATES[config.optim] * width * trainable,
         "activations": activation_bytes(model, config, method, tokens),
         "logits": round(tokens * supervised) * model.vocab_size * BYTES_PER_LOGIT,
-        "workspace": PROCESS_BYTES,
+        "workspace": PROCESS_BYTES[facts.device.kind],
     }
-    allocated = sum(parts.values()) - PROCESS_BYTES
-    peak = allocated + PROCESS_BYTES
-    interval = (PROCESS_BYTES + INTERVAL[0] * allocated, PROCESS_BYTES + INTERVAL[1] * allocated)
+    peak = sum(parts.values())
+    interval = (INTERVAL[0] * peak, INTERVAL[1] * peak)
     capacity = facts.device.memory_bytes
     return MemoryEstimate(
         **parts,
-        peak_allocated=allocated,
+        peak_allocated=peak - parts["workspace"],
         peak_reserved=None,
         peak_device=peak,
         peak_phase=None,

@@ -3,9 +3,11 @@
 from rankwise.methods import Method
 from rankwise.records import Facts, FlopsByPhase, TimeEstimate, TrainConfig
 
-# Share of the measured 2048 x 2048 matmul rate that a training step reaches: seen 0.38 to 0.47 for LoRA on two CPU cores
-# (DESIGN section 6); 4-bit weights are unpacked in each pass, which costs a fifth to a quarter here (docs/log.md).
-CPU_EFFICIENCY = {"full": 0.40, "lora": 0.40, "qlora": 0.32}
+# Share of the measured 2048 x 2048 matmul rate that a training step reaches with long rows; short rows fill the cores less, by
+# T / (T + 50) for T tokens in one forward pass. Seen on two idle CPU cores at 806 GFLOP/s in bf16: LoRA 0.19 at 95 tokens and 0.26
+# at 512, full 0.18 and QLoRA, whose weights are unpacked in each pass, 0.15 at 95 (docs/log.md).
+CPU_EFFICIENCY = {"full": 0.275, "lora": 0.29, "qlora": 0.23}
+SHORT_ROWS = 50
 # Model FLOPs utilisation against a datasheet's peak: 0.30 to 0.45 is usual (science.md, part C); QLoRA 2 to 22 % slower.
 GPU_EFFICIENCY = {"full": 0.35, "lora": 0.35, "qlora": 0.30}
 # AdamW is bound by memory: parameters updated per second on two cores (docs/log.md: 134.5 M in 0.24 s).
@@ -30,6 +32,13 @@ def flops_per_token(facts: Facts, config: TrainConfig, method: Method, trainable
     return forward, backward
 
 
+def _efficiency(facts: Facts, config: TrainConfig, method: Method) -> float:
+    if facts.device.kind == "gpu":
+        return GPU_EFFICIENCY[method.name]
+    tokens = facts.data.mean_length * config.per_device_train_batch_size
+    return CPU_EFFICIENCY[method.name] * tokens / (tokens + SHORT_ROWS)
+
+
 def estimate_time(facts: Facts, config: TrainConfig, method: Method, trainable: int) -> TimeEstimate:
     forward, backward = flops_per_token(facts, config, method, trainable)
     device = facts.device
@@ -47,8 +56,7 @@ def estimate_time(facts: Facts, config: TrainConfig, method: Method, trainable: 
             train_seconds=None,
             interval=None,
         )
-    efficiency = (CPU_EFFICIENCY if device.kind == "cpu" else GPU_EFFICIENCY)[method.name]
-    step = (flops.forward + flops.backward) / (rate * efficiency)
+    step = (flops.forward + flops.backward) / (rate * _efficiency(facts, config, method))
     if device.kind == "cpu":
         step += trainable / CPU_PARAMS_PER_SECOND
     seconds = step * config.max_steps

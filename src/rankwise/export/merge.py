@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rankwise.model.attach import load_adapter
-from rankwise.model.load import DTYPES, load_base
+from rankwise.model.load import DTYPES, load_base, quiet_transformers
 from rankwise.records import Plan
 from rankwise.store import publish_folder, require_space
 from rankwise.text.files import copy_text_files
@@ -29,7 +29,7 @@ def merge(plan: Plan, adapter: Path, out: Path) -> Path:
         model = model.dequantize().to(torch.float32)
     merged = load_adapter(model, adapter).merge_and_unload(safe_merge=True)
     merged.to(DTYPES.get(plan.facts.model.dtype, torch.float32))
-    with publish_folder(out) as folder:
+    with publish_folder(out) as folder, quiet_transformers():
         merged.save_pretrained(folder)
         copy_text_files(base_folder, folder)
         _carry_licence(base_folder, folder)

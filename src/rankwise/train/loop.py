@@ -19,6 +19,7 @@ from rankwise.store import now
 from rankwise.text.masks import Encoded
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.mixing import Order
+from rankwise.version import __version__
 
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw_torch": (torch.optim.AdamW, {}),
@@ -175,5 +176,6 @@ def peak_memory_bytes() -> int | None:
 
 
 def versions() -> dict[str, str]:
-    names = ("rankwise", "torch", "transformers", "peft", "accelerate")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    """Of what decides the numbers of a run."""
+    names = ("torch", "transformers", "peft", "accelerate")
+    return {"python": platform.python_version(), "rankwise": __version__} | {name: version(name) for name in names}

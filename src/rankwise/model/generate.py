@@ -1,0 +1,205 @@
+"""Greedy answers: batched for evaluation, streamed for chat. Both stop on the tokens that training teaches."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from rankwise.errors import ModelError
+from rankwise.model.likelihood import device_of, evaluating
+from rankwise.model.load import quiet_transformers
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Speech(Protocol):
+    """What generation needs of a model's text; `rankwise.text.template.ChatText` is one."""
+
+    @property
+    def pad_token_id(self) -> int | None: ...
+    @property
+    def eos_token_id(self) -> int: ...
+    @property
+    def stop_token_ids(self) -> Sequence[int]: ...
+    def encode_prompt(self, messages: Messages) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+def answer(
+    model: nn.Module,
+    text: Speech,
+    conversations: Sequence[Messages],
+    max_new_tokens: int,
+    batch_size: int = 16,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[str]:
+    """The model's greedy answer to each conversation, in order, without special tokens.
+
+    In fp32 an answer does not depend on the rows beside it; in bf16 padding changes the rounding, which may flip a
+    near-tie.
+
+    Args:
+        model: any causal language model of transformers, with or without a PEFT adapter.
+        max_new_tokens: answers are cut there, or where the model's positions end.
+        batch_size: rows in one batch; rows of similar length are put together.
+        on_batch: called after each batch with the number of answers that it gave.
+
+    Raises:
+        ModelError: no chat template, or a conversation as long as the model's context.
+    """
+    if not conversations:
+        return []
+    prompts = [text.encode_prompt(c) for c in conversations]
+    answers = [""] * len(prompts)
+    for room, rows in _batches(prompts, max_new_tokens, _positions(model), batch_size):
+        new = _greedy(model, text, [prompts[i] for i in rows], room)
+        for i, ids in zip(rows, new, strict=True):
+            answers[i] = text.decode(ids)
+        if on_batch:
+            on_batch(len(rows))
+    return answers
+
+
+def stream(model: nn.Module, text: Speech, messages: Messages, max_new_tokens: int) -> Iterator[str]:
+    """The greedy answer to one conversation, piece by piece as it is generated.
+
+    Closing the iterator, or Ctrl-C in the loop that reads it, stops the generation. Raises as `answer`.
+    """
+    prompt = text.encode_prompt(messages)
+    room = _room(prompt, max_new_tokens, _positions(model))
+    pieces = _Pieces(text)
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _greedy(model, text, [prompt], room, streamer=pieces, stopping_criteria=StoppingCriteriaList([pieces.stop]))
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            pieces.end()
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        yield from pieces
+    finally:
+        pieces.stop.asked = True
+        worker.join()
+    if failure:
+        raise failure[0]
+
+
+def _batches(
+    prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int | None, size: int
+) -> Iterator[tuple[int, list[int]]]:
+    """(new tokens allowed, row numbers), longest prompts first so that running out of memory shows at once. Rows near
+    the end of the context are kept apart, so that they do not shorten the answers of others."""
+    rooms = [_room(p, max_new_tokens, positions) for p in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])), reverse=True)
+    for room, group in groupby(order, key=lambda i: rooms[i]):
+        rows = list(group)
+        for start in range(0, len(rows), size):
+            yield room, rows[start : start + size]
+
+
+def _greedy(
+    model: nn.Module, text: Speech, prompts: Sequence[Sequence[int]], room: int, **options: Any
+) -> list[list[int]]:
+    """New token ids of each prompt, up to the stop token. Prompts are padded on the left."""
+    width, device = max(map(len, prompts)), device_of(model)
+    pad = text.eos_token_id if text.pad_token_id is None else text.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    settings = GenerationConfig(
+        max_new_tokens=room, do_sample=False, eos_token_id=list(text.stop_token_ids), pad_token_id=pad, use_cache=True
+    )
+    with evaluating(model), _only(model, settings), quiet_transformers():
+        out: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, **options)  # type: ignore[operator]
+    return [_until_stop(row, text) for row in out[:, width:].tolist()]
+
+
+def _until_stop(ids: list[int], text: Speech) -> list[int]:
+    end = next((i for i, token in enumerate(ids) if token in text.stop_token_ids), len(ids))
+    return ids[:end]
+
+
+@contextmanager
+def _only(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """`generate` fills what a call leaves open from the model's generation_config (a repetition penalty, say), so that
+    is what must change. A PEFT wrapper and the model in it each hold one."""
+    holders = [model] + ([model.get_base_model()] if hasattr(model, "get_base_model") else [])
+    before = [h.generation_config for h in holders]
+    for holder in holders:
+        holder.generation_config = settings
+    try:
+        yield
+    finally:
+        for holder, old in zip(holders, before, strict=True):
+            holder.generation_config = old
+
+
+def _positions(model: Any) -> int | None:
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", None)
+
+
+def _room(prompt: Sequence[int], max_new_tokens: int, positions: int | None) -> int:
+    if positions is None:
+        return max_new_tokens
+    if len(prompt) >= positions:
+        raise ModelError(
+            f"a conversation has {len(prompt):,} tokens, and the model has {positions:,} positions",
+            expected="room for at least one new token",
+            fix="shorten it, or begin a new one",
+        )
+    return min(max_new_tokens, positions - len(prompt))
+
+
+class _Stop(StoppingCriteria):  # type: ignore[misc]
+    """Ends generation at the next token once `asked` is true."""
+
+    asked = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((input_ids.shape[0],), self.asked, dtype=torch.bool, device=input_ids.device)
+
+
+class _Pieces(BaseStreamer):  # type: ignore[misc]
+    """Token ids in from the generating thread, text out to the reader.
+
+    Text is held back while it ends in an unfinished character: its bytes may be spread over several tokens.
+    """
+
+    def __init__(self, text: Speech):
+        self.stop = _Stop()
+        self._text = text
+        self._queue: queue.Queue[list[int] | None] = queue.Queue()
+        self._prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._prompt_seen:
+            self._queue.put(value.flatten().tolist())
+        self._prompt_seen = True  # transformers sends the prompt first
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[str]:
+        ids: list[int] = []
+        given = ""
+        while (new := self._queue.get()) is not None:
+            ids += new
+            whole = self._text.decode(_until_stop(ids, self._text))
+            if whole.startswith(given) and not whole.endswith("\ufffd") and whole != given:
+                yield whole[len(given) :]
+                given = whole
+        whole = self._text.decode(_until_stop(ids, self._text))
+        if whole != given:
+            yield whole[len(given) :]

@@ -1,0 +1,81 @@
+"""How likely a model finds given tokens: cross-entropy of labelled rows, and logits at the end of prompts."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+IGNORE = -100  # a label that is not learned: torch's own convention, and that of rankwise.text.masks
+Autocast = Literal["bf16"] | None
+CHUNK = 1024  # positions whose fp32 logits exist at one time
+
+
+class Labelled(Protocol):
+    """Token ids and labels of one length; `rankwise.text.masks.Encoded` is one."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+    @property
+    def labels(self) -> Sequence[int]: ...
+
+
+def row_losses(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast = None) -> list[tuple[float, int]]:
+    """(sum of cross-entropy in nats, labelled tokens) of each row, in order. A row without labels gives (0.0, 0).
+
+    The label of a row's first token counts for nothing, because nothing comes before it to predict it from.
+    Rows run one by one without padding, so that a row's loss does not depend on its neighbours; logits are made only
+    where there are labels, and the softmax is fp32.
+    """
+    with evaluating(model):
+        return [_row_loss(model, row, autocast) for row in encoded]
+
+
+def _row_loss(model: nn.Module, row: Labelled, autocast: Autocast) -> tuple[float, int]:
+    device = device_of(model)
+    labels = torch.tensor(row.labels[1:], device=device)
+    at = (labels != IGNORE).nonzero().squeeze(1)  # position i predicts token i + 1
+    if at.numel() == 0:
+        return 0.0, 0
+    ids = torch.tensor([row.ids], device=device)
+    with arithmetic(device, autocast):
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=at).logits[0]
+    wanted = labels[at]
+    parts = zip(torch.split(logits, CHUNK), torch.split(wanted, CHUNK), strict=True)
+    return sum(cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts), at.numel()
+
+
+def final_logits(model: nn.Module, prompts: Sequence[Sequence[int]], autocast: Autocast = None) -> torch.Tensor:
+    """Logits after the last token of each prompt: (prompts, vocabulary), fp32, on the CPU."""
+    device = device_of(model)
+    rows = []
+    with evaluating(model):
+        for prompt in prompts:
+            ids = torch.tensor([list(prompt)], device=device)
+            with arithmetic(device, autocast):
+                logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
+            rows.append(logits[0, -1].float().cpu())
+    return torch.stack(rows)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients inside; the model's mode comes back after."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def arithmetic(device: torch.device, autocast: Autocast) -> AbstractContextManager[object]:
+    """Autocast to bf16, or the weights' own precision."""
+    return nullcontext() if autocast is None else torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

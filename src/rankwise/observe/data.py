@@ -1,0 +1,107 @@
+"""DataFacts: the job's rows counted with the model's own tokenizer, template and split, or taken from a description."""
+
+from collections import Counter
+from pathlib import Path
+
+from rankwise.records import DataFacts, Job
+from rankwise.records.job import OnLong
+from rankwise.store import hash_file
+from rankwise.text.dataset import load_dataset
+from rankwise.text.formats import read_probes, read_rows
+from rankwise.text.masks import encode_row
+from rankwise.text.template import ChatText
+
+SHORTEST = 8  # tokens; what a job may set max_length to
+
+
+def observe_data(
+    job: Job, chat: ChatText, max_length: int | None, on_long: OnLong, *, max_positions: int | None = None
+) -> DataFacts:
+    """Count the job's data as training will see it.
+
+    Args:
+        max_length: tokens; None takes the longest row.
+        max_positions: the model's own limit, which caps both.
+
+    Raises:
+        DataError: a file that cannot be read as rows or probes, or `on_long: error` and a longer row.
+    """
+    if job.data.train is None:
+        return _described(job, max_length)
+    longest = _longest(job, chat) if max_length is None else max_length
+    length = max(SHORTEST, min(longest, max_positions or longest))
+    data = load_dataset(job, chat, max_length=length, on_long=on_long, seed=job.train.seed or 0)
+    lengths = [len(row.ids) for row in data.train]
+    general = [*data.replay, *data.general]
+    files = _files(job)
+    return DataFacts(
+        format=data.format,
+        rows=len(lengths),
+        tokens=sum(lengths),
+        supervised_tokens=sum(row.supervised for row in data.train),
+        mean_length=sum(lengths) / len(lengths),
+        longest=data.longest,
+        long_rows=data.lengths.long_rows,
+        dropped_rows=data.lengths.dropped_rows,
+        lost_supervised_tokens=data.lengths.lost_supervised_tokens,
+        length_histogram=histogram(lengths),
+        validation_rows=len(data.validation),
+        validation_tokens=sum(len(row.ids) for row in data.validation),
+        general_rows=len(read_rows(job.data.general.path).rows) if job.data.general else 0,
+        general_supervised_per_row=sum(r.supervised for r in general) / len(general) if general else None,
+        facts=len(read_probes(job.data.facts)) if job.data.facts else 0,
+        files={str(path): hash_file(path) for path in files},
+        source=f"read from {len(files)} files, rows of at most {length} tokens",
+    )
+
+
+def histogram(lengths: list[int]) -> tuple[tuple[int, int], ...]:
+    """(upper length, rows) with upper lengths 16, 32, 64, …; every bin from the first used to the last."""
+    bins = Counter(max(16, 1 << (length - 1).bit_length()) for length in lengths)
+    found = []
+    upper = min(bins)
+    while upper <= max(bins):
+        found.append((upper, bins[upper]))
+        upper *= 2
+    return tuple(found)
+
+
+def _longest(job: Job, chat: ChatText) -> int:
+    assert job.data.train is not None
+    return max(len(encode_row(row, chat).ids) for row in read_rows(job.data.train).rows)
+
+
+def _files(job: Job) -> list[Path]:
+    data = job.data
+    validation = data.validation if isinstance(data.validation, Path) else None
+    given = [data.train, validation, data.general.path if data.general else None, data.facts]
+    return [path for path in given if path is not None]
+
+
+def _described(job: Job, max_length: int | None) -> DataFacts:
+    """What the description says, and nothing read. Labels are not described: every token is taken to carry one."""
+    examples, tokens = job.data.examples, job.data.tokens_per_example
+    assert examples is not None and tokens is not None
+    share = job.data.validation
+    held_out = max(1, round(share * examples)) if isinstance(share, float) and examples > 1 else 0
+    mean = min(tokens, max_length or tokens)
+    rows = examples - held_out
+    return DataFacts(
+        format="described",
+        rows=rows,
+        tokens=rows * mean,
+        supervised_tokens=rows * mean,
+        mean_length=mean,
+        longest=tokens,
+        long_rows=0,
+        dropped_rows=0,
+        lost_supervised_tokens=0,
+        length_histogram=((max(16, 1 << (mean - 1).bit_length()), rows),),
+        validation_rows=held_out,
+        validation_tokens=held_out * mean,
+        general_rows=0,
+        general_supervised_per_row=None,
+        facts=0,
+        files={},
+        source="described, not read; every token taken as labelled, no length known but the mean",
+    )

@@ -1,0 +1,44 @@
+"""One line for each thing a run says while it happens."""
+
+from rankwise.records import Comparison, Event, Failed, Finished, Note, Saved, Started, Step, Stopped, Validation
+from rankwise.report.glossary import metric_name
+from rankwise.report.quantities import bounds, count, difference, duration, learning_rate, measured, rate, share, size
+
+
+def event_line(event: Event, max_steps: int) -> str:
+    """What a person reads in the terminal; empty for what need not be said."""
+    if isinstance(event, Step):
+        speed = rate(event.tokens / event.seconds) if event.seconds else ""
+        return f"step {event.step}/{max_steps}  loss {event.loss:.4f} nats  rate {event.learning_rate:.1e}  {speed}"
+    if isinstance(event, Validation):
+        where = "untouched base" if event.step == 0 else f"step {event.step}"
+        return f"validation, {where}: {event.loss:.4f} nats per token ({count(event.supervised_tokens)} tokens)"
+    return _other_line(event, max_steps)
+
+
+def _other_line(event: Event, max_steps: int) -> str:
+    if isinstance(event, Started):
+        trained = share(event.trainable_params / event.total_params)
+        resumed = f", resumed at step {event.step}" if event.step else ""
+        return (
+            f"training {count(event.trainable_params)} of {count(event.total_params)} parameters ({trained}) "
+            f"on {event.device} with {event.threads} threads, {count(max_steps)} steps{resumed}"
+        )
+    if isinstance(event, Saved):
+        removed = f", removed {', '.join(event.removed)}" if event.removed else ""
+        return f"saved {event.checkpoint} ({size(event.bytes)}, {duration(event.seconds)}){removed}"
+    if isinstance(event, Finished):
+        return f"finished at step {event.step}, peak memory {size(event.peak_memory_bytes)}"
+    if isinstance(event, Stopped):
+        return f"stopped at step {event.step}: {event.reason}"
+    return event.text if isinstance(event, Note) else event.what if isinstance(event, Failed) else ""
+
+
+def comparison_line(comparison: Comparison) -> str:
+    """Format: 0 % -> 98 %, +98 points (95 %: +90 to +100), 48 items: better."""
+    unit = comparison.unit
+    span = bounds(comparison.difference_interval, unit, signed=True)
+    return (
+        f"{metric_name(comparison.metric)}: {measured(comparison.base, unit)} -> {measured(comparison.tuned, unit)}, "
+        f"{difference(comparison.difference, unit)} (95 %: {span}), {count(comparison.items)} items: {comparison.answer}"
+    )

@@ -1,0 +1,81 @@
+"""The words a reader may not know, each in one line."""
+
+METHODS = {
+    "full": "full fine-tuning",
+    "lora": "LoRA",
+    "qlora": "QLoRA",
+    "dora": "DoRA",
+    "rslora": "rsLoRA",
+    "gptq-lora": "GPTQ-LoRA",
+    "ia3": "IA3",
+    "prompt": "prompt tuning",
+    "prefix": "prefix tuning",
+    "bottleneck": "bottleneck adapters",
+}
+
+METRICS = {
+    "format": ("Format", "share of answers that have the form the job asks for"),
+    "exact_match": ("Exact match", "share of answers equal to the expected one"),
+    "facts": ("Facts", "share of closed-book questions answered right"),
+    "facts_choice": ("Facts, multiple choice", "share of questions where the right choice is the likeliest"),
+    "heldout_loss": ("Held-out loss", "cross-entropy on rows like the training rows, lower is better"),
+    "general_loss": ("General loss", "cross-entropy on everyday rows, a rise is forgetting"),
+}
+
+QUANTITIES = {
+    "train_seconds": "Training time",
+    "step_seconds": "Time of a step",
+    "peak_memory": "Peak memory",
+    "peak_device": "Peak memory",
+    "checkpoint": "Checkpoint on disk",
+    "trainable_params": "Trained parameters",
+    "checkpoint_bytes": "Checkpoint on disk",
+    "adapter_bytes": "Adapter on disk",
+    "model_bytes": "Model on disk",
+    "run_bytes": "Run folder on disk",
+    "tokens_per_second": "Speed",
+    "train_usd": "Cost",
+}
+
+BUCKETS = {
+    "weights": "the model's parameters",
+    "gradients": "one number for each trained parameter",
+    "optimizer": "what AdamW remembers of earlier steps",
+    "activations": "kept from the forward pass for the backward pass",
+    "logits": "a score for every word of the vocabulary at every labelled token",
+    "workspace": "short-lived buffers of the kernels",
+}
+
+TERMS = (
+    ("Base, tuned", "The model before training, and the same model after it."),
+    ("LoRA", "Trains two thin matrices (of rank r) beside each frozen weight matrix: a small file, not a new model."),
+    ("QLoRA", "LoRA beside weights that are frozen in 4 bits: less memory, slower steps."),
+    ("Full fine-tuning", "Trains every weight; the result is a whole new model."),
+    ("Closed-book", "Asked without any text to look the answer up in: it tests what the model itself knows."),
+    ("Nats", "Unit of loss, the surprise per token: 0.7 nats less means that a right token became twice as likely."),
+    ("95 % interval", "The range in which the true value plausibly lies; few questions make it wide."),
+    ("Cannot tell", "The interval of the difference covers 0: the data do not show which model is better."),
+    ("Points", "Percentage points: from 40 % to 50 % is +10 points."),
+    ("Forgetting", "What the model could do before and does worse now, measured as a rise of loss on everyday rows."),
+    ("Validation loss", "Loss on rows that were held out of training; when it rises, the model learns rows by heart."),
+    ("Learning rate", "How far the weights move in one step."),
+    ("Token", "The piece of text a model reads and writes, about three quarters of a word."),
+    ("Proof", "Checks on the saved files: they load again, they change the answers, merged and unmerged agree."),
+)
+
+
+def method_name(method: str) -> str:
+    """A method as people write it: LoRA, not lora."""
+    return METHODS.get(method, method)
+
+
+def metric_name(metric: str) -> str:
+    return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ").capitalize()
+
+
+def metric_meaning(metric: str) -> str:
+    return METRICS[metric][1] if metric in METRICS else ""
+
+
+def quantity_name(quantity: str) -> str:
+    return QUANTITIES.get(quantity, quantity.replace("_", " ").capitalize())

@@ -1,0 +1,139 @@
+"""One self-contained HTML file for a plan or a run: no network, no server, safe whatever a model or a row says."""
+
+import base64
+import gzip
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from rankwise.records import Artifact, Event, Evidence, Plan
+from rankwise.report import charts, glossary, words
+from rankwise.report.rows import plan_view, run_view
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST = 1000  # characters of one answer; the whole stands in evidence.json
+
+
+class Payload(NamedTuple):
+    """Plotly as it travels inside a page."""
+
+    packed: str
+    csp_hash: str
+
+
+def plan_page(plan: Plan) -> str:
+    """The page of a plan."""
+    view = plan_view(plan)
+    return _render("plan.html.j2", {"plan": plan, "view": view, "curves": None})
+
+
+def run_page(
+    plan: Plan,
+    events: Sequence[Event],
+    evidence: Evidence | None,
+    artifact: Artifact | None,
+    state: str,
+    *,
+    folder: Path | str = "RUN",
+) -> str:
+    """The page of a run in any state; what is missing is named with the command that makes it.
+
+    Args:
+        events: as `Run.events()` gives them.
+        state: as `Run.state()` gives it.
+        folder: how commands on the page name the run.
+    """
+    view = plan_view(plan)
+    run = run_view(plan, events, evidence, artifact, state, folder)
+    context = {"plan": plan, "view": view, "run": run, "evidence": evidence, "artifact": artifact}
+    return _render("run.html.j2", context | {"curves": charts.training_curves(events)})
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
+    payload = plotly_payload() if context["curves"] else None
+    allowed = [_csp_hash(script)] + ([payload.csp_hash] if payload else [])
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8").strip()),  # noqa: S704 our own file
+            script=Markup(script),  # noqa: S704 our own file
+            script_hashes=allowed,
+            payload=payload,
+        )
+    )
+
+
+@cache
+def plotly_payload() -> Payload:
+    """plotly.min.js, packed: 4.8 MB become 1.9 MB; the page inflates it when it opens."""
+    source = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    packed = base64.b64encode(gzip.compress(source, 9, mtime=0)).decode()
+    return Payload(packed, _csp_hash(source.decode("utf-8")))
+
+
+def _csp_hash(script: str) -> str:
+    """The page lets only scripts with these hashes run, so that even a missed escape would do nothing."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = ("size", "size_range", "duration", "duration_range", "usd", "rate", "count", "nats", "plain", "share")
+    numbers = {name: _typeset(getattr(words, name)) for name in (*names, "points", "learning_rate", "short_hash")}
+    environment.filters.update(numbers)
+    environment.filters.update(prose=prose, headline=headline, clip=clip, typeset=typography, stored=words.stored_bytes)
+    environment.globals.update({name: _typeset(getattr(words, name)) for name in ("measured", "difference", "bounds")})
+    environment.globals.update(words=words, charts=charts, glossary=glossary)
+    return environment
+
+
+def _typeset(write: Any) -> Any:
+    def written(*args: Any, **kwargs: Any) -> str:
+        return typography(write(*args, **kwargs))
+
+    return written
+
+
+def typography(text: str) -> str:
+    """Arrows, true minus signs, multiplication signs, and no line break between a number and its unit."""
+    text = text.replace(" -> ", "\u00a0→ ").replace(" x ", " × ")
+    text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+    return re.sub(r"(?<=\d) (?=(?:%|GB|MB|kB|TB|B|s|min|h|d|days|nats|points|USD|tokens/s)(?!\w))", "\u00a0", text)
+
+
+def prose(text: str) -> Markup:
+    """A sentence of ours as HTML: escaped, `commands` as code (kept to the letter), the rest typeset."""
+    pieces = re.split(r"`([^`]+)`", text)
+    code = Markup("<code>{}</code>")
+    html = [code.format(p) if i % 2 else escape(typography(p)) for i, p in enumerate(pieces)]
+    return Markup("").join(html)
+
+
+def headline(text: str) -> Markup:
+    """Prose in which what stands in brackets steps back: the sentence reads first, its numbers second."""
+    html = re.sub(r" (\([^()]*\))", r' <span class="aside">\1</span>', str(prose(text)))
+    return Markup(html)  # noqa: S704 prose() escaped every character; only our own span was added
+
+
+def clip(text: str) -> str:
+    """A long answer cut, with the number of characters left out."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters in evidence.json)"

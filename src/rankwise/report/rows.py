@@ -1,0 +1,276 @@
+"""What the templates show, computed: the choices of the page that are not about looks."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rankwise.records import (
+    Actual,
+    Answer,
+    Artifact,
+    Comparison,
+    Estimate,
+    Event,
+    Evidence,
+    Failed,
+    Finished,
+    Note,
+    Plan,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+)
+from rankwise.report import words
+from rankwise.report.charts import (
+    MemoryBar,
+    Track,
+    capacity_mark,
+    memory_bar,
+    ratio_track,
+    score_tracks,
+    thin,
+    widest_ratio,
+)
+
+FIRST_ANSWERS = 6
+MOST_ANSWERS = 50  # of each kind: with LONGEST of page.py it keeps any page under 5 MB
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence with a level, which the page shows as a mark with a word."""
+
+    level: words.Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One key figure and where it comes from."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    estimate: Estimate
+    role: Literal["chosen", "runner-up", "rejected", "possible"]
+    rule: str | None
+
+
+@dataclass(frozen=True)
+class PlanView:
+    verdict: str
+    chosen: Estimate | None
+    candidates: tuple[CandidateRow, ...]
+    memory: MemoryBar | None
+    capacity_at: float | None
+    config: dict[str, str]
+
+
+@dataclass(frozen=True)
+class AnswerGroup:
+    """Answers of one kind: the first few in file order, the rest folded, what is beyond counted."""
+
+    kind: str
+    first: tuple[Answer, ...]
+    rest: tuple[Answer, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    comparison: Comparison
+    answer: str
+    base: Track
+    tuned: Track
+
+
+@dataclass(frozen=True)
+class ActualRow:
+    actual: Actual
+    judgement: str
+    track: Track | None
+
+
+@dataclass(frozen=True)
+class RunView:
+    state: str
+    folder: str
+    where: str
+    headline: str
+    lines: tuple[Line, ...]
+    figures: tuple[Figure, ...]
+    answers: tuple[AnswerGroup, ...]
+    scores: tuple[ScoreRow, ...]
+    actuals: tuple[ActualRow, ...]
+    widest: float
+    started: Started | None
+    notes: tuple[str, ...]
+    sampled: tuple[tuple[Step | None, Validation | None, int], ...]
+
+
+def plan_view(plan: Plan) -> PlanView:
+    chosen = plan.chosen()
+    config = plan.verdict.config.model_dump(mode="json") if plan.verdict.config else {}
+    return PlanView(
+        verdict=words.verdict_sentence(plan),
+        chosen=chosen,
+        candidates=tuple(_candidate_row(plan, e, chosen) for e in plan.candidates),
+        memory=memory_bar(chosen) if chosen else None,
+        capacity_at=capacity_mark(chosen) if chosen else None,
+        config={key: _config_text(value) for key, value in config.items() if value is not None},
+    )
+
+
+def _config_text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _candidate_row(plan: Plan, estimate: Estimate, chosen: Estimate | None) -> CandidateRow:
+    rule = next((r.rule for r in plan.rejected if r.method in (estimate.id, estimate.method)), None)
+    if estimate is chosen:
+        return CandidateRow(estimate, "chosen", None)
+    if estimate.id is not None and estimate.id == plan.runner_up:
+        return CandidateRow(estimate, "runner-up", rule)
+    return CandidateRow(estimate, "rejected" if rule else "possible", rule)
+
+
+def run_view(
+    plan: Plan,
+    events: Sequence[Event],
+    evidence: Evidence | None,
+    artifact: Artifact | None,
+    state: str,
+    folder: Path | str,
+) -> RunView:
+    evaluation = evidence.evaluation if evidence else None
+    actuals = evidence.actuals if evidence else ()
+    widest = widest_ratio(actuals)
+    stands = words.state_sentence(state, *_progress(plan, events, evidence), folder)
+    lines = _lines(plan, events, evidence, artifact, state, folder)
+    return RunView(
+        state=state,
+        folder=str(folder),
+        where=shlex.quote(str(folder)),
+        headline=words.knows_or_sounds(evaluation) if evaluation else stands,
+        lines=(*lines, Line("unknown", stands)) if evaluation else lines,
+        figures=_figures(plan, events, evidence, artifact),
+        answers=_answer_groups(evaluation.answers) if evaluation else (),
+        scores=tuple(_score_row(c) for c in evaluation.comparisons) if evaluation else (),
+        actuals=tuple(ActualRow(a, words.judgement(a), ratio_track(a, widest)) for a in actuals),
+        widest=widest,
+        started=next((e for e in reversed(events) if isinstance(e, Started)), None),
+        notes=tuple(e.text for e in events if isinstance(e, Note)),
+        sampled=_sampled(events),
+    )
+
+
+def _progress(plan: Plan, events: Sequence[Event], evidence: Evidence | None) -> tuple[int | None, int | None]:
+    if evidence:
+        return evidence.steps, evidence.max_steps
+    most = plan.verdict.config.max_steps if plan.verdict.config else None
+    started = next((e for e in reversed(events) if isinstance(e, Started)), None)
+    last = max((e.step for e in events if isinstance(e, Step | Started)), default=None)
+    return last, started.max_steps if started else most
+
+
+def _lines(
+    plan: Plan,
+    events: Sequence[Event],
+    evidence: Evidence | None,
+    artifact: Artifact | None,
+    state: str,
+    folder: Path | str,
+) -> tuple[Line, ...]:
+    """What a reader must know at once, below the headline."""
+    lines = list(_endings(events, state))
+    budget = plan.job.forgetting.budget_nats
+    if evidence is None:
+        if state not in ("planned", "running"):
+            lines.append(Line("unknown", "This run wrote no evidence.json: what it learned is unknown."))
+    elif evidence.evaluation is None:
+        lines.append(Line("unknown", words.outcome_lines(evidence, None, folder=folder)[0]))
+    else:
+        level = words.forgetting_level(evidence.evaluation, budget)
+        lines.append(Line(level, words.forgetting_sentence(evidence.evaluation, budget)))
+    proof = artifact.verification if artifact else None
+    if proof or (evidence and state == "finished"):
+        passed: words.Level = "unknown" if proof is None else "good" if proof.passed else "fault"
+        lines.append(Line(passed, words.proof_sentence(proof, folder)))
+    findings = evidence.findings if evidence else ()
+    urgent = [f for f in findings if f.level != "good"]
+    lines += [Line(f.level, f"{words.sentence(f.text, f.number)} {f.advice or ''}".strip()) for f in urgent]
+    return tuple(lines)
+
+
+def _endings(events: Sequence[Event], state: str) -> list[Line]:
+    failed = next((e for e in reversed(events) if isinstance(e, Failed)), None)
+    stopped = next((e for e in reversed(events) if isinstance(e, Stopped)), None)
+    if state == "failed" and failed:
+        parts = (failed.what, failed.expected and f"expected: {failed.expected}", failed.fix and f"fix: {failed.fix}")
+        return [Line("fault", part) for part in parts if part]
+    if state == "stopped" and stopped:
+        return [Line("warning", f"Reason: {stopped.reason}")]
+    return []
+
+
+def _figures(
+    plan: Plan, events: Sequence[Event], evidence: Evidence | None, artifact: Artifact | None
+) -> tuple[Figure, ...]:
+    chosen = plan.chosen()
+    finished = next((e for e in reversed(events) if isinstance(e, Finished)), None)
+    steps = [e for e in events if isinstance(e, Step)]
+    seconds = evidence.train_seconds if evidence else sum(e.seconds for e in steps) if steps else None
+    predicted = words.duration(chosen.time.train_seconds) if chosen else words.UNKNOWN
+    peak = finished.peak_memory_bytes if finished else None
+    memory = words.size(chosen.memory.peak_device) if chosen else words.UNKNOWN
+    trained = f"of {words.count(chosen.total_params)}, counted from its shapes" if chosen else "no method"
+    tokens = evidence.tokens if evidence else sum(e.tokens for e in steps) if steps else None
+    return (
+        Figure("Training time", words.duration(seconds), f"steps only, by the clock; predicted {predicted}"),
+        Figure("Peak memory", words.size(peak), f"of the process, from events.jsonl; predicted {memory}"),
+        Figure("Trained parameters", words.count(chosen.trainable_params if chosen else None), trained),
+        Figure("Tokens trained on", words.count(tokens), "counted in the steps, no padding"),
+        Figure("Validation loss", *_validation_figure(events)),
+        Figure("Method", words.method_name(artifact.method if artifact else plan.verdict.method), _result(artifact)),
+    )
+
+
+def _validation_figure(events: Sequence[Event]) -> tuple[str, str]:
+    losses = [e for e in events if isinstance(e, Validation)]
+    if not losses:
+        return words.UNKNOWN, "no validation was run"
+    first = f"base {words.nats(losses[0].loss)}" if losses[0].step == 0 else "base unknown"
+    return words.nats(losses[-1].loss), f"per token at step {words.count(losses[-1].step)}; {first}"
+
+
+def _result(artifact: Artifact | None) -> str:
+    return f"result: {artifact.kind}, {len(artifact.files):,} files" if artifact else "no artifact yet"
+
+
+def _answer_groups(answers: Sequence[Answer]) -> tuple[AnswerGroup, ...]:
+    kinds = [k for k in ("format", "fact") if any(a.kind == k for a in answers)]
+    groups = []
+    for kind in kinds:
+        own = [a for a in answers if a.kind == kind]
+        shown = FIRST_ANSWERS // len(kinds)
+        groups.append(AnswerGroup(kind, tuple(own[:shown]), tuple(own[shown:MOST_ANSWERS]), len(own[MOST_ANSWERS:])))
+    return tuple(groups)
+
+
+def _score_row(comparison: Comparison) -> ScoreRow:
+    return ScoreRow(comparison, words.answer_of(comparison), *score_tracks(comparison))
+
+
+def _sampled(events: Sequence[Event]) -> tuple[tuple[Step | None, Validation | None, int], ...]:
+    """The curves as a table of at most 40 rows: every validation if they fit, and steps between."""
+    steps = {e.step: e for e in events if isinstance(e, Step)}
+    checks = {e.step: e for e in events if isinstance(e, Validation)}
+    wanted = sorted({*thin(sorted(checks), 20), *thin(sorted(steps), 20)})
+    return tuple((steps.get(n), checks.get(n), n) for n in wanted)

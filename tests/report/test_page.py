@@ -1,0 +1,297 @@
+"""The page: golden, safe against what models and data say, self-contained, small, and good in every state."""
+
+import base64
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankwise.records import Answer, Artifact, Event, Evidence, Failed, Flip, Note, Plan, Stopped, Verdict
+from rankwise.report.page import headline, plan_page, plotly_payload, prose, run_page
+from tests.report.conftest import (
+    TIME,
+    build_artifact,
+    build_estimate,
+    build_evaluation,
+    build_events,
+    build_evidence,
+    build_memory,
+    build_plan,
+)
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, attributes, ids, text, and whether every element is closed."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, own, value in self.attributes if own == name]
+
+
+def whole_run(**changes: Any) -> str:
+    """The finished run, with any of its records replaced."""
+    content = {"plan": build_plan(), "events": build_events(), "evidence": build_evidence()}
+    content |= {"artifact": build_artifact(), "state": "finished", "folder": "runs/clinic-style"}
+    return run_page(**(content | changes))
+
+
+def without_plotly(html: str) -> str:
+    payload = plotly_payload()
+    return html.replace(payload.packed, "PLOTLY").replace(payload.csp_hash, "sha256-PLOTLY")
+
+
+@pytest.mark.parametrize("name", ["run", "plan"])
+def test_golden(name: str, golden: Path, plan: Plan) -> None:
+    html = without_plotly(whole_run() if name == "run" else plan_page(plan))
+    path = golden / f"{name}.html"
+    if os.environ.get("RANKWISE_UPDATE_GOLDEN") == "1":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html + "\n", encoding="utf-8")
+    assert html + "\n" == path.read_text(encoding="utf-8")
+
+
+STATES: dict[str, tuple[list[Event], str, list[str]]] = {
+    "planned": ([], "planned", ["Planned, not started.", "No training step was written"]),
+    "running": (build_events(7), "running", ["Running: step 7 of 30.", "rankwise show RUN"]),
+    "stopped": (
+        [*build_events(12), Stopped(time=TIME, step=12, reason="the stop file was found")],
+        "stopped",
+        ["Stopped at step 12 of 30.", "Reason: the stop file was found", "rankwise train RUN --resume"],
+    ),
+    "failed": (
+        [*build_events(3), Failed(time=TIME, what="loss is nan", expected="a number", fix="lower the learning rate")],
+        "failed",
+        ["Failed at step 3 of 30.", "loss is nan", "expected: a number", "fix: lower the learning rate"],
+    ),
+    "killed": (build_events(12), "killed", ["Killed at step 12 of 30", "wrote no evidence.json"]),
+}
+
+
+@pytest.mark.parametrize(("events", "state", "said"), STATES.values(), ids=STATES.keys())
+def test_a_run_without_evidence_says_what_is_missing(events: list[Event], state: str, said: list[str]) -> None:
+    page = Page(run_page(build_plan(), events, None, None, state))
+    text = " ".join(page.text.replace("\u00a0", " ").split())
+    assert [s for s in said if s not in text] == []
+    assert text.count("rankwise eval RUN") == 2
+    assert "rankwise verify RUN" in text
+    assert "unknown" in text
+    assert (page.unbalanced, page.open) == ([], [])
+
+
+def test_a_run_without_evaluation_names_the_command() -> None:
+    page = Page(whole_run(evidence=build_evidence(evaluation=None), artifact=None))
+    assert page.text.count("rankwise eval runs/clinic-style") == 3
+    assert "Not proven yet" in page.text
+
+
+def test_commands_on_the_page_can_be_pasted() -> None:
+    html = run_page(build_plan(), [], None, None, "stopped", folder="my runs/a")
+    commands = re.findall(r"<code>(rankwise [^<]+)</code>", html)
+    assert len(commands) == 4
+    assert [c for c in commands if "&#39;my runs/a&#39;" not in c] == []
+
+
+def test_every_number_missing_does_not_crash() -> None:
+    estimate = build_estimate()
+    memory = build_memory(peak_phase=None, peak_op=None, eval_peak=None, save_peak=None, merge_peak=None)
+    nothing = {"tokens_per_second": None, "step_seconds": None, "train_seconds": None, "interval": None}
+    time = estimate.time.model_copy(update=nothing)
+    priced = build_estimate(memory=memory, time=time, sources={}, total_params=0, id=None)
+    empty = {"reasons": (), "rejected": (), "flips": (), "warnings": (), "questions": (), "runner_up": None}
+    nowhere = Verdict(method="none", candidate=None, parallel=None, config=None, confidence="low", first_try=())
+    optional = ("first_loss", "final_loss", "base_validation_loss", "best_validation_loss", "best_validation_step")
+    blank = dict.fromkeys((*optional, "final_validation_loss", "train_seconds"))
+    evaluation = build_evaluation(comparisons=(), answers=(), notes=())
+    evidence = build_evidence(**blank, actuals=(), findings=(), evaluation=evaluation)
+    plans = [build_plan(**empty, candidates=(priced,)), build_plan(**empty, candidates=(), verdict=nowhere)]
+    pages = [plan_page(p) for p in plans] + [run_page(p, [], evidence, None, "finished") for p in plans]
+    texts = [Page(html).text for html in pages]
+    assert len(texts) == 4
+    assert all("unknown" in text for text in texts)
+    assert not any(re.search(r"\bNone\b|nan\b|\binf\b", text) for text in texts)
+
+
+EVIL = '<script>alert(1)</script></script><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}"\' onload="alert(1) <!-- '
+EVIL += "`<b>x</b>`"
+
+
+def poison(node: Any, kept: frozenset[str]) -> Any:
+    """Every free string of a record replaced; what the schema restricts is left."""
+    if isinstance(node, dict):
+        return {k: v if k in kept else poison(v, kept) for k, v in node.items()}
+    if isinstance(node, list):
+        return [poison(v, kept) for v in node]
+    return EVIL if isinstance(node, str) else node
+
+
+KEPT = frozenset(
+    {"kind", "level", "answer", "unit", "metric", "parallel", "confidence", "dtype", "autocast", "on_long"}
+)
+KEPT |= {"job", "time", "event", "id", "candidate", "runner_up"}
+
+
+def poisoned_page() -> str:
+    plan = Plan.model_validate(poison(build_plan().model_dump(mode="json", by_alias=True), KEPT))
+    evidence = Evidence.model_validate(poison(build_evidence().model_dump(mode="json"), KEPT))
+    artifact = Artifact.model_validate(poison(build_artifact().model_dump(mode="json"), KEPT - {"job"}))
+    raw = [type(e).model_validate(poison(e.model_dump(mode="json"), KEPT)) for e in build_events()]
+    failed = Failed(time=TIME, what=EVIL, expected=EVIL, fix=EVIL)
+    return run_page(plan, [*raw, Note(time=TIME, text=EVIL), failed], evidence, artifact, "failed", folder=EVIL)
+
+
+def test_untrusted_text_stays_text() -> None:
+    html = poisoned_page()
+    page = Page(html)
+    clean = Page(whole_run())
+    assert html.count("alert(1)") > 100, "the poison must have reached the page"
+    assert page.tags["script"] == clean.tags["script"] == 3
+    assert page.tags["img"] == page.tags["b"] == 0
+    assert [a for a in page.attributes if a[1].startswith("on")] == []
+    assert page.unbalanced == page.open == []
+    assert page.text.count("{{ 7*7 }}") > 50
+
+
+def test_scripts_that_run_are_named_by_their_hash() -> None:
+    html = poisoned_page()
+    policy = next(v for v in Page(html).values("content") if "default-src" in v)
+    allowed = re.findall(r"'(sha256-[^']+)'", policy.split("script-src")[1])
+    assert len(allowed) == 2
+    assert "unsafe" not in policy.split("script-src")[1]
+    assert "default-src 'none'" in policy
+
+
+def test_json_in_a_script_cannot_close_it() -> None:
+    html = poisoned_page()
+    block = re.search(r'id="curves-data">(.*?)</script>', html, re.DOTALL)
+    assert block is not None
+    assert "<" not in block.group(1)
+    assert len(json.loads(block.group(1))["data"]) == 3
+
+
+@pytest.mark.parametrize("html", [whole_run(), plan_page(build_plan())], ids=["run", "plan"])
+def test_nothing_is_loaded_from_a_network(html: str) -> None:
+    page = Page(html)
+    links = [v for name in ("src", "href", "srcset", "action", "data") for v in page.values(name)]
+    assert len(links) >= 8
+    assert [v for v in links if not v.startswith("#") and v != "data:,"] == []
+    assert not re.search(r"url\(|@import|https?://", without_plotly(html))
+
+
+@pytest.mark.parametrize("html", [whole_run(), plan_page(build_plan())], ids=["run", "plan"])
+def test_anchors_headings_and_names(html: str) -> None:
+    page = Page(html)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids)) >= 6
+    targets = [v[1:] for v in page.values("href") if v.startswith("#")] + page.values("aria-labelledby")
+    assert len(targets) >= 12
+    assert [t for t in targets if t not in ids] == []
+    assert page.tags["h1"] == page.tags["title"] == page.tags["main"] == 1
+    assert ("html", "lang", "en") in page.attributes
+    pictures = [(tag, dict_) for tag, name, dict_ in page.attributes if name == "role" and dict_ == "img"]
+    assert 0 < len(pictures) <= len(page.values("aria-label"))
+    assert (page.unbalanced, page.open) == ([], [])
+
+
+def test_the_plan_page_needs_no_script_payload() -> None:
+    html = plan_page(build_plan())
+    assert len(html.encode()) < 100_000
+    assert 'id="plotly-gzip-base64"' not in html
+    assert plotly_payload().packed[:100] not in html
+
+
+def test_size_of_a_common_page() -> None:
+    assert len(whole_run().encode()) < 2_500_000
+
+
+def test_size_of_the_largest_page() -> None:
+    quotes = '"' * 5_000
+    kinds = ("format", "fact")
+    answers = tuple(
+        Answer(kind=kind, prompt=quotes, expected=quotes, base=quotes, tuned=quotes, base_ok=False, tuned_ok=True)  # type: ignore[arg-type]
+        for kind in kinds * 1_000
+    )
+    steps = [e for e in build_events() if e.event == "step"]
+    events = [e.model_copy(update={"step": n + 1}) for n, e in enumerate(steps * 2_000)]
+    html = whole_run(evidence=build_evidence(evaluation=build_evaluation(answers=answers)), events=events)
+    assert len(events) == 60_000
+    assert len(html.encode()) < 5_000_000
+    assert html.count('class="answer"') == 100
+    assert "950 more stand in" in html
+
+
+def test_plotly_survives_the_packing() -> None:
+    source = gzip.decompress(base64.b64decode(plotly_payload().packed))
+    assert len(source) > 4_000_000
+    assert b"</script" not in plotly_payload().packed.encode()
+
+
+def test_answers_show_six_and_fold_the_rest() -> None:
+    html = whole_run()
+    first, _, folded = html.partition("<summary>3 more</summary>")
+    assert html.count('class="answer"') == 12
+    assert first.count('class="answer"') == 3
+    assert folded.count("<summary>3 more</summary>") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2 % -> 99 %", "2\u00a0%\u00a0→ 99\u00a0%"),
+        ("-3 to +3", "−3 to +3"),
+        ("run `rankwise eval a -> b`", "run <code>rankwise eval a -&gt; b</code>"),
+        ("<b> & `<i>`", "&lt;b&gt; &amp; <code>&lt;i&gt;</code>"),
+        ("E1-2 and 1e-5", "E1-2 and 1e-5"),
+    ],
+)
+def test_prose(text: str, expected: str) -> None:
+    assert str(prose(text)) == expected
+
+
+def test_headline_steps_back_inside_brackets() -> None:
+    assert str(headline("A (<1) b")) == 'A <span class="aside">(&lt;1)</span> b'
+
+
+def test_flips_keep_their_condition() -> None:
+    plan = build_plan(flips=(Flip.model_validate({"if": "<x> were 7", "then": "QLoRA"}),))
+    assert "If &lt;x&gt; were 7" in plan_page(plan)
+
+
+def test_report_imports_no_torch() -> None:
+    code = (
+        "import sys; import rankwise.report.page, rankwise.report.words; "
+        "print(sorted({'torch', 'transformers', 'peft', 'accelerate'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
