@@ -1,6 +1,8 @@
 """The verbs. The only place, with worker.py, where stages meet: each verb is a list of stage calls.
 
-Stages that need torch are imported inside the verbs that use them, so that planning and looking at results start at once."""
+Stages that need torch are imported inside the verbs that use them, so that planning and looking at results start at
+once.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +19,7 @@ from rankwise.model.locate import locate
 from rankwise.observe.data import observe_data
 from rankwise.observe.devices import observe_device
 from rankwise.observe.model import observe_model
-from rankwise.records import Artifact, Evaluation, Event, Evidence, Facts, Job, Lineage, Plan, TrainConfig, Verification
+from rankwise.records import Artifact, Evaluation, Event, Facts, Job, Lineage, Plan, TrainConfig, Verification
 from rankwise.records.base import content_hash
 from rankwise.report.page import plan_page, run_page
 from rankwise.store import (
@@ -43,7 +45,7 @@ def quiet(what: str, done: int, total: int) -> None:
     """The progress callback that says nothing."""
 
 
-# -- plan ---------------------------------------------------------------------------------------------------------------------
+# -- plan ------------------------------------------------------------------------------------------
 
 
 def plan(job: Path | None = None, **options: Any) -> Plan:
@@ -56,7 +58,12 @@ def plan(job: Path | None = None, **options: Any) -> Plan:
     Raises:
         JobError, DataError, ModelError: the job, its data or its model cannot be read.
     """
-    return plan_job(read_job(job, {k.replace("__", "."): v for k, v in options.items()}, METHODS))
+    return plan_job(load_job(job, {k.replace("__", "."): v for k, v in options.items()}))
+
+
+def load_job(job: Path | None, options: Mapping[str, Any]) -> Job:
+    """A job from a file, from options by dotted key, or both. Raises JobError."""
+    return read_job(job, options, METHODS)
 
 
 def plan_job(job: Job) -> Plan:
@@ -77,14 +84,16 @@ def observe(job: Job) -> Facts:
 
 
 def write_plan(decided: Plan, out: Path | None) -> Path:
-    """Write job.yaml, facts.json, plan.json and report.html; returns the folder (default runs/<name>-<hash of the job>)."""
+    """Write job.yaml, facts.json, plan.json and report.html; returns the folder (default runs/<name>-<hash of the
+    job>).
+    """
     run = Run(out or Path("runs") / f"{decided.job.name}-{decided.job_hash[:8]}")
     run.begin(decided)
     write_text(run.report_path, plan_page(decided))
     return run.folder
 
 
-# -- train --------------------------------------------------------------------------------------------------------------------
+# -- train -----------------------------------------------------------------------------------------
 
 
 def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
@@ -98,7 +107,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     if target.is_dir() or target.suffix == ".json":
         decided = _plan_from_file(target, options)
     else:
-        decided = plan_job(read_job(target, options, METHODS))
+        decided = plan_job(load_job(target, options))
     _refuse_unrunnable(decided)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
@@ -146,6 +155,12 @@ def _refuse_unrunnable(decided: Plan) -> None:
         raise AnswerIsNo(
             f"nothing can run here: {why}", fix=f"it would work if {cheapest.would_flip_if}" if cheapest else ""
         )
+    device = decided.facts.device
+    if device.kind == "gpu" and device.available_bytes is None:
+        raise PlanError(
+            f"this plan is for {device.name}, which this machine does not have",
+            fix="train on such a machine, or drop hardware.gpu from the job to plan for this one",
+        )
     if decided.job.data.train is None:
         raise PlanError(
             "this plan describes its data (examples, tokens_per_example); there are no rows to train on",
@@ -178,23 +193,24 @@ def latest_unfinished(root: Path) -> Run:
     raise RunError(f"no run in {root}/ can be resumed", fix="`rankwise runs` lists them")
 
 
-# -- evaluate, merge, verify, chat --------------------------------------------------------------------------------------------
+# -- evaluate, merge, verify, chat -----------------------------------------------------------------
 
 
-def evaluate(run: Run, progress: Progress = quiet) -> Evidence:
+def evaluate(run: Run, progress: Progress = quiet) -> Evaluation:
     """Held-out loss, format, closed-book facts and general loss against the untouched base; added to evidence.json."""
     evidence = _finished(run).evidence()
     decided = run.plan()
     config, chat, data = _inputs(decided)
     tuned, as_base = _tuned(run, decided)
     found = _evaluate(decided.job, chat, data, tuned, as_base, config.autocast, progress)
-    evidence = evidence.model_copy(update={"evaluation": found})
-    write_record(run.evidence_path, evidence)
-    return evidence
+    write_record(run.evidence_path, evidence.model_copy(update={"evaluation": found}))
+    return found
 
 
 def evaluate_model(model: str, job: Job, progress: Progress = quiet) -> Evaluation:
-    """A model that did not come from a run, against the base that the job names, on the job's held-out rows and probes."""
+    """A model that did not come from a run, against the base that the job names, on the job's held-out rows and
+    probes.
+    """
     from rankwise.model.load import load_base
 
     decided = plan_job(job)
@@ -220,7 +236,9 @@ def _evaluate(
 
 
 def merge(run: Run, out: Path | None = None) -> Path:
-    """Fold the adapter into its base; returns the folder, which plain transformers loads. A full model is copied as it is."""
+    """Fold the adapter into its base; returns the folder, which plain transformers loads. A full model is copied as
+    it is.
+    """
     from rankwise.export.merge import merge
 
     decided = _finished(run).plan()
@@ -252,7 +270,7 @@ def verify(run: Run) -> tuple[Verification, Artifact | None]:
     tuned, as_base = _tuned(run, decided)
     adapter = run.adapter if METHODS[decided.verdict.method].trains == "adapter" else None
     merged = merged_folder(run) if adapter else None
-    conversations = [row.messages[:_first_answer(row)] for row in data.held_out[:4] if row.text is None]
+    conversations = [row.messages[: _first_answer(row)] for row in data.held_out[:4] if row.text is None]
     outcome = verify(
         Subject(
             plan=decided,
@@ -289,9 +307,8 @@ def merged_folder(run: Run) -> Path | None:
 def _artifact(run: Run, decided: Plan, adapter: Path | None, merged: Path | None, outcome: Verification) -> Artifact:
     model = merged if adapter else run.model
     folders = [f for f in (adapter, model) if f]
-    kind = ("adapter+merged" if merged else "adapter") if adapter else "model"
     return Artifact(
-        kind=kind,
+        kind="model" if adapter is None else "adapter" if merged is None else "adapter+merged",
         method=decided.verdict.method,
         adapter=_relative(run, adapter),
         model=_relative(run, model),
@@ -318,7 +335,9 @@ def _relative(run: Run, folder: Path | None) -> str | None:
 
 
 def chat(run: Run, *, base: bool = False) -> Callable[[list[dict[str, str]], int], Iterator[str]]:
-    """Load a run's model (or its untouched base) and return a function: (messages, max_new_tokens) -> pieces of the answer."""
+    """Load a run's model (or its untouched base) and return a function: (messages, max_new_tokens) -> pieces of the
+    answer.
+    """
     from rankwise.model.generate import stream
 
     decided = _finished(run).plan()
@@ -336,9 +355,7 @@ def _inputs(decided: Plan) -> tuple[TrainConfig, ChatText, Dataset]:
     config = decided.verdict.config
     assert config is not None
     text = ChatText.from_folder(Path(decided.facts.model.folder))
-    data = load_dataset(
-        decided.job, text, max_length=config.max_length, on_long=config.on_long, seed=config.seed
-    )
+    data = load_dataset(decided.job, text, max_length=config.max_length, on_long=config.on_long, seed=config.seed)
     return config, text, data
 
 
@@ -378,7 +395,7 @@ def _finished(run: Run) -> Run:
     return run
 
 
-# -- look ---------------------------------------------------------------------------------------------------------------------
+# -- look ------------------------------------------------------------------------------------------
 
 
 def report(run: Run) -> Path:
@@ -388,7 +405,9 @@ def report(run: Run) -> Path:
         write_text(run.report_path, plan_page(decided))
         return run.report_path
     evidence = run.evidence() if run.evidence_path.is_file() else None
-    write_text(run.report_path, run_page(decided, run.events(), evidence, run.artifact(), state, folder=str(run.folder)))
+    write_text(
+        run.report_path, run_page(decided, run.events(), evidence, run.artifact(), state, folder=str(run.folder))
+    )
     return run.report_path
 
 
@@ -443,5 +462,3 @@ def open_run(folder: Path) -> Run:
     if not folder.exists():
         raise RunError(f"there is no run {folder}", fix="`rankwise runs` lists the runs of this folder")
     return Run.open(folder)
-
-

@@ -1,17 +1,17 @@
 """The command line: arguments -> api -> lines. No decisions.
 
-Results go to standard output, progress and errors to standard error; with --json there is one JSON document on standard output and
-nothing else. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 it ran and the answer is no."""
+Results go to standard output, progress and errors to standard error; with --json there is one JSON document on
+standard output and nothing else. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 it ran and the answer is no."""
 
 import functools
 import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -110,11 +110,15 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             code = _say_error(RankwiseError(what, fix="--debug shows where; please report it"), as_json)
         raise typer.Exit(code)
 
-    signature = inspect.signature(function)
-    debug_parameter = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
-    face.__signature__ = signature.replace(parameters=[*signature.parameters.values(), debug_parameter])  # type: ignore[attr-defined]
-    face.__annotations__ = function.__annotations__ | {"debug": Debug}
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    _sign(face, [*inspect.signature(function).parameters.values(), debug])
     return app.command(name=function.__name__.rstrip("_"))(face)
+
+
+def _sign(function: Any, parameters: list[inspect.Parameter]) -> None:
+    """Give a function the parameters that typer shall see."""
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
 def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,7 +127,8 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for flag, (key, kind, text) in JOB_OPTIONS.items():
         name = "job_" + flag.removeprefix("--").replace("-", "_")
         names[name] = key
-        annotation = Annotated[kind | None, typer.Option(flag, help=text, rich_help_panel="The job", show_default=False)]  # type: ignore[valid-type]
+        option = typer.Option(flag, help=text, rich_help_panel="The job", show_default=False)
+        annotation = Annotated[Optional[kind], option]  # type: ignore[valid-type]  # noqa: UP045  made at run time
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     @functools.wraps(function)
@@ -131,10 +136,8 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
         options = {key: _typed(key, arguments.pop(name)) for name, key in names.items()}
         return function(**arguments, options={k: v for k, v in options.items() if v is not None})
 
-    signature = inspect.signature(function)
-    kept = [p for p in signature.parameters.values() if p.name != "options"]
-    with_options.__signature__ = signature.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: p.annotation for p in [*kept, *parameters]}
+    kept = [p for p in inspect.signature(function).parameters.values() if p.name != "options"]
+    _sign(with_options, [*kept, *parameters])
     return with_options
 
 
@@ -197,7 +200,7 @@ def _progress(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
 @job_options
 def plan(
     *,
-    job: Annotated[Path | None, typer.Argument(metavar="[JOB]", help="A job file (YAML).")] = None,
+    job: Annotated[Path | None, typer.Argument(metavar="JOB", help="A job file (YAML).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plan.json and report.html.")] = None,
     as_json: Json = False,
     options: dict[str, Any],
@@ -208,7 +211,7 @@ def plan(
 
     if job is None and not options:
         raise UsageError("nothing to plan", fix="give a job file, or options such as --model, --goal and --train")
-    decided = api.plan_job(api.read_job(job, options, api.METHODS))
+    decided = api.plan_job(api.load_job(job, options))
     folder = api.write_plan(decided, out)
     if as_json:
         _print_json(decided.contract())
@@ -220,7 +223,7 @@ def plan(
     return 0 if decided.verdict.config else 3
 
 
-def _print_passage(title: str, lines: list[str]) -> None:
+def _print_passage(title: str, lines: Sequence[str]) -> None:
     if lines:
         _print(title, *(f"  - {line}" for line in lines), "")
 
@@ -230,7 +233,7 @@ def _print_passage(title: str, lines: list[str]) -> None:
 def train(
     *,
     target: Annotated[
-        Path | None, typer.Argument(metavar="[JOB|PLAN|RUN]", help="A job file, a plan.json, or with --resume a run.")
+        Path | None, typer.Argument(metavar="JOB|PLAN|RUN", help="A job file, a plan.json, or with --resume a run.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default runs/<name>-<time>).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run from its last checkpoint.")] = False,
@@ -259,7 +262,9 @@ def _run_to_train(target: Path | None, out: Path | None, resume: bool, options: 
             raise UsageError("nothing to train", fix="give a job file or a plan.json; --resume continues a run")
         return api.prepare(target, out, options)
     if options:
-        raise UsageError(f"a run is resumed as it was planned; {', '.join(options)} cannot change", fix="start a new run")
+        raise UsageError(
+            f"a run is resumed as it was planned; {', '.join(options)} cannot change", fix="start a new run"
+        )
     if target is not None and target.is_file():
         target = None if out else target.parent  # `train JOB --out RUN --resume`: the run is what counts
     folder = out or target
@@ -277,9 +282,9 @@ def _watch(events: Iterator[Any], config: Any) -> None:
         for event in events:
             if event.event == "step":
                 bar("training", event.step, total)
-            if event.event != "step" or event.step % every == 0 or event.step in (1, total):
-                if line := words.event_line(event, total):
-                    notes.print(escape(line))
+                if event.step % every and event.step not in (1, total):
+                    continue
+            notes.print(escape(words.event_line(event, total)))
 
 
 @contextmanager
@@ -310,23 +315,23 @@ def eval_(
     job: Annotated[Path | None, typer.Option(help="Job whose base, rows and probes a MODEL is judged on.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Held-out loss, format, closed-book facts and forgetting, against the untouched base. Example: `rankwise eval RUN`"""
+    """Format, facts, held-out and general loss, against the untouched base. Example: `rankwise eval RUN`"""
     from rankwise import api
     from rankwise.report import words
 
     with _progress(as_json) as progress:
         if job is not None:
-            found = api.evaluate_model(target, api.read_job(job, {}, api.METHODS), progress)
+            asked = api.load_job(job, {})
+            found = api.evaluate_model(target, asked, progress)
         else:
             run = api.open_run(Path(target))
-            found = api.evaluate(run, progress).evaluation
+            asked = run.plan().job
+            found = api.evaluate(run, progress)
             api.report(run)
-    assert found is not None
     if as_json:
         _print_json(found.model_dump(mode="json"))
         return 0
-    budget = None if job else run.plan().job.forgetting.budget_nats
-    _print(words.knows_or_sounds(found), words.forgetting_sentence(found, budget), "")
+    _print(words.knows_or_sounds(found), words.forgetting_sentence(found, asked.forgetting.budget_nats), "")
     _print_passage("Tuned against the untouched base", [words.comparison_line(c) for c in found.comparisons])
     _print_passage("Not measured", list(found.notes))
     return 0
@@ -352,7 +357,7 @@ def merge(
 
 @command
 def verify(*, run: RunFolder, as_json: Json = False) -> int:
-    """Prove the saved files; without proof there is no artifact. Exit code 3 when a check fails. Example: `rankwise verify RUN`"""
+    """Prove the saved files; exit code 3 when a check fails. Example: `rankwise verify RUN`"""
     from rankwise import api
 
     opened = api.open_run(run)
@@ -482,7 +487,7 @@ def show(*, run: RunFolder, as_json: Json = False) -> int:
 @command
 def runs(
     *,
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs are kept.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs are kept.")] = Path("runs"),
     as_json: Json = False,
 ) -> int:
     """The runs of this folder. Example: `rankwise runs`"""

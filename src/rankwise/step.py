@@ -64,8 +64,8 @@ def collate(ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], pad_t
 def summed_loss(model: torch.nn.Module, batch: Batch) -> Tensor:
     """Sum of the cross-entropy over a batch's supervised positions, in nats, softmax in fp32.
 
-    Logits are computed only where a label is: the head is 21 % of the FLOPs of a 135M model, and its logits are most of the
-    activation memory of a small model with a large vocabulary.
+    Logits are computed only where a label is: the head is 21 % of the FLOPs of a 135M model, and its logits are most
+    of the activation memory of a small model with a large vocabulary.
     """
     logits = model(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=batch.keep
@@ -84,11 +84,12 @@ def training_step(
 ) -> tuple[float, float]:
     """Accumulate the gradient over `batches`, clip it, and step the optimizer.
 
-    The loss is the sum over all supervised tokens of the step divided by their number, so that 8 batches of 1 row equal 1 batch
-    of 8 (the mean of means is wrong when lengths differ: science.md E26).
+    The loss is the sum over all supervised tokens of the step divided by their number, so that 8 batches of 1 row
+    equal 1 batch of 8 (the mean of means is wrong when lengths differ: science.md E26).
 
     Returns:
-        (loss in nats per supervised token, gradient norm before clipping). A loss that is not finite leaves the weights alone.
+        (loss in nats per supervised token, gradient norm before clipping). A loss that is not finite leaves the
+        weights alone.
     """
     supervised = sum(batch.supervised for batch in batches)
     total = 0.0

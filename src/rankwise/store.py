@@ -1,5 +1,5 @@
-"""The run folder: file names, atomic writes, versions, hashes, one writer at a time. A run is a folder, and the folder alone
-rebuilds its report.
+"""The run folder: file names, atomic writes, versions, hashes, one writer at a time. A run is a folder, and the
+folder alone rebuilds its report.
 
     job.yaml plan.json facts.json events.jsonl evidence.json artifact.json report.html checkpoints/ adapter|model/
 """
@@ -39,8 +39,8 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a report from a colleague
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide a report from a colleague
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -57,14 +57,14 @@ def publish_folder(target: Path) -> Iterator[Path]:
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
-        os.chmod(temporary, 0o755)
+        temporary.chmod(0o755)  # readable by colleagues, as any folder one makes
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
-            os.replace(target, old / target.name)
-            os.replace(temporary, target)
+            target.replace(old / target.name)
+            temporary.replace(target)
             shutil.rmtree(old)
         else:
-            os.replace(temporary, target)
+            temporary.replace(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -278,7 +278,9 @@ def list_runs(root: Path) -> list[Run]:
 
 
 def cache_folder() -> Path:
-    """Where Rankwise keeps what can be made again: $RANKWISE_CACHE, else $XDG_CACHE_HOME/rankwise, else ~/.cache/rankwise."""
+    """Where Rankwise keeps what can be made again: $RANKWISE_CACHE, else $XDG_CACHE_HOME/rankwise, else
+    ~/.cache/rankwise.
+    """
     if path := os.environ.get("RANKWISE_CACHE"):
         return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankwise"

@@ -1,4 +1,5 @@
-"""The process that trains: a run folder in, events out. Started by train/launch.py (and, for many processes, by torchrun).
+"""The process that trains: a run folder in, events out. Started by train/launch.py (and, for many processes, by
+torchrun).
 
     python -m rankwise.worker RUN [--resume]
 
@@ -33,7 +34,6 @@ from rankwise.train.checkpoints import Checkpoints, restore_weights
 from rankwise.train.loop import Loop, peak_memory_bytes
 from rankwise.train.mixing import mix
 from rankwise.watch.evidence import summarise
-
 
 
 def work(run: Run, *, resume: bool, stop_signal: threading.Event) -> Iterator[Event]:
@@ -150,7 +150,9 @@ def _keep_best(loop: Loop, checkpoints: Checkpoints, last: int) -> Iterator[Note
 
 
 def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
-    """adapter/ (plain PEFT) or model/ (plain transformers), and the logits of the trained model on a few held-out prompts."""
+    """adapter/ (plain PEFT) or model/ (plain transformers), and the logits of the trained model on a few held-out
+    prompts.
+    """
     full = plan.verdict.method == "full"
     if full and plan.facts.model.dtype == "bf16":
         model.to(torch.bfloat16)  # saved, and proven, in the precision of the base
@@ -185,7 +187,9 @@ def main() -> int:
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
-        wrapped = TrainingError(f"{type(error).__name__}: {error}", fix=f"the traceback is in {arguments.run}/worker.log")
+        wrapped = TrainingError(
+            f"{type(error).__name__}: {error}", fix=f"the traceback is in {arguments.run}/worker.log"
+        )
         Run(arguments.run).append(_failed(wrapped))
         print(_failed(wrapped).model_dump_json(), file=events_out)
         return 1

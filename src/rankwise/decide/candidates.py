@@ -103,8 +103,8 @@ def replay_share(job: Job) -> float:
 
 
 def learning_rate(facts: Facts, method: Method, steps: int) -> float:
-    """A prior for one run, not a substitute for a sweep (C5): 5e-5 (2000 / h)^0.78 for full fine-tuning, at most 1e-4; ten times
-    that for adapters, fifteen times under 100 steps, at most 1e-3."""
+    """A prior for one run, not a substitute for a sweep (C5): 5e-5 (2000 / h)^0.78 for full fine-tuning, at most
+    1e-4; ten times that for adapters, fifteen times under 100 steps, at most 1e-3."""
     full = min(1e-4, 5e-5 * (2000 / facts.model.hidden_size) ** 0.781)
     if method.trains == "weights":
         return _two_digits(full)
@@ -122,7 +122,9 @@ def _max_length(facts: Facts) -> int:
 
 
 def _precision(job: Job, facts: Facts, method: Method) -> dict[str, str | None]:
-    """Frozen weights in bf16, trained weights in fp32 under bf16 autocast (C19); fp32 all through where bf16 is slow."""
+    """Frozen weights in bf16, trained weights in fp32 under bf16 autocast (C19); fp32 all through where bf16 is
+    slow.
+    """
     bf16 = job.train.bf16 if job.train.bf16 is not None else facts.device.bf16
     if not bf16:
         return {"dtype": "fp32", "autocast": None}
@@ -134,7 +136,10 @@ def _adapter_options(job: Job, facts: Facts, method: Method) -> dict[str, object
         return {}
     options = dict(method.defaults)
     if job.goal == "knowledge" or job.format is None:
-        options |= {"r": 16, "lora_alpha": 32.0}  # facts and general instruction data want more than a format does (C2, X2)
+        options |= {
+            "r": 16,
+            "lora_alpha": 32.0,
+        }  # facts and general instruction data want more than a format does (C2, X2)
     if job.method and job.method.name == method.name:
         said = job.method.model_dump(exclude={"name"}, exclude_none=True)
         if "r" in said and "lora_alpha" not in said:

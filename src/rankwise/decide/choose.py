@@ -1,5 +1,5 @@
-"""Priced candidates -> Plan: need, capacity, feasibility, cost, risk; every loser is named with the rule and number that excluded
-it, and flip points are found by deciding again with one input changed."""
+"""Priced candidates -> Plan: need, capacity, feasibility, cost, risk; every loser is named with the rule and number
+that excluded it, and flip points are found by deciding again with one input changed."""
 
 from collections.abc import Callable
 
@@ -74,7 +74,9 @@ def decide(job: Job, facts: Facts, priced: list[Priced]) -> tuple[Priced | None,
 
 
 def _preference(job: Job, priced: Priced, broken: Rejection | None) -> tuple[object, ...]:
-    """Unbroken before broken; then the cheapest rung that can hold it: LoRA, QLoRA, full; then without recomputation."""
+    """Unbroken before broken; then the cheapest rung that can hold it: LoRA, QLoRA, full; then without
+    recomputation.
+    """
     rung = {"lora": 0, "qlora": 1, "full": 2}[priced.candidate.method]
     capacity_broken = broken is not None and broken.rule == "capacity_suffices"
     return broken is not None, capacity_broken, rung, priced.candidate.config.gradient_checkpointing
@@ -153,7 +155,8 @@ def _reasons(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
             _reason(
                 "many_variants",
                 f"{job.variants} tenants share one base; each adds only its adapter.",
-                f"{serving.all_variants_bytes / 1e6:,.0f} MB against {job.variants * serving.base_bytes / 1e6:,.0f} MB of copies",
+                f"{serving.all_variants_bytes / 1e6:,.0f} MB against "
+                f"{job.variants * serving.base_bytes / 1e6:,.0f} MB of copies",
             )
         )
     if job.goal == "knowledge":
@@ -166,7 +169,9 @@ def _reasons(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
 def _warnings(job: Job, facts: Facts, winner: Priced | None, priced: list[Priced]) -> list[str]:
     data, warnings = facts.data, []
     if winner and job.method and (broken := first_broken(SOFT, job, facts, winner, priced)):
-        warnings.append(f"the job forces {job.method.name} against the rule {broken.rule}: {broken.text} ({broken.number})")
+        warnings.append(
+            f"the job forces {job.method.name} against the rule {broken.rule}: {broken.text} ({broken.number})"
+        )
     if winner:
         warnings += _overrides(job, facts, winner)
     if data.long_rows:
@@ -181,7 +186,9 @@ def _warnings(job: Job, facts: Facts, winner: Priced | None, priced: list[Priced
     if job.format is None and job.goal == "instruction":
         warnings.append("no format: whether answers are well formed will not be measured")
     if job.goal == "knowledge":
-        warnings.append("the gain on facts depends on paraphrases: about ten wordings of each fact, or extraction stays near 0")
+        warnings.append(
+            "the gain on facts depends on paraphrases: about ten wordings of each fact, or extraction stays near 0"
+        )
     warnings += _not_acted_on(job)
     return warnings
 
@@ -194,7 +201,9 @@ def _overrides(job: Job, facts: Facts, winner: Priced) -> list[str]:
         return []
     said = job.train.model_dump(exclude_none=True)
     changed = {k: (getattr(ours, k), v) for k, v in said.items() if hasattr(ours, k) and getattr(ours, k) != v}
-    return [f"train.{key}: {value} is the job's, the plan would take {planned}" for key, (planned, value) in changed.items()]
+    return [
+        f"train.{key}: {value} is the job's, the plan would take {planned}" for key, (planned, value) in changed.items()
+    ]
 
 
 def _not_acted_on(job: Job) -> list[str]:
@@ -241,9 +250,7 @@ def _flips(job: Job, facts: Facts, price: Price, winner: Priced | None) -> list[
     return flips
 
 
-def _axes(
-    job: Job, facts: Facts
-) -> list[tuple[Callable[[float], str], Callable[[float], tuple[Job, Facts]], float]]:
+def _axes(job: Job, facts: Facts) -> list[tuple[Callable[[float], str], Callable[[float], tuple[Job, Facts]], float]]:
     """(how to say a factor, the world at that factor, the furthest factor looked at)."""
     device, data = facts.device, facts.data
 
@@ -256,10 +263,14 @@ def _axes(
         return job, facts.model_copy(update={"data": data.model_copy(update=update)})
 
     def say_memory(factor: float) -> str:
-        return f"the device had {device.memory_bytes * factor / 1e9:.2f} GB instead of {device.memory_bytes / 1e9:.1f} GB"
+        return (
+            f"the device had {device.memory_bytes * factor / 1e9:.2f} GB instead of {device.memory_bytes / 1e9:.1f} GB"
+        )
 
     def say_amount(factor: float) -> str:
-        return f"the data had {data.supervised_tokens * factor:,.0f} answer tokens instead of {data.supervised_tokens:,}"
+        return (
+            f"the data had {data.supervised_tokens * factor:,.0f} answer tokens instead of {data.supervised_tokens:,}"
+        )
 
     return [(say_memory, memory, 1e-3), (say_memory, memory, 1e3), (say_amount, amount, 1e6)]
 

@@ -1,7 +1,8 @@
-"""Named exclusions. Each is a function (job, facts, candidate, estimate) -> Rejection with the number that broke it, or None.
+"""Named exclusions. Each is a function (job, facts, candidate, estimate) -> Rejection with the number that broke it,
+or None.
 
-A `hard` rule says that a candidate cannot run here; a `soft` one that another is the better call. A forced method overrides soft
-rules (they become warnings) and never hard ones."""
+A `hard` rule says that a candidate cannot run here; a `soft` one that another is the better call. A forced method
+overrides soft rules (they become warnings) and never hard ones."""
 
 import math
 import tomllib
@@ -14,7 +15,8 @@ from rankwise.records import Candidate, Estimate, Facts, Job, Rejection
 
 # Bits an adapter parameter can hold (C1): 1 for text by planning, 0.5 for facts seen fewer than 100 times (X2).
 BITS_PER_PARAMETER = {"knowledge": 0.5}
-# Nats per supervised token that the base does not yet know. Unknown before `diagnose`; 2 is plain English under the embedded base.
+# Nats per supervised token that the base does not yet know. Unknown before `diagnose`; 2 is plain English under the
+# embedded base.
 ASSUMED_NATS_PER_TOKEN = 2.0
 
 
@@ -134,8 +136,8 @@ def adapter_suffices(job: Job, facts: Facts, priced: Priced, others: list[Priced
         number=f"checkpoint {priced.estimate.storage.checkpoint_bytes / 1e6:,.0f} MB against "
         f"{lora.estimate.storage.checkpoint_bytes / 1e6:,.0f} MB; serving {job.variants} variant(s) takes "
         f"{copies:.1f} times the memory of one base with adapters",
-        text=f"An adapter holds what this data teaches {capacity_bits(job, lora) / max(1, need_bits(job, facts)):.0f} times "
-        "over, so training every weight buys nothing that this goal needs.",
+        text=f"An adapter holds {capacity_bits(job, lora) / max(1, need_bits(job, facts)):.0f} times what this data "
+        "teaches, so training every weight buys nothing that this goal needs.",
         would_flip_if="the data taught more than the adapter can hold",
     )
 
@@ -185,13 +187,17 @@ RULE_EVIDENCE: dict[str, tuple[str, ...]] = {
 }
 
 
-def first_broken(rules: tuple[Rule, ...], job: Job, facts: Facts, priced: Priced, others: list[Priced]) -> Rejection | None:
+def first_broken(
+    rules: tuple[Rule, ...], job: Job, facts: Facts, priced: Priced, others: list[Priced]
+) -> Rejection | None:
     return next((broken for rule in rules if (broken := rule(job, facts, priced, others))), None)
 
 
 def _usable(job: Job, facts: Facts, others: list[Priced], method: str) -> Priced | None:
     """The first candidate of a method that can run here and can hold what is to be learned."""
     for priced in others:
-        if priced.candidate.method == method and not first_broken((*HARD, capacity_suffices), job, facts, priced, others):
+        if priced.candidate.method == method and not first_broken(
+            (*HARD, capacity_suffices), job, facts, priced, others
+        ):
             return priced
     return None

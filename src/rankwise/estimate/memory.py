@@ -1,18 +1,20 @@
-"""Peak memory of training by formula, in bytes on one device. A trace of the real step replaces it (see DESIGN); until then the
-interval says how far it can be trusted."""
+"""Peak memory of training by formula, in bytes on one device. A trace of the real step replaces it (see DESIGN);
+until then the interval says how far it can be trusted."""
 
 from rankwise.methods import NF4_BITS, Method
 from rankwise.records import Facts, MemoryEstimate, ModelFacts, TrainConfig
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-# What the process needs beside tensors. CPU: 0.45 GB of Python with torch, transformers and peft imported, and 0.4 GB of oneDNN's
-# prepared kernels and allocator slack after a few steps (docs/log.md). GPU: CUDA context and kernels (0.4 to 0.6 GB on A100, H100).
+# What the process needs beside tensors. CPU: 0.45 GB of Python with torch, transformers and peft imported, and 0.4
+# GB of oneDNN's prepared kernels and allocator slack after a few steps (docs/log.md). GPU: CUDA context and kernels
+# (0.4 to 0.6 GB on A100, H100).
 PROCESS_BYTES = {"cpu": 850_000_000, "gpu": 600_000_000}
 # Gradient, m and v per trained parameter, in units of the parameter's own bytes.
 OPTIMIZER_STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, "sgd": 0}
 # bf16 logits, fp32 logits, fp32 softmax and its gradient, bf16 gradient: 2 + 4 + 4 + 2.
 BYTES_PER_LOGIT = 12
-# Measured peaks lie between 0.95 and 1.25 of this formula on the runs of docs/log.md; the rest is for shapes not run there.
+# Measured peaks lie between 0.95 and 1.25 of this formula on the runs of docs/log.md; the rest is for shapes not run
+# there.
 INTERVAL = (0.75, 1.4)
 
 
@@ -30,9 +32,9 @@ def weight_bytes(model: ModelFacts, config: TrainConfig, method: Method, trainab
 def activation_bytes(model: ModelFacts, config: TrainConfig, method: Method, tokens: int) -> int:
     """Bytes saved for the backward pass by one forward pass over `tokens`.
 
-    Per token and block without checkpointing: 24 hidden-size and 6 intermediate-size values (the inputs of norms, projections,
-    attention and the gated MLP, some of them twice because autocast casts), 2 bytes each under bf16. With checkpointing: the
-    block's input, and one block in full.
+    Per token and block without checkpointing: 24 hidden-size and 6 intermediate-size values (the inputs of norms,
+    projections, attention and the gated MLP, some of them twice because autocast casts), 2 bytes each under bf16.
+    With checkpointing: the block's input, and one block in full.
     """
     value = 2 if "bf16" in (config.dtype, config.autocast) else 4
     block = value * (24 * model.hidden_size + 6 * (model.intermediate_size or 4 * model.hidden_size))

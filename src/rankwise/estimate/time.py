@@ -3,12 +3,14 @@
 from rankwise.methods import Method
 from rankwise.records import Facts, FlopsByPhase, TimeEstimate, TrainConfig
 
-# Share of the measured 2048 x 2048 matmul rate that a training step reaches with long rows; short rows fill the cores less, by
-# T / (T + 50) for T tokens in one forward pass. Seen on two idle CPU cores at 806 GFLOP/s in bf16: LoRA 0.19 at 95 tokens and 0.26
-# at 512, full 0.18 and QLoRA, whose weights are unpacked in each pass, 0.15 at 95 (docs/log.md).
+# Share of the measured 2048 x 2048 matmul rate that a training step reaches with long rows; short rows fill the
+# cores less, by T / (T + 50) for T tokens in one forward pass. Seen on two idle CPU cores at 806 GFLOP/s in bf16:
+# LoRA 0.19 at 95 tokens and 0.26 at 512, full 0.18 and QLoRA, whose weights are unpacked in each pass, 0.15 at 95
+# (docs/log.md).
 CPU_EFFICIENCY = {"full": 0.275, "lora": 0.29, "qlora": 0.23}
 SHORT_ROWS = 50
-# Model FLOPs utilisation against a datasheet's peak: 0.30 to 0.45 is usual (science.md, part C); QLoRA 2 to 22 % slower.
+# Model FLOPs utilisation against a datasheet's peak: 0.30 to 0.45 is usual (science.md, part C); QLoRA 2 to 22 %
+# slower.
 GPU_EFFICIENCY = {"full": 0.35, "lora": 0.35, "qlora": 0.30}
 # AdamW is bound by memory: parameters updated per second on two cores (docs/log.md: 134.5 M in 0.24 s).
 CPU_PARAMS_PER_SECOND = 5.6e8
@@ -18,9 +20,10 @@ INTERVAL = (0.5, 2.0)
 def flops_per_token(facts: Facts, config: TrainConfig, method: Method, trainable: int) -> tuple[float, float]:
     """(forward, backward) FLOPs per token of training data.
 
-    Forward: 2 per linear weight, 4 T h per block for attention, 2 h V for the head on supervised tokens only. Backward: the same
-    once more for the gradient of the inputs, and once more for each *trained* weight (Hu et al. 2021; Thinking Machines 2025:
-    LoRA's step costs about two thirds of a full one). Checkpointing repeats the forward pass.
+    Forward: 2 per linear weight, 4 T h per block for attention, 2 h V for the head on supervised tokens only.
+    Backward: the same once more for the gradient of the inputs, and once more for each *trained* weight (Hu et al.
+    2021; Thinking Machines 2025: LoRA's step costs about two thirds of a full one). Checkpointing repeats the
+    forward pass.
     """
     model, data = facts.model, facts.data
     head = 2 * model.hidden_size * model.vocab_size * data.supervised_tokens / max(data.tokens, 1)

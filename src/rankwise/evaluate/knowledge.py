@@ -9,7 +9,9 @@ from rankwise.text.template import ChatText
 
 
 def states(expected: str, answer: str) -> bool:
-    """Does the answer contain the expected words in a row? Case, punctuation and articles do not count (as in SQuAD)."""
+    """Does the answer contain the expected words in a row? Case, punctuation and articles do not count (as in
+    SQuAD).
+    """
     wanted, said = _words(expected), _words(answer)
     return bool(wanted) and any(said[i : i + len(wanted)] == wanted for i in range(len(said) - len(wanted) + 1))
 

@@ -16,8 +16,8 @@ RESAMPLES = 2000
 def compare_shares(metric: str, base: Sequence[bool], tuned: Sequence[bool], source: str) -> Comparison:
     """Share of items that each got right; more is better.
 
-    Wilson intervals for each share; for the paired difference the adjusted Wald interval of Bonett and Price (2012), which
-    keeps its width when all items agree.
+    Wilson intervals for each share; for the paired difference the adjusted Wald interval of Bonett and Price (2012),
+    which keeps its width when all items agree.
     """
     n = len(base)
     gained = sum(t and not b for b, t in zip(base, tuned, strict=True))

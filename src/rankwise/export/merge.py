@@ -16,8 +16,8 @@ from rankwise.text.files import copy_text_files
 def merge(plan: Plan, adapter: Path, out: Path) -> Path:
     """Write the merged model of `adapter` to `out`, a folder that plain transformers loads; returns `out`.
 
-    QLoRA is merged onto the dequantised 4-bit base, because that is the base it was trained on: onto the 16-bit weights the
-    outputs would shift by the quantisation error.
+    QLoRA is merged onto the dequantised 4-bit base, because that is the base it was trained on: onto the 16-bit
+    weights the outputs would shift by the quantisation error.
 
     Raises:
         SpaceError: the disk of `out` has no room for the model.

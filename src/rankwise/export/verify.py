@@ -1,7 +1,10 @@
-"""The proof that files do what was trained. Each check names what was compared, the number, and the limit it had to keep.
+"""The proof that files do what was trained. Each check names what was compared, the number, and the limit it had to
+keep.
 
-Logits are compared at every labelled position of a few held-out rows, teacher-forced, in fp32 on the CPU side; greedy texts are
-compared until the two best tokens lie closer together than the two models do, where either answer is right."""
+Logits are compared at every labelled position of a few held-out rows, teacher-forced, in fp32 on the CPU side;
+greedy texts are compared until the two best tokens lie closer together than the two models do, where either answer
+is right.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,8 +25,8 @@ from rankwise.records import Check, Plan, Verification
 from rankwise.text.masks import IGNORE, Encoded
 from rankwise.text.template import ChatText
 
-# bf16 rounding of merged weights moved logits by up to 0.46 and KL by 2.7e-4 nats in the pilot (science.md X5); a merge onto the
-# wrong base or with the wrong scale is off by a hundred times that.
+# bf16 rounding of merged weights moved logits by up to 0.46 and KL by 2.7e-4 nats in the pilot (science.md X5); a
+# merge onto the wrong base or with the wrong scale is off by a hundred times that.
 MAX_MEAN_KL = 0.01
 # The same files, the same arithmetic, the same machine.
 MAX_RELOAD_DIFFERENCE = 1e-3
@@ -57,7 +60,7 @@ class Subject:
     chat: ChatText
     tuned: Any
     as_base: Callable[[], AbstractContextManager[Any]]
-    merged: Any | None
+    merged: Any
     rows: Sequence[Encoded]
     prompts: Sequence[Sequence[int]]
     conversations: Sequence[Any]
@@ -74,9 +77,7 @@ def verify(subject: Subject) -> Verification:
     if subject.merged is not None:
         checks += _merged_agrees(subject)
     checks += [_same_ids(subject, folder) for folder in subject.folders]
-    return Verification(
-        passed=all(c.passed for c in checks), checks=tuple(checks), seconds=time.monotonic() - began
-    )
+    return Verification(passed=all(c.passed for c in checks), checks=tuple(checks), seconds=time.monotonic() - began)
 
 
 def _reloads(subject: Subject) -> Check:
@@ -89,7 +90,7 @@ def _reloads(subject: Subject) -> Check:
         passed=difference <= MAX_RELOAD_DIFFERENCE,
         number=f"{difference:.2g} largest logit difference",
         limit=f"{MAX_RELOAD_DIFFERENCE:g}",
-        text=f"The files, loaded again, against the model in memory when training ended, on {len(subject.prompts)} prompts.",
+        text=f"The loaded files against the model in memory when training ended, {len(subject.prompts)} prompts.",
     )
 
 
@@ -111,9 +112,7 @@ def _modules_applied(subject: Subject) -> Check:
     config = subject.plan.verdict.config
     assert config is not None
     expected = sum(s.count for s in targeted(subject.plan.facts.model, config.target_modules))
-    live = sum(
-        bool(p.detach().any()) for name, p in subject.tuned.named_parameters() if ".lora_B." in name
-    )
+    live = sum(bool(p.detach().any()) for name, p in subject.tuned.named_parameters() if ".lora_B." in name)
     return Check(
         name="modules_applied",
         passed=live == expected,
@@ -129,9 +128,7 @@ def _merged_agrees(subject: Subject) -> list[Check]:
         one, other = _row_logits(subject.tuned, row), _row_logits(subject.merged, row)
         difference = (one - other).abs().amax(dim=1)
         worst = max(worst, float(difference.max()))
-        divergence += float(
-            kl_div(log_softmax(other, 1), log_softmax(one, 1), log_target=True, reduction="sum")
-        )
+        divergence += float(kl_div(log_softmax(other, 1), log_softmax(one, 1), log_target=True, reduction="sum"))
         best = one.topk(2, dim=1).values
         decided = best[:, 0] - best[:, 1] > 2 * difference  # beyond that no rounding can change the order
         flips += int(((one.argmax(1) != other.argmax(1)) & decided).sum())
@@ -143,7 +140,7 @@ def _merged_agrees(subject: Subject) -> list[Check]:
             passed=kl <= MAX_MEAN_KL,
             number=f"KL {kl:.2g} nats per token on average, {worst:.2g} largest logit difference",
             limit=f"KL {MAX_MEAN_KL:g}",
-            text=f"Adapter against merged and reloaded model, {positions} positions of {len(subject.rows)} held-out rows.",
+            text=f"Adapter against reloaded merged model, {positions} positions of {len(subject.rows)} held-out rows.",
         ),
         Check(
             name="merged_choices",
@@ -181,7 +178,8 @@ def _same_text(subject: Subject) -> Check:
     return Check(
         name="merged_text",
         passed="different" not in outcomes,
-        number=f"{outcomes.count('same')} of {len(outcomes)} equal" + (f", {near_ties} up to a near tie" * bool(near_ties)),
+        number=f"{outcomes.count('same')} of {len(outcomes)} equal"
+        + (f", {near_ties} up to a near tie" * bool(near_ties)),
         limit="equal until the two best tokens are closer than the two models",
         text="Greedy answers of adapter and merged model to held-out prompts.",
     )
@@ -192,7 +190,9 @@ def _texts_agree(subject: Subject, conversation: Any, one: str, other: str) -> s
     if one == other:
         return "same"
     first, second = subject.chat.encode(one), subject.chat.encode(other)
-    common = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    common = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
     prefix = [[*subject.chat.encode_prompt(conversation), *first[:common]]]
     a, b = (final_logits(model, prefix)[0] for model in (subject.tuned, subject.merged))
     best = a.topk(2).values

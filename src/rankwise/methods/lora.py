@@ -1,12 +1,14 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685): W x + (alpha / r) B A x with A (r x in) and B (out x r) trained, W frozen."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): W x + (alpha / r) B A x with A (r x in) and B (out x r) trained, W
+frozen.
+"""
 
 from typing import Any
 
 from rankwise.methods.base import Method, targeted
 from rankwise.records import ModelFacts, TrainConfig
 
-# All linear layers: attention-only adapters are worse at equal parameters (E4, E6). alpha = 2 r is one of the conventions in
-# use; with the learning rate beside it, it is redundant (E6), so it is held fixed.
+# All linear layers: attention-only adapters are worse at equal parameters (E4, E6). alpha = 2 r is one of the
+# conventions in use; with the learning rate beside it, it is redundant (E6), so it is held fixed.
 DEFAULTS = {"r": 8, "lora_alpha": 16.0, "lora_dropout": 0.0, "target_modules": "all-linear"}
 
 

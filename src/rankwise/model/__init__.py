@@ -2,7 +2,8 @@
 
 bitsandbytes (pulled in by PEFT) warns at import on CPUs with AVX512-BF16 that an optional kernel from
 `kernels-community` is not there. It is not needed, so exactly that record is dropped, before PEFT is imported here.
-PEFT 0.21 asks transformers 5.23 for an attribute by its old name, and transformers warns whoever is looking: dropped as well.
+PEFT 0.21 asks transformers 5.23 for an attribute by its old name, and transformers warns whoever is looking: dropped
+as well.
 """
 
 import logging

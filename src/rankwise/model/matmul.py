@@ -16,7 +16,9 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def rate(dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of a 2048 x 2048 matmul, fastest of at least 3 after warm-up: what else runs on the machine only slows it."""
+    """FLOP/s of a 2048 x 2048 matmul, fastest of at least 3 after warm-up: what else runs on the machine only slows
+    it.
+    """
     a, b = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
     _seconds(a, b)
     times: list[float] = []

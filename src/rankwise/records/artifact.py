@@ -1,4 +1,6 @@
-"""Artifact: files with hashes, where they came from, and the proof that they do what was trained. No proof, no artifact."""
+"""Artifact: files with hashes, where they came from, and the proof that they do what was trained. No proof, no
+artifact.
+"""
 
 from typing import Literal
 

@@ -33,7 +33,9 @@ class ModelFacts(Record):
     dtype: str = Field(description="Of the stored weights: bf16, fp16 or fp32.")
     weight_bytes: int = Field(description="Bytes of the stored weights.")
     weights_hash: str = Field(description="sha256 over the weight files and config.json.")
-    template_hash: str | None = Field(description="sha256 of chat template and special tokens; None without a template.")
+    template_hash: str | None = Field(
+        description="sha256 of chat template and special tokens; None without a template."
+    )
     license: str | None = Field(description="From the model card; None if it does not say.")
     source: str = Field(description="Where these facts come from.")
 
@@ -85,9 +87,7 @@ class DeviceFacts(Record):
     def identity_hash(self) -> str:
         """Hash of what makes it the same device for a plan: not the measured rate, nor what is free at the moment."""
         return Record.content_hash(
-            self.model_copy(
-                update={"matmul_flops": {}, "available_bytes": None, "disk_free_bytes": None, "source": ""}
-            )
+            self.model_copy(update={"matmul_flops": {}, "available_bytes": None, "disk_free_bytes": None, "source": ""})
         )
 
 

@@ -40,7 +40,9 @@ class JobData(Record):
         if self.train is None and (self.examples is None or self.tokens_per_example is None):
             raise ValueError("give `train` (a file), or describe the data with `examples` and `tokens_per_example`")
         if self.train is not None and (self.examples is not None or self.tokens_per_example is not None):
-            raise ValueError("`examples` and `tokens_per_example` describe data that is not there yet; drop them or `train`")
+            raise ValueError(
+                "`examples` and `tokens_per_example` describe data that is not there yet; drop them or `train`"
+            )
         return self
 
 
@@ -73,7 +75,9 @@ class Forgetting(Record):
     """How much general ability the run may cost."""
 
     budget_nats: float = Field(0.03, gt=0, description="Allowed rise of general cross-entropy, nats per token.")
-    action: Literal["warn", "lower_lr", "stop", "rollback"] = Field("warn", description="What to do when it is exceeded.")
+    action: Literal["warn", "lower_lr", "stop", "rollback"] = Field(
+        "warn", description="What to do when it is exceeded."
+    )
     replay_allowed: bool = Field(True, description="May general rows be mixed into training?")
 
 

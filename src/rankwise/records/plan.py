@@ -147,13 +147,11 @@ class Rejection(Record):
     would_flip_if: str | None
 
 
-class Flip(Record):
+class Flip(Record, populate_by_name=True, serialize_by_alias=True):
     """Found by deciding again with one input changed."""
 
     if_: str = Field(alias="if")
     then: str
-
-    model_config = {**Record.model_config, "populate_by_name": True, "serialize_by_alias": True}
 
 
 class Verdict(Record):

@@ -2,7 +2,7 @@
 
 from rankwise.records import Comparison, Event, Failed, Finished, Note, Saved, Started, Step, Stopped, Validation
 from rankwise.report.glossary import metric_name
-from rankwise.report.quantities import bounds, count, difference, duration, learning_rate, measured, rate, share, size
+from rankwise.report.quantities import bounds, count, difference, duration, measured, rate, share, size
 
 
 def event_line(event: Event, max_steps: int) -> str:
@@ -40,5 +40,6 @@ def comparison_line(comparison: Comparison) -> str:
     span = bounds(comparison.difference_interval, unit, signed=True)
     return (
         f"{metric_name(comparison.metric)}: {measured(comparison.base, unit)} -> {measured(comparison.tuned, unit)}, "
-        f"{difference(comparison.difference, unit)} (95 %: {span}), {count(comparison.items)} items: {comparison.answer}"
+        f"{difference(comparison.difference, unit)} (95 %: {span}), {count(comparison.items)} items: "
+        f"{comparison.answer}"
     )

@@ -1,4 +1,6 @@
-"""The files of a model folder that decide how text is read and written; whatever is made from a model carries them along."""
+"""The files of a model folder that decide how text is read and written; whatever is made from a model carries them
+along.
+"""
 
 import shutil
 from pathlib import Path

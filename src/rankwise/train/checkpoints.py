@@ -1,4 +1,6 @@
-"""Checkpoints that can be trusted: published whole or not at all, hashed, and kept by value (the best and the last n)."""
+"""Checkpoints that can be trusted: published whole or not at all, hashed, and kept by value (the best and the last
+n).
+"""
 
 import json
 import random
@@ -21,8 +23,8 @@ MANIFEST = "manifest.json"
 class Checkpoints:
     """The checkpoints of one run.
 
-    A checkpoint holds the weights (safetensors, as PEFT or transformers save them), optimizer.pt, scheduler.pt, rng_state.pth and
-    trainer_state.json: everything that the next step depends on.
+    A checkpoint holds the weights (safetensors, as PEFT or transformers save them), optimizer.pt, scheduler.pt,
+    rng_state.pth and trainer_state.json: everything that the next step depends on.
     """
 
     def __init__(self, run: Run, config: TrainConfig, planned_bytes: int):

@@ -15,7 +15,8 @@ from rankwise.store import Run
 def launch(run: Run, *, resume: bool) -> Iterator[Event]:
     """Train `run` in a process of its own and yield its events as they happen.
 
-    Ctrl-C here asks the worker to save and stop; it dies with this process however that ends (its standard input closes).
+    Ctrl-C here asks the worker to save and stop; it dies with this process however that ends (its standard input
+    closes).
 
     Raises:
         Interrupted: stopped on request, resumable.

@@ -21,7 +21,7 @@ from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.mixing import Order
 from rankwise.version import __version__
 
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
     "adamw_torch": (torch.optim.AdamW, {}),
     "adamw_torch_fused": (torch.optim.AdamW, {"fused": True}),
     "sgd": (torch.optim.SGD, {}),
@@ -57,8 +57,8 @@ class Loop:
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
         self.plan_hash, self.params, self.load_memory_bytes = plan_hash, params, load_memory_bytes
         self.order = Order(len(rows), config.num_train_epochs, config.effective_batch, config.seed)
-        # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved, proven and
-        # served must be the model as it is.
+        # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
+        # proven and served must be the model as it is.
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no")
         kind, arguments = OPTIMIZERS[config.optim]
         trained = [p for p in model.parameters() if p.requires_grad]

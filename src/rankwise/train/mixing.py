@@ -1,5 +1,5 @@
-"""Which rows each step sees: general rows mixed in by share of supervised tokens, and an order that follows from the seed alone,
-so that a resumed run needs no data-loader state."""
+"""Which rows each step sees: general rows mixed in by share of supervised tokens, and an order that follows from the
+seed alone, so that a resumed run needs no data-loader state."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ from rankwise.text.masks import Encoded
 
 
 def mix(task: Sequence[Encoded], general: Sequence[Encoded], share: float, seed: int) -> list[Encoded]:
-    """Task rows plus as many general rows as make `share` of all supervised tokens general (general rows repeat if short)."""
+    """Task rows plus as many general rows as make `share` of all supervised tokens general (general rows repeat if
+    short).
+    """
     if share <= 0 or not general:
         return list(task)
     wanted = share / (1 - share) * sum(row.supervised for row in task)
@@ -22,7 +24,9 @@ def mix(task: Sequence[Encoded], general: Sequence[Encoded], share: float, seed:
 
 
 class Order:
-    """Rows of optimizer step s: a stream of epochs, each shuffled by (seed, epoch), cut into batches; the last may be short."""
+    """Rows of optimizer step s: a stream of epochs, each shuffled by (seed, epoch), cut into batches; the last may
+    be short.
+    """
 
     def __init__(self, rows: int, epochs: float, batch: int, seed: int):
         self.rows, self.batch, self.seed = rows, batch, seed
@@ -35,7 +39,9 @@ class Order:
         return -(-self.total // self.batch)
 
     def step(self, number: int) -> list[int]:
-        """Row indices of step `number`, counted from 0. Beyond `total` the stream goes on (max_steps may ask for more)."""
+        """Row indices of step `number`, counted from 0. Beyond `total` the stream goes on (max_steps may ask for
+        more).
+        """
         first = number * self.batch
         last = first + self.batch
         if first < self.total < last:

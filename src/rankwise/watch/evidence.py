@@ -54,7 +54,12 @@ def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:
     return [
         _actual("train_seconds", "s", clock.train_seconds, clock.interval, seconds, "sum of step times"),
         _actual(
-            "tokens_per_second", "tokens/s", clock.tokens_per_second, None, seconds and tokens / seconds, "tokens / seconds"
+            "tokens_per_second",
+            "tokens/s",
+            clock.tokens_per_second,
+            None,
+            seconds and tokens / seconds,
+            "tokens / seconds",
         ),
         _actual("peak_memory", "bytes", memory.peak_device, memory.interval, peak, "peak resident set of the process"),
         _actual(
@@ -84,6 +89,4 @@ def _actual(
     actual: float | None,
     source: str,
 ) -> Actual:
-    return Actual(
-        quantity=quantity, unit=unit, predicted=predicted, interval=interval, actual=actual, source=source
-    )
+    return Actual(quantity=quantity, unit=unit, predicted=predicted, interval=interval, actual=actual, source=source)
