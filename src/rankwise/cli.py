@@ -16,11 +16,29 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from rankwise.errors import AnswerIsNo, Interrupted, RankwiseError, UsageError
 
+
+class Commands(TyperGroup):
+    """The group of commands; under --json a call that cannot be parsed is told in JSON, too."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
+        given = sys.argv[1:] if args is None else list(args)
+        if "--json" not in given:
+            return super().main(args, *more, **extra)
+        try:
+            sys.exit(super().main(args, *more, **{**extra, "standalone_mode": False}))
+        except TyperException as error:
+            what = getattr(error, "format_message", error.__str__)()
+            sys.exit(_say_error(UsageError(what, fix="`rankwise COMMAND --help` lists the options"), as_json=True))
+
+
 app = typer.Typer(
     name="rankwise",
+    cls=Commands,
     help="Full fine-tuning, LoRA, QLoRA, or none at all? A computed answer, a guarded run, a proven artifact.",
     no_args_is_help=True,
     add_completion=True,
@@ -127,7 +145,8 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for flag, (key, kind, text) in JOB_OPTIONS.items():
         name = "job_" + flag.removeprefix("--").replace("-", "_")
         names[name] = key
-        option = typer.Option(flag, help=text, rich_help_panel="The job", show_default=False)
+        spelled = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
+        option = typer.Option(spelled, help=text, rich_help_panel="The job", show_default=False)
         annotation = Annotated[Optional[kind], option]  # type: ignore[valid-type]  # noqa: UP045  made at run time
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 

@@ -1,6 +1,7 @@
 """Reads a job: YAML plus options from the command line -> Job, or one error with the line and the nearest valid key."""
 
 import difflib
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,7 @@ from rankwise.errors import JobError
 from rankwise.records import Job
 
 Lines = dict[tuple[str, ...], int]
+SHORT_FORMS = {"hardware": "gpu", "method": "name"}  # `hardware: cpu`, `method: lora`
 
 
 def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[str]) -> Job:
@@ -29,7 +31,7 @@ def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[
     for key, value in options.items():
         if value is not None:
             _lay_over(content, key.split("."), value)
-    where = _Where(path, lines, set(options))
+    where = _Where(path, lines, {key for key, value in options.items() if value is not None})
     _check_method_name(content.get("method"), methods, where)
     try:
         job = Job.model_validate(content)
@@ -42,7 +44,8 @@ def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[
 def _name(path: Path | None) -> str:
     if path is None:
         return "job"
-    return path.resolve().parent.name if path.stem == "job" else path.stem
+    name = path.resolve().parent.name if path.stem == "job" else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-") or "job"
 
 
 def _load_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
@@ -63,7 +66,10 @@ def _load_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     if not isinstance(content, dict):
         raise JobError(f"{path}: a job is a mapping of keys", expected="lines such as `goal: instruction`")
     lines: Lines = {}
-    _walk(root, (), lines, path)
+    try:
+        _walk(root, (), lines, path)
+    except RecursionError:
+        raise JobError(f"{path}: its keys are nested without end (an anchor that holds itself)") from None
     return content, lines
 
 
@@ -82,8 +88,10 @@ def _walk(node: yaml.Node | None, at: tuple[str, ...], lines: Lines, path: Path)
 def _lay_over(content: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         inner = content.get(key)
-        if isinstance(inner, str):  # the short forms `hardware: cpu`, `method: lora`
-            inner = {"gpu" if key == "hardware" else "name": inner}
+        if isinstance(inner, str):
+            inner = {SHORT_FORMS[key]: inner} if key in SHORT_FORMS else inner
+        if inner is not None and not isinstance(inner, dict):
+            return  # the file's own value is refused with its line
         content[key] = inner = dict(inner or {})
         content = inner
     content[keys[-1]] = value
@@ -110,23 +118,32 @@ def _check_method_name(method: Any, methods: Collection[str], where: _Where) -> 
         return
     near = difflib.get_close_matches(name, methods, 1)
     raise JobError(
-        f"{where(('method',))}: there is no method {name!r}",
+        f"{where(('method', 'name'))}: there is no method {name!r}",
         expected=f"one of {', '.join(sorted(methods))}",
         fix=f"did you mean {near[0]}?" if near else "",
     )
 
 
 def _job_error(error: ValidationError, where: _Where) -> JobError:
-    faults = [_fault(e, where) for e in error.errors(include_url=False)]
+    errors = error.errors(include_url=False)
+    errors.sort(key=lambda e: e["type"] != "extra_forbidden")  # a mistyped key explains what is missing
+    faults = list({_key(e): _fault(e, where) for e in reversed(errors)}.values())[::-1]
     what, expected, fix = faults[0]
-    for more, *_ in faults[1:]:
-        what += f"\nalso: {more}"
+    for more, _, hint in faults[1:]:
+        what += f"\nalso: {more}" + (f" ({hint})" if hint else "")
     return JobError(what, expected=expected, fix=fix)
+
+
+def _key(error: Any) -> str:
+    """The dotted key of a fault; the parts that pydantic adds for the alternatives of a union are left out."""
+    parts = [str(part) for part in error["loc"]]
+    known = [part for end, part in enumerate(parts) if part in _valid_keys(tuple(parts[:end]))]
+    return ".".join(parts if error["type"] == "extra_forbidden" else known or parts[:1])
 
 
 def _fault(error: Any, where: _Where) -> tuple[str, str, str]:
     loc = tuple(str(part) for part in error["loc"])
-    key = ".".join(part for part in loc if part not in ("float", "path", "str"))
+    key = _key(error)
     valid = _valid_keys(loc[:-1])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(loc[-1], valid, 1, cutoff=0.5)
@@ -181,15 +198,16 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
         schema = _resolve(answer.json_schema, base, where, ("format", "json_schema"))
         answer = answer.model_copy(update={"json_schema": schema})
     model = job.model
-    if (base / model / "config.json").is_file():
-        model = str((base / model).resolve())
+    for folder in (Path.cwd(), base):
+        if (folder / job.model / "config.json").is_file():
+            model = str((folder / job.model).resolve())
     return job.model_copy(update={"data": data.model_copy(update=changes), "format": answer, "model": model})
 
 
 def _resolve(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Path:
     """Taken from the job's folder, then from the working folder; a file that is nowhere is an error with its line."""
     for folder in (base, Path.cwd()):
-        if (folder / path).exists():
+        if (folder / path).is_file():
             return (folder / path).resolve()
     near = difflib.get_close_matches(path.name, [p.name for p in (base / path).parent.glob("*")], 1)
     fix = f"did you mean {path.with_name(near[0])}?" if near else f"paths are taken from {base}"

@@ -61,8 +61,13 @@ def publish_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
             target.replace(old / target.name)
-            temporary.replace(target)
-            shutil.rmtree(old)
+            try:
+                temporary.replace(target)
+            except BaseException:
+                (old / target.name).replace(target)
+                raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.replace(target)
     except BaseException:
@@ -169,8 +174,9 @@ class Run:
         write_record(self.plan_path, plan)
 
     def _in_use(self) -> bool:
-        planned = {"job.yaml", "facts.json", "plan.json", "report.html", ".lock"}
-        return any(p.name not in planned for p in self.folder.iterdir())
+        """Anything but a plan of ours; a `job.yaml` alone is what a person wrote."""
+        names = {p.name for p in self.folder.iterdir()} - {".lock"}
+        return bool(names - {"job.yaml", "facts.json", "plan.json", "report.html"}) or names == {"job.yaml"}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -211,13 +217,13 @@ class Run:
         """Every line as written. A last line cut by a kill is dropped; any other bad line is RunError."""
         if not self.events_path.is_file():
             return []
-        lines = self.events_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self.events_path.read_bytes().splitlines(keepends=True)  # bytes: a kill may cut a character
         events = []
         for number, line in enumerate(lines, 1):
             try:
                 events.append(EVENT.validate_json(line))
             except ValidationError:
-                if number == len(lines) and not line.endswith("\n"):
+                if number == len(lines) and not line.endswith(b"\n"):
                     break
                 raise RunError(f"{self.events_path}:{number}: not an event of this version") from None
         return events
@@ -233,16 +239,24 @@ class Run:
     def state(self) -> str:
         """planned | running | finished | stopped | failed | killed, from the folder alone."""
         events = self.raw_events()
-        if not events:
-            return "planned"
         last = next((e.event for e in reversed(events) if e.event in ("finished", "stopped", "failed", "started")), "")
-        if last != "started":
+        if last == "finished":
             return last
-        try:
-            with self.lock():
-                return "killed"
-        except RunError:
+        if self._locked():
             return "running"
+        if last in ("stopped", "failed"):
+            return last
+        return "killed" if events else "planned"
+
+    def _locked(self) -> bool:
+        try:
+            with (self.folder / ".lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
 
 def replay(events: list[Event]) -> list[Event]:
@@ -250,7 +264,8 @@ def replay(events: list[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
         if isinstance(event, Started):
-            kept = [e for e in kept if getattr(e, "step", 0) <= event.step and e.event not in ("stopped", "failed")]
+            last = event.step or -1  # a run that starts over validates step 0 again
+            kept = [e for e in kept if getattr(e, "step", -1) <= last and e.event not in ("stopped", "failed")]
         kept.append(event)
     return kept
 

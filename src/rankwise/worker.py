@@ -7,6 +7,7 @@ Each event goes to events.jsonl and, as the same line, to standard output; every
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -22,10 +23,11 @@ from accelerate.utils import set_seed
 from safetensors.torch import save_file
 
 from rankwise.errors import RankwiseError, TrainingError
-from rankwise.model.attach import attach, total_params, trainable_params
+from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
-from rankwise.records import Event, Failed, Finished, Note, Plan, TrainConfig, Validation
+from rankwise.records import Event, Failed, Finished, Note, Plan, Step, TrainConfig, Validation
+from rankwise.report.card import model_card
 from rankwise.store import Run, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
@@ -86,6 +88,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event) -> Iterator[Even
         if isinstance(event, Finished):
             yield from _keep_best(loop, checkpoints, event.step)
             _publish(run, plan, model, data)
+            event = event.model_copy(update={"train_seconds": _step_seconds(run)})
         yield event
     write_record(run.evidence_path, summarise(plan, run.events()))
 
@@ -121,10 +124,17 @@ def _validate(model: Any, data: Dataset, config: TrainConfig, step: int) -> Vali
     began = time.monotonic()
     losses = row_losses(model, data.validation, autocast=config.autocast)
     tokens = sum(count for _, count in losses)
+    loss = sum(loss for loss, _ in losses) / tokens
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"after step {step} the held-out loss is {loss}",
+            expected="a finite number",
+            fix="lower train.learning_rate; the last checkpoint is as it was",
+        )
     return Validation(
         time=now(),
         step=step,
-        loss=sum(loss for loss, _ in losses) / tokens,
+        loss=loss,
         supervised_tokens=tokens,
         seconds=time.monotonic() - began,
     )
@@ -153,15 +163,32 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
     """adapter/ (plain PEFT) or model/ (plain transformers), and the logits of the trained model on a few held-out
     prompts.
     """
+    config = plan.verdict.config
+    assert config is not None
     full = plan.verdict.method == "full"
     if full and plan.facts.model.dtype == "bf16":
-        model.to(torch.bfloat16)  # saved, and proven, in the precision of the base
+        _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
         model.save_pretrained(folder)
         copy_text_files(Path(plan.facts.model.folder), folder)
+        (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
+    if full and config.autocast is None:
+        _cast_weights(model, torch.float32)  # the arithmetic that the files will be used in
+    allow_packing(model, True)
     prompts = data.prompts()
     with publish_folder(run.proof) as folder:
         save_file({"logits": final_logits(model, prompts).contiguous()}, folder / "trained_logits.safetensors")
+
+
+def _cast_weights(model: Any, dtype: torch.dtype) -> None:
+    """Not `model.to(dtype)`: that would round buffers too (rotary frequencies), which a reload computes in fp32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _step_seconds(run: Run) -> float:
+    """Over all processes of the run; the loop knows only its own."""
+    return sum(e.seconds for e in run.events() if isinstance(e, Step))
 
 
 def _failed(error: RankwiseError) -> Failed:

@@ -110,7 +110,7 @@ def test_plan_lines_say_everything_in_the_plan() -> None:
     lines = {p.title: p.lines[0] for p in passages}
     assert lines["Why"] == (
         "The job teaches a format, and formats are learned with few parameters (2,442,240 of 134,515,008 parameters). "
-        "Evidence: E1: LoRA Learns Less and Forgets Less (Biderman et al. 2024)."
+        "Evidence: E1."
     )
     assert lines["Rejected"] == (
         "full fine-tuning: Full fine-tuning reaches the same format at more memory and storage "

@@ -3,11 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from rankwise.decide.capacity import power_of_two_below, rank_for
 from rankwise.methods import METHODS, Method
 from rankwise.records import Candidate, Facts, Job, TrainConfig
 
 # A fact must be seen about 100 times before it can be asked for in other words, in about 10 wordings (E14, C12).
 FACT_EPOCHS = 100 / 10
+# Two cores trained 92-token rows at 276 tokens/s one by one, 377 in pairs and 451 in fours (docs/log.md): small
+# matrices do not fill them. Rows of one forward pass have similar lengths, so that little is padded.
+CPU_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,8 @@ class Sizes:
 
     rows: int
     epochs: float
-    effective_batch: int
+    micro_batch: int
+    accumulation: int
     max_steps: int
 
 
@@ -41,7 +46,6 @@ def _checkpointing(job: Job) -> tuple[bool, ...]:
 def configure(job: Job, facts: Facts, method: Method, *, gradient_checkpointing: bool) -> TrainConfig:
     """The configuration of one method; what the job says about `train` and `method` wins over what we would choose."""
     size = sizes(job, facts)
-    micro = 1 if facts.device.kind == "cpu" else min(8, size.effective_batch)
     planned = {
         "num_train_epochs": size.epochs,
         "max_steps": size.max_steps,
@@ -51,8 +55,8 @@ def configure(job: Job, facts: Facts, method: Method, *, gradient_checkpointing:
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "optim": "adamw_torch_fused",
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": max(1, size.effective_batch // micro),
+        "per_device_train_batch_size": size.micro_batch,
+        "gradient_accumulation_steps": size.accumulation,
         "max_length": _max_length(facts),
         "on_long": "drop",
         "eval_steps": max(1, math.ceil(size.max_steps / 4)),
@@ -75,17 +79,25 @@ def configure(job: Job, facts: Facts, method: Method, *, gradient_checkpointing:
 
 
 def sizes(job: Job, facts: Facts) -> Sizes:
-    """Effective batch of 4 to 32 rows that leaves about 100 steps or more (C7); epochs by goal (C8, C12)."""
+    """Effective batch of 8 to 32 rows that leaves about 100 steps or more; epochs by goal (E14)."""
     rows = max(1, round(facts.data.rows * (1 + _replay_rows_per_row(job, facts))))
     epochs = job.train.num_train_epochs or (FACT_EPOCHS if job.goal == "knowledge" else 2.0)
-    given_micro, given_accumulation = job.train.per_device_train_batch_size, job.train.gradient_accumulation_steps
-    wished = min(32, max(8, 2 ** int(math.log2(max(1.0, rows * epochs / 100)))))
-    batch = min(wished, rows)
-    if given_micro or given_accumulation:
-        batch = (given_micro or 1) * (given_accumulation or max(1, batch // (given_micro or 1)))
-    per_step = batch * facts.device.count
+    wished = min(32, max(8, power_of_two_below(rows * epochs / 100)))
+    batch = min(wished, power_of_two_below(rows))
+    at_once = _rows_at_once(facts)
+    said_micro, said_accumulation = job.train.per_device_train_batch_size, job.train.gradient_accumulation_steps
+    micro = said_micro or max(1, min(at_once, batch // (said_accumulation or 1)))
+    accumulation = said_accumulation or max(1, batch // micro)
+    per_step = micro * accumulation * facts.device.count
     steps = job.train.max_steps or max(1, math.ceil(round(rows * epochs) / per_step))
-    return Sizes(rows, epochs, batch, steps)
+    return Sizes(rows, epochs, micro, accumulation, steps)
+
+
+def _rows_at_once(facts: Facts) -> int:
+    """Rows that go through the model together: as many short ones as fill CPU_TOKENS on a CPU, 8 on a GPU."""
+    if facts.device.kind == "gpu":
+        return 8
+    return power_of_two_below(CPU_TOKENS / facts.data.mean_length)
 
 
 def _replay_rows_per_row(job: Job, facts: Facts) -> float:
@@ -103,7 +115,7 @@ def replay_share(job: Job) -> float:
 
 
 def learning_rate(facts: Facts, method: Method, steps: int) -> float:
-    """A prior for one run, not a substitute for a sweep (C5): 5e-5 (2000 / h)^0.78 for full fine-tuning, at most
+    """A prior for one run, not a substitute for a sweep (E6): 5e-5 (2000 / h)^0.78 for full fine-tuning, at most
     1e-4; ten times that for adapters, fifteen times under 100 steps, at most 1e-3."""
     full = min(1e-4, 5e-5 * (2000 / facts.model.hidden_size) ** 0.781)
     if method.trains == "weights":
@@ -122,7 +134,7 @@ def _max_length(facts: Facts) -> int:
 
 
 def _precision(job: Job, facts: Facts, method: Method) -> dict[str, str | None]:
-    """Frozen weights in bf16, trained weights in fp32 under bf16 autocast (C19); fp32 all through where bf16 is
+    """Frozen weights in bf16, trained weights in fp32 under bf16 autocast (E30); fp32 all through where bf16 is
     slow.
     """
     bf16 = job.train.bf16 if job.train.bf16 is not None else facts.device.bf16
@@ -135,14 +147,12 @@ def _adapter_options(job: Job, facts: Facts, method: Method) -> dict[str, object
     if method.trains == "weights":
         return {}
     options = dict(method.defaults)
-    if job.goal == "knowledge" or job.format is None:
-        options |= {
-            "r": 16,
-            "lora_alpha": 32.0,
-        }  # facts and general instruction data want more than a format does (C2, X2)
+    said = {}
     if job.method and job.method.name == method.name:
         said = job.method.model_dump(exclude={"name"}, exclude_none=True)
-        if "r" in said and "lora_alpha" not in said:
-            said["lora_alpha"] = 2.0 * said["r"]  # hold the scale when only the rank is given
-        options |= said
-    return options
+    # Facts and general instruction data want more than a format does (E4, X2).
+    least = 16 if job.goal == "knowledge" or job.format is None else 8
+    targets = said.get("target_modules", options["target_modules"])
+    options |= {"target_modules": targets, "r": said.get("r") or rank_for(job, facts, least, targets)}
+    options["lora_alpha"] = 2.0 * options["r"]  # alpha = 2 r holds the scale when only the rank changes
+    return options | said

@@ -4,18 +4,33 @@ that excluded it, and flip points are found by deciding again with one input cha
 from collections.abc import Callable
 
 from rankwise.decide.candidates import candidates
+from rankwise.decide.capacity import need_bits
 from rankwise.decide.rules import (
     HARD,
     RULE_EVIDENCE,
     SOFT,
     Priced,
     capacity_bits,
+    capacity_suffices,
     cite,
     first_broken,
-    need_bits,
 )
 from rankwise.errors import JobError
-from rankwise.records import Candidate, Estimate, Facts, Flip, Job, Plan, Reason, Rejection, TrainOptions, Verdict
+from rankwise.methods import METHODS, targeted
+from rankwise.records import (
+    Candidate,
+    Estimate,
+    Facts,
+    Flip,
+    Job,
+    MethodChoice,
+    Plan,
+    Reason,
+    Rejection,
+    TrainConfig,
+    TrainOptions,
+    Verdict,
+)
 from rankwise.records.base import content_hash
 from rankwise.version import __version__
 
@@ -36,7 +51,7 @@ def choose(job: Job, facts: Facts, price: Price) -> Plan:
         reasons=tuple(_reasons(job, facts, winner)) if winner else (),
         rejected=tuple(rejected),
         flips=tuple(_flips(job, facts, price, winner)),
-        warnings=tuple(_warnings(job, facts, winner, priced)),
+        warnings=tuple(_warnings(job, facts, price, winner, priced)),
         questions=tuple(_questions(job, facts)),
         candidates=tuple(p.estimate for p in priced),
         job=job,
@@ -119,20 +134,23 @@ def _reasons(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
         reasons.append(_reason("forced", f"The job asks for {job.method.name}."))
     if winner.candidate.method != "full":
         capacity = capacity_bits(job, winner)
+        holds = capacity_suffices(job, facts, winner, []) is None
         reasons.append(
             _reason(
                 "capacity_suffices",
-                f"{winner.estimate.trainable_params:,} adapter parameters hold what the data teaches.",
+                f"{winner.estimate.trainable_params:,} adapter parameters "
+                f"{'hold' if holds else 'cannot hold'} what the data teaches.",
                 f"{capacity / 1e6:.2f} Mbit held, {need / 1e6:.2f} Mbit to learn",
             )
         )
-        reasons.append(
-            _reason(
-                "adapter_suffices",
-                "Where capacity suffices, LoRA with a tuned rate learns what full fine-tuning learns.",
-                f"{winner.estimate.trainable_params / facts.model.total_params:.2%} of the parameters train",
+        if holds:
+            reasons.append(
+                _reason(
+                    "adapter_suffices",
+                    "Where capacity suffices, LoRA with a tuned rate learns what full fine-tuning learns.",
+                    f"{winner.estimate.trainable_params / facts.model.total_params:.2%} of the parameters train",
+                )
             )
-        )
     elif config.dtype == "fp32" and config.autocast:
         reasons.append(
             _reason(
@@ -166,19 +184,22 @@ def _reasons(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
     return reasons
 
 
-def _warnings(job: Job, facts: Facts, winner: Priced | None, priced: list[Priced]) -> list[str]:
+def _warnings(job: Job, facts: Facts, price: Price, winner: Priced | None, priced: list[Priced]) -> list[str]:
     data, warnings = facts.data, []
-    if winner and job.method and (broken := first_broken(SOFT, job, facts, winner, priced)):
-        warnings.append(
-            f"the job forces {job.method.name} against the rule {broken.rule}: {broken.text} ({broken.number})"
-        )
+    if winner and (broken := first_broken(SOFT, job, facts, winner, priced)):
+        who = f"the job forces {job.method.name}" if job.method else f"{winner.candidate.id} is the best that runs here"
+        warnings.append(f"{who} against the rule {broken.rule}: {broken.text} ({broken.number})")
     if winner:
-        warnings += _overrides(job, facts, winner)
+        warnings += _overrides(job, facts, price, winner)
     if data.long_rows:
         warnings.append(
             f"{data.long_rows} of {data.rows + data.dropped_rows} training rows are too long; "
             f"{data.dropped_rows} rows and {data.lost_supervised_tokens} answer tokens are lost"
         )
+    if job.budget.usd is not None and facts.device.usd_per_hour is None:
+        warnings.append(f"budget.usd is not checked: no price of {facts.device.name} is known")
+    if job.budget.hours is not None and not facts.device.matmul_flops:
+        warnings.append(f"budget.hours is not checked: the speed of {facts.device.name} is not known")
     if job.data.general is None:
         warnings.append("no data.general: forgetting of general ability will not be measured, and nothing is replayed")
     if job.data.facts is None and job.goal == "knowledge":
@@ -193,17 +214,25 @@ def _warnings(job: Job, facts: Facts, winner: Priced | None, priced: list[Priced
     return warnings
 
 
-def _overrides(job: Job, facts: Facts, winner: Priced) -> list[str]:
-    """What the job's `train` block changed against what the plan would have chosen."""
-    free = job.model_copy(update={"train": TrainOptions()})
-    ours = {c.id: c.config for c in candidates(free, facts)}.get(winner.candidate.id)
-    if ours is None:
-        return []
-    said = job.train.model_dump(exclude_none=True)
-    changed = {k: (getattr(ours, k), v) for k, v in said.items() if hasattr(ours, k) and getattr(ours, k) != v}
+def _overrides(job: Job, facts: Facts, price: Price, winner: Priced) -> list[str]:
+    """What the job's `train` and `method` blocks changed against what the plan would choose for the same method."""
+    method = winner.candidate.method
+    free = job.model_copy(update={"train": TrainOptions(), "method": MethodChoice(name=method)})
+    priced = [Priced(c, price(free, facts, c)) for c in candidates(free, facts)]
+    best = decide(free, facts, priced)[0] or next(p for p in priced if p.candidate.method == method)
+    ours, theirs = _options(best.candidate.config), _options(winner.candidate.config)
+    said = {f"train.{k}": k for k in job.train.model_dump(exclude_none=True)}
+    if job.method:
+        said |= {f"method.{k}": k for k in job.method.model_dump(exclude={"name"}, exclude_none=True)}
     return [
-        f"train.{key}: {value} is the job's, the plan would take {planned}" for key, (planned, value) in changed.items()
+        f"{key}: {theirs[name]} is the job's, the plan would take {ours[name]}"
+        for key, name in said.items()
+        if name in ours and ours[name] != theirs[name]
     ]
+
+
+def _options(config: TrainConfig) -> dict[str, object]:
+    return {**config.model_dump(), "bf16": "bf16" in (config.dtype, config.autocast)}
 
 
 def _not_acted_on(job: Job) -> list[str]:
@@ -213,6 +242,9 @@ def _not_acted_on(job: Job) -> list[str]:
         unread.append(f"forgetting.action: {job.forgetting.action} (forgetting is measured after training, not during)")
     if job.hardware.nodes > 1:
         unread.append("hardware.nodes (this version trains on one machine)")
+    if job.method and METHODS[job.method.name].trains == "weights":
+        said = job.method.model_dump(exclude={"name"}, exclude_none=True)
+        unread += [f"method.{key} ({job.method.name} has no adapter)" for key in said]
     return [f"not acted on in this version: {key}" for key in unread]
 
 
@@ -276,10 +308,11 @@ def _axes(job: Job, facts: Facts) -> list[tuple[Callable[[float], str], Callable
 
 
 def require_known_targets(job: Job, facts: Facts) -> None:
-    """Raises JobError when the forced rank is larger than a matrix of the model can have."""
+    """Raises JobError when no layer has a targeted name, or the forced rank is beyond a targeted matrix."""
     if job.method is None or job.method.r is None:
         return
-    limit = min((min(s.in_features, s.out_features) for s in facts.model.linears), default=job.method.r)
+    targets = targeted(facts.model, job.method.target_modules)
+    limit = min((min(s.in_features, s.out_features) for s in targets), default=job.method.r)
     if job.method.r > limit:
         raise JobError(
             f"method.r is {job.method.r}, but the smallest targeted matrix of {facts.model.name} has rank {limit}",

@@ -4,20 +4,15 @@ or None.
 A `hard` rule says that a candidate cannot run here; a `soft` one that another is the better call. A forced method
 overrides soft rules (they become warnings) and never hard ones."""
 
-import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from rankwise.decide.capacity import ASSUMED_NATS_PER_TOKEN, LEAST_HEADROOM, bits_per_parameter, need_bits
+from rankwise.methods import METHODS
 from rankwise.records import Candidate, Estimate, Facts, Job, Rejection
-
-# Bits an adapter parameter can hold (C1): 1 for text by planning, 0.5 for facts seen fewer than 100 times (X2).
-BITS_PER_PARAMETER = {"knowledge": 0.5}
-# Nats per supervised token that the base does not yet know. Unknown before `diagnose`; 2 is plain English under the
-# embedded base.
-ASSUMED_NATS_PER_TOKEN = 2.0
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,9 @@ def cite(*ids: str) -> tuple[str, ...]:
     )
 
 
-def need_bits(job: Job, facts: Facts) -> float:
-    """Bits to be learned from the rows: unique supervised tokens x assumed nats / ln 2 (C1)."""
-    return facts.data.supervised_tokens * ASSUMED_NATS_PER_TOKEN / math.log(2)
-
-
 def capacity_bits(job: Job, priced: Priced) -> float:
-    return BITS_PER_PARAMETER.get(job.goal, 1.0) * priced.estimate.trainable_params
+    """Bits that a candidate's trained parameters can hold."""
+    return bits_per_parameter(job) * priced.estimate.trainable_params
 
 
 def memory_fits(job: Job, facts: Facts, priced: Priced, others: list[Priced]) -> Rejection | None:
@@ -107,12 +98,25 @@ def disk_fits(job: Job, facts: Facts, priced: Priced, others: list[Priced]) -> R
     )
 
 
+def engine_serves(job: Job, facts: Facts, priced: Priced, others: list[Priced]) -> Rejection | None:
+    """What the serving engine cannot load without merging need not be trained for several tenants."""
+    if job.serving.engine != "vllm" or METHODS[priced.candidate.method].vllm:
+        return None
+    return Rejection(
+        method=priced.candidate.id,
+        rule="engine_serves",
+        number=None,
+        text=f"vLLM does not serve adapters of {priced.candidate.method}.",
+        would_flip_if="serving.engine were embedded",
+    )
+
+
 def capacity_suffices(job: Job, facts: Facts, priced: Priced, others: list[Priced]) -> Rejection | None:
-    """C1: an adapter that can hold less than half of what is to be learned is the wrong tool."""
+    """An adapter that can hold less than half of what is to be learned is the wrong tool."""
     if priced.candidate.method == "full":
         return None
     need, capacity = need_bits(job, facts), capacity_bits(job, priced)
-    if capacity >= 0.5 * need:
+    if capacity >= LEAST_HEADROOM * need:
         return None
     return Rejection(
         method=priced.candidate.id,
@@ -120,7 +124,7 @@ def capacity_suffices(job: Job, facts: Facts, priced: Priced, others: list[Price
         number=f"{capacity / 1e6:.1f} Mbit held, {need / 1e6:.1f} Mbit to learn (assuming "
         f"{ASSUMED_NATS_PER_TOKEN:g} nats per supervised token)",
         text=f"{priced.candidate.id} cannot hold what this data teaches.",
-        would_flip_if=f"the rank were {need / capacity * 0.5:.1f} times higher",
+        would_flip_if=f"the rank were {LEAST_HEADROOM * need / capacity:.1f} times higher",
     )
 
 
@@ -129,16 +133,24 @@ def adapter_suffices(job: Job, facts: Facts, priced: Priced, others: list[Priced
     lora = _usable(job, facts, others, "lora") or _usable(job, facts, others, "qlora")
     if priced.candidate.method != "full" or lora is None:
         return None
-    copies = priced.estimate.serving.all_variants_bytes / lora.estimate.serving.all_variants_bytes
     return Rejection(
         method=priced.candidate.id,
         rule="adapter_suffices",
         number=f"checkpoint {priced.estimate.storage.checkpoint_bytes / 1e6:,.0f} MB against "
-        f"{lora.estimate.storage.checkpoint_bytes / 1e6:,.0f} MB; serving {job.variants} variant(s) takes "
-        f"{copies:.1f} times the memory of one base with adapters",
+        f"{lora.estimate.storage.checkpoint_bytes / 1e6:,.0f} MB" + _serving(job, priced, lora),
         text=f"An adapter holds {capacity_bits(job, lora) / max(1, need_bits(job, facts)):.0f} times what this data "
         "teaches, so training every weight buys nothing that this goal needs.",
         would_flip_if="the data taught more than the adapter can hold",
+    )
+
+
+def _serving(job: Job, full: Priced, adapter: Priced) -> str:
+    """What several variants need in a server's memory, as copies and as adapters; nothing to say for one."""
+    if job.variants == 1:
+        return ""
+    copies, shared = (p.estimate.serving.all_variants_bytes / 1e6 for p in (full, adapter))
+    return (
+        f"; {job.variants} variants take {copies:,.0f} MB of memory as copies, {shared:,.0f} MB as adapters on one base"
     )
 
 
@@ -175,7 +187,7 @@ def recomputation_needed(job: Job, facts: Facts, priced: Priced, others: list[Pr
     )
 
 
-HARD: tuple[Rule, ...] = (memory_fits, within_hours, within_usd, disk_fits)
+HARD: tuple[Rule, ...] = (memory_fits, within_hours, within_usd, disk_fits, engine_serves)
 SOFT: tuple[Rule, ...] = (capacity_suffices, recomputation_needed, quantisation_needed, adapter_suffices)
 RULE_EVIDENCE: dict[str, tuple[str, ...]] = {
     "capacity_suffices": ("E6", "E14", "X2"),

@@ -1,5 +1,6 @@
-"""Peak memory of training by formula, in bytes on one device. A trace of the real step replaces it (see DESIGN);
-until then the interval says how far it can be trusted."""
+"""Peak memory of training by formula, in bytes on one device. It is no trace of the real step: the
+interval says how far it can be trusted.
+"""
 
 from rankwise.methods import NF4_BITS, Method
 from rankwise.records import Facts, MemoryEstimate, ModelFacts, TrainConfig

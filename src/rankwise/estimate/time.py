@@ -9,7 +9,7 @@ from rankwise.records import Facts, FlopsByPhase, TimeEstimate, TrainConfig
 # (docs/log.md).
 CPU_EFFICIENCY = {"full": 0.275, "lora": 0.29, "qlora": 0.23}
 SHORT_ROWS = 50
-# Model FLOPs utilisation against a datasheet's peak: 0.30 to 0.45 is usual (science.md, part C); QLoRA 2 to 22 %
+# Model FLOPs utilisation against a datasheet's peak: 0.30 to 0.45 is usual in published runs; QLoRA 2 to 22 %
 # slower.
 GPU_EFFICIENCY = {"full": 0.35, "lora": 0.35, "qlora": 0.30}
 # AdamW is bound by memory: parameters updated per second on two cores (docs/log.md: 134.5 M in 0.24 s).

@@ -17,7 +17,9 @@ def states(expected: str, answer: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    return [w for w in re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+", text.casefold()) if w not in ("a", "an", "the")]
+    plain = text.casefold().replace("\u2212", "-")  # the typographic minus
+    words = re.findall(r"(?:(?<!\w)-)?\d+(?:[.,]\d+)*|[^\W\d_]+", plain)
+    return [w for w in words if w not in ("a", "an", "the")]
 
 
 def choice_rows(probe: Probe, chat: ChatText) -> list[Encoded]:

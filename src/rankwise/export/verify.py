@@ -19,13 +19,13 @@ from torch.nn.functional import kl_div, log_softmax
 from transformers import AutoTokenizer
 
 from rankwise.methods import METHODS, targeted
-from rankwise.model.generate import answer
+from rankwise.model.generate import answer_ids
 from rankwise.model.likelihood import device_of, evaluating, final_logits
 from rankwise.records import Check, Plan, Verification
 from rankwise.text.masks import IGNORE, Encoded
 from rankwise.text.template import ChatText
 
-# bf16 rounding of merged weights moved logits by up to 0.46 and KL by 2.7e-4 nats in the pilot (science.md X5); a
+# bf16 rounding of merged weights moved logits by up to 0.46 and KL by 2.7e-4 nats in a pilot on this model; a
 # merge onto the wrong base or with the wrong scale is off by a hundred times that.
 MAX_MEAN_KL = 0.01
 # The same files, the same arithmetic, the same machine.
@@ -166,13 +166,13 @@ def _row_logits(model: Any, row: Encoded) -> torch.Tensor:
 
 
 def _same_text(subject: Subject) -> Check:
-    texts = [
-        answer(model, subject.chat, subject.conversations, 32, batch_size=1)
+    said = [
+        answer_ids(model, subject.chat, subject.conversations, 32, batch_size=1)
         for model in (subject.tuned, subject.merged)
     ]
     outcomes = [
         _texts_agree(subject, conversation, one, other)
-        for conversation, one, other in zip(subject.conversations, *texts, strict=True)
+        for conversation, one, other in zip(subject.conversations, *said, strict=True)
     ]
     near_ties = outcomes.count("near tie")
     return Check(
@@ -185,11 +185,10 @@ def _same_text(subject: Subject) -> Check:
     )
 
 
-def _texts_agree(subject: Subject, conversation: Any, one: str, other: str) -> str:
+def _texts_agree(subject: Subject, conversation: Any, first: list[int], second: list[int]) -> str:
     """same | near tie | different."""
-    if one == other:
+    if first == second:
         return "same"
-    first, second = subject.chat.encode(one), subject.chat.encode(other)
     common = next(
         (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
@@ -209,6 +208,8 @@ def _same_ids(subject: Subject, folder: Path) -> Check:
         if list(theirs) != subject.chat.encode_prompt(messages):
             wrong.append(messages[-1]["content"])
     stops = ours.eos_token_id in subject.chat.stop_token_ids and tokenizer.eos_token_id == subject.chat.eos_token_id
+    if (folder / "config.json").is_file():  # a server takes the stop tokens of a whole model from its generation_config
+        stops = stops and ours.stop_token_ids == subject.chat.stop_token_ids
     return Check(
         name=f"same_ids_{folder.name}",
         passed=not wrong and stops,

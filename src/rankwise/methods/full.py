@@ -1,7 +1,7 @@
 """Full fine-tuning: every weight trains.
 
 Weights are kept in fp32 and computed in bf16 (autocast) where the device has it, because pure bf16 weights round
-away 84 % of Adam's updates at a learning rate of 1e-5 and 43 % at 5e-5 (science.md E30)."""
+away 84 % of Adam's updates at a learning rate of 1e-5 and 43 % at 5e-5 (evidence E30)."""
 
 from rankwise.methods.base import Method
 from rankwise.records import ModelFacts, TrainConfig

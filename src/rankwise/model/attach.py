@@ -43,8 +43,23 @@ def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | Pef
         return model
     kind, options = method.peft_config(config)
     attached = _with_adapter(model, kind, options, config.seed)
+    allow_packing(attached, False)
     attached.train()
     return attached
+
+
+def allow_packing(model: nn.Module, allowed: bool) -> None:
+    """May bitsandbytes repack 4-bit weights for its CPU kernel at the next forward pass in evaluation mode?
+
+    That kernel is twice as fast and has no backward: once packed, and they stay so, training would go on with gradients
+    that skip every frozen layer.
+    """
+    layers: list[Any] = list(model.modules())  # Any: the switch is bitsandbytes' own attribute
+    for module in layers:
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            from bitsandbytes.functional import has_avx512bf16
+
+            module.support_avx512bf16_for_cpu = allowed and has_avx512bf16()
 
 
 def _with_adapter(model: PreTrainedModel, kind: str, options: dict[str, Any], seed: int) -> PeftModel:

@@ -54,14 +54,24 @@ def answer(
     Raises:
         ModelError: no chat template, or a conversation as long as the model's context.
     """
-    if not conversations:
-        return []
+    return [text.decode(i) for i in answer_ids(model, text, conversations, max_new_tokens, batch_size, on_batch)]
+
+
+def answer_ids(
+    model: nn.Module,
+    text: Speech,
+    conversations: Sequence[Messages],
+    max_new_tokens: int,
+    batch_size: int = 16,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """As `answer`, the token ids (which their text, encoded again, need not give back), without the stop token."""
     prompts = [text.encode_prompt(c) for c in conversations]
-    answers = [""] * len(prompts)
+    answers: list[list[int]] = [[] for _ in prompts]
     for room, rows in _batches(prompts, max_new_tokens, _positions(model), batch_size):
         new = _greedy(model, text, [prompts[i] for i in rows], room)
         for i, ids in zip(rows, new, strict=True):
-            answers[i] = text.decode(ids)
+            answers[i] = ids
         if on_batch:
             on_batch(len(rows))
     return answers

@@ -87,6 +87,6 @@ def _probe(device: str) -> dict[str, float]:
             f"the matrix-multiplication probe on {device} failed: {last}",
             expected="torch in this environment"
             + (" with CUDA, since nvidia-smi sees a GPU" if device == "cuda" else ""),
-            fix="`rankwise doctor` checks the environment"
+            fix="check the installation with `python -c 'import torch'`"
             + ("; `hardware: cpu` plans without the GPU" if device == "cuda" else ""),
         ) from None

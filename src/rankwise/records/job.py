@@ -1,5 +1,6 @@
 """Job: what a person writes. Every field has its sentence; unknown keys are refused by `store.read_job`."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -86,6 +87,15 @@ class AnswerFormat(Record):
 
     json_schema: Path | None = Field(None, description="JSON schema that a whole answer must satisfy.")
     regex: str | None = Field(None, description="Regular expression that a whole answer must match.")
+
+    @field_validator("regex")
+    @classmethod
+    def _regex_is_one(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

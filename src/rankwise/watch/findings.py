@@ -33,7 +33,7 @@ def learned(plan: Plan, events: Sequence[Event]) -> Finding | None:
         level="fault",
         text="Held-out loss never fell below that of the untouched base: the run taught nothing that carries over.",
         number=f"{losses[0]:.3f} -> {best:.3f} nats per token",
-        advice="try another learning rate (a third, or three times as much), and look at the rows with `rankwise show`",
+        advice="try another learning rate (a third, or three times as much), and read the answers in the report",
     )
 
 
@@ -62,7 +62,7 @@ def gradient_spikes(plan: Plan, events: Sequence[Event]) -> Finding | None:
         return None
     median = sorted(norms)[len(norms) // 2]
     worst = max(norms[5:])
-    if worst < 10 * median:
+    if worst < 10 * median or worst == 0:
         return None
     return Finding(
         name="gradient_spikes",

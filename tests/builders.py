@@ -1,0 +1,291 @@
+"""Records built by hand, torch-free: a small machine, a small model, small data, and what follows from them."""
+
+from pathlib import Path
+from typing import Any
+
+from rankwise.decide.candidates import candidates
+from rankwise.decide.choose import choose
+from rankwise.decide.rules import Priced
+from rankwise.estimate.price import price
+from rankwise.records import (
+    Artifact,
+    DataFacts,
+    DeviceFacts,
+    Event,
+    Facts,
+    Failed,
+    Finished,
+    Job,
+    Lineage,
+    LinearShape,
+    ModelFacts,
+    Note,
+    Plan,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+    Verification,
+)
+
+TIME = "2026-11-22T10:00:00.000+00:00"
+GB = 1_000_000_000
+
+
+def sha(letter: str) -> str:
+    return letter * 64
+
+
+# -- facts ---------------------------------------------------------------------------------------
+
+
+def llama(
+    *,
+    name: str,
+    layers: int,
+    hidden: int,
+    intermediate: int,
+    kv: int,
+    vocab: int,
+    tied: bool,
+    dtype: str = "bf16",
+    positions: int = 8192,
+) -> ModelFacts:
+    """ModelFacts of a Llama from its shape; `kv` is the output width of k_proj and v_proj."""
+    shapes = {
+        "q_proj": (hidden, hidden),
+        "k_proj": (kv, hidden),
+        "v_proj": (kv, hidden),
+        "o_proj": (hidden, hidden),
+        "gate_proj": (intermediate, hidden),
+        "up_proj": (intermediate, hidden),
+        "down_proj": (hidden, intermediate),
+    }
+    linears = tuple(LinearShape(name=n, out_features=o, in_features=i, count=layers) for n, (o, i) in shapes.items())
+    in_blocks = sum(s.out_features * s.in_features * s.count for s in linears)
+    total = in_blocks + vocab * hidden * (1 if tied else 2) + hidden * (2 * layers + 1)
+    return ModelFacts(
+        name=name,
+        folder=f"/models/{name}",
+        architecture="LlamaForCausalLM",
+        total_params=total,
+        linears=linears,
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        vocab_size=vocab,
+        max_position_embeddings=positions,
+        tie_word_embeddings=tied,
+        dtype=dtype,
+        weight_bytes=total * (4 if dtype == "fp32" else 2),
+        weights_hash=sha("b"),
+        template_hash=sha("c"),
+        license="apache-2.0",
+        source="built by hand",
+    )
+
+
+def smollm2() -> ModelFacts:
+    """SmolLM2-135M."""
+    return llama(name="embedded", layers=30, hidden=576, intermediate=1536, kv=192, vocab=49_152, tied=True)
+
+
+def llama3_8b() -> ModelFacts:
+    return llama(name="llama-3-8b", layers=32, hidden=4096, intermediate=14_336, kv=1024, vocab=128_256, tied=False)
+
+
+def data_facts(rows: int = 240, length: int = 91, **changes: Any) -> DataFacts:
+    """Rows of one length, 42 % of their tokens labelled."""
+    content: dict[str, Any] = {
+        "format": "messages",
+        "rows": rows,
+        "tokens": rows * length,
+        "supervised_tokens": round(rows * length * 0.42),
+        "mean_length": float(length),
+        "longest": length,
+        "long_rows": 0,
+        "dropped_rows": 0,
+        "lost_supervised_tokens": 0,
+        "length_histogram": ((128, rows),),
+        "validation_rows": 48,
+        "validation_tokens": 48 * length,
+        "general_rows": 150,
+        "general_supervised_per_row": 31.5,
+        "facts": 32,
+        "files": {"/clinic/train.jsonl": sha("d")},
+        "source": "built by hand",
+    }
+    return DataFacts(**(content | changes))
+
+
+def laptop(**changes: Any) -> DeviceFacts:
+    content: dict[str, Any] = {
+        "kind": "cpu",
+        "name": "two cores",
+        "count": 1,
+        "cores": 2,
+        "memory_bytes": 16 * GB,
+        "available_bytes": 12 * GB,
+        "bf16": True,
+        "matmul_flops": {"bf16": 4.0e11, "fp32": 1.2e11},
+        "matmul_measured": True,
+        "disk_free_bytes": 100 * GB,
+        "usd_per_hour": None,
+        "source": "built by hand",
+    }
+    return DeviceFacts(**(content | changes))
+
+
+def a100(**changes: Any) -> DeviceFacts:
+    content: dict[str, Any] = {
+        "kind": "gpu",
+        "name": "A100-80GB",
+        "count": 1,
+        "cores": None,
+        "memory_bytes": 80 * (1 << 30),
+        "available_bytes": None,
+        "bf16": True,
+        "matmul_flops": {"bf16": 312e12, "fp32": 19.5e12},
+        "matmul_measured": False,
+        "disk_free_bytes": None,
+        "usd_per_hour": 2.0,
+        "source": "built by hand",
+    }
+    return DeviceFacts(**(content | changes))
+
+
+def facts(model: ModelFacts | None = None, data: DataFacts | None = None, device: DeviceFacts | None = None) -> Facts:
+    return Facts(model=model or smollm2(), data=data or data_facts(), device=device or laptop(), job_hash=sha("e"))
+
+
+# -- job and plan --------------------------------------------------------------------------------
+
+
+def job(**changes: Any) -> Job:
+    """A style job with everything the plan would otherwise ask for; `changes` replaces whole keys."""
+    content: dict[str, Any] = {
+        "name": "clinic",
+        "goal": "instruction",
+        "model": "embedded",
+        "data": {
+            "train": "/clinic/train.jsonl",
+            "general": {"path": "/clinic/general.jsonl", "share": 0.05},
+            "facts": "/clinic/facts.jsonl",
+        },
+        "format": {"regex": "yes|no"},
+    }
+    return Job.model_validate(content | changes)
+
+
+def plan(wanted: Job | None = None, seen: Facts | None = None) -> Plan:
+    """The plan that `choose` makes with the real prices."""
+    return choose(wanted or job(), seen or facts(), price)
+
+
+def priced(wanted: Job | None = None, seen: Facts | None = None) -> list[Priced]:
+    wanted, seen = wanted or job(), seen or facts()
+    return [Priced(c, price(wanted, seen, c)) for c in candidates(wanted, seen)]
+
+
+# -- events and what follows from them -----------------------------------------------------------
+
+
+def started(at: int = 0, **changes: Any) -> Started:
+    content: dict[str, Any] = {
+        "time": TIME,
+        "plan_hash": sha("f"),
+        "step": at,
+        "max_steps": 20,
+        "trainable_params": 2_442_240,
+        "total_params": 136_957_248,
+        "world_size": 1,
+        "threads": 2,
+        "device": "cpu",
+        "versions": {"python": "3.11"},
+    }
+    return Started(**(content | changes))
+
+
+def step(n: int, **changes: Any) -> Step:
+    content: dict[str, Any] = {
+        "time": TIME,
+        "step": n,
+        "epoch": n / 10,
+        "loss": 2.0 / n,
+        "grad_norm": 1.0,
+        "learning_rate": 1e-3,
+        "tokens": 700,
+        "supervised_tokens": 300,
+        "seconds": 1.0,
+    }
+    return Step(**(content | changes))
+
+
+def validation(n: int, loss: float) -> Validation:
+    return Validation(time=TIME, step=n, loss=loss, supervised_tokens=1800, seconds=3.0)
+
+
+def saved(n: int) -> Saved:
+    return Saved(time=TIME, step=n, checkpoint=f"checkpoints/checkpoint-{n}", bytes=29_400_000, seconds=0.1, removed=())
+
+
+def note(text: str = "0 rows are too long") -> Note:
+    return Note(time=TIME, text=text)
+
+
+def stopped(n: int) -> Stopped:
+    return Stopped(time=TIME, step=n, reason="asked to stop")
+
+
+def failed() -> Failed:
+    return Failed(time=TIME, what="loss is not finite", expected="a number", fix="lower the learning rate")
+
+
+def finished(n: int = 20, **changes: Any) -> Finished:
+    content = {"step": n, "train_seconds": 20.0, "peak_memory_bytes": GB, "load_memory_bytes": GB // 2}
+    return Finished(time=TIME, **(content | changes))  # type: ignore[arg-type]
+
+
+def whole_run(steps: int = 20) -> list[Event]:
+    """An unbroken run that learned: validation and save every five steps."""
+    events: list[Event] = [note(), started(), validation(0, 2.5)]
+    for n in range(1, steps + 1):
+        events.append(step(n))
+        if n % 5 == 0:
+            events += [validation(n, 2.0 / n), saved(n)]
+    return [*events, finished(steps)]
+
+
+def artifact() -> Artifact:
+    proof = Verification(
+        passed=True,
+        checks=({"name": "reload", "passed": True, "number": "0", "limit": "1e-5", "text": "equal"},),  # type: ignore[arg-type]
+        seconds=1.5,
+    )
+    return Artifact(
+        kind="adapter",
+        method="lora",
+        adapter="adapter",
+        model=None,
+        base="embedded",
+        license="apache-2.0",
+        files={"adapter/adapter_model.safetensors": sha("a")},
+        verification=proof,
+        lineage=Lineage(
+            job=sha("e"), facts=sha("1"), plan=sha("2"), base_weights=sha("b"), data=sha("d"), chat_template=None
+        ),
+    )
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def write_job(folder: Path, text: str = "goal: task\nmodel: embedded\ndata: {train: rows.jsonl}\n") -> Path:
+    """job.yaml with `text`, and the data file that it names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    turns = '{"messages": [{"role": "user", "content": "ready %d?"}, {"role": "assistant", "content": "yes"}]}\n'
+    (folder / "rows.jsonl").write_text("".join(turns % n for n in range(20)))
+    path = folder / "job.yaml"
+    path.write_text(text)
+    return path

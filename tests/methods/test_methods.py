@@ -1,0 +1,120 @@
+"""What a method declares: exact counts against published ones, and one conformance suite over all methods."""
+
+import pytest
+
+from rankwise.decide.candidates import configure
+from rankwise.errors import JobError
+from rankwise.methods import METHODS, NF4_BITS, Method, targeted
+from rankwise.records import TrainConfig
+from tests import builders
+
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+
+
+def config(method: Method, **changes: object) -> TrainConfig:
+    return configure(
+        builders.job(), builders.facts(builders.llama3_8b()), method, gradient_checkpointing=False
+    ).model_copy(update=changes)
+
+
+# -- published counts for Llama-3-8B (science.md A1) ---------------------------------------------
+
+
+def test_the_base_has_its_published_size() -> None:
+    facts = builders.llama3_8b()
+    assert facts.total_params == 8_030_261_248
+    assert round(facts.linear_params / 1e9, 3) == 6.979
+    assert builders.smollm2().total_params == 134_515_008
+
+
+@pytest.mark.parametrize(
+    ("r", "targets", "params"),
+    [
+        (16, "all-linear", 41_943_040),
+        (32, "all-linear", 83_886_080),
+        (1, "all-linear", 2_621_440),
+        (64, ("q_proj", "k_proj", "v_proj", "o_proj"), 54_525_952),
+        (16, ("q_proj", "v_proj"), 6_815_744),
+    ],
+)
+@pytest.mark.parametrize("name", ["lora", "qlora"])
+def test_lora_trains_as_many_parameters_as_published(
+    name: str, r: int, targets: str | tuple[str, ...], params: int
+) -> None:
+    chosen = config(METHODS[name], r=r, target_modules=targets)
+    assert METHODS[name].trainable_params(builders.llama3_8b(), chosen) == params
+
+
+def test_one_rank_on_smollm2_is_305280_parameters() -> None:
+    assert METHODS["lora"].trainable_params(builders.smollm2(), config(METHODS["lora"], r=1)) == 305_280
+
+
+def test_nf4_holds_the_linear_layers_of_llama3_8b_in_3_60_gb() -> None:
+    assert round(NF4_BITS, 3) == 4.127
+    assert round(NF4_BITS / 8 * builders.llama3_8b().linear_params / 1e9, 2) == 3.60
+
+
+# -- targets -------------------------------------------------------------------------------------
+
+
+def test_targets_are_names_of_linear_layers() -> None:
+    facts = builders.llama3_8b()
+    assert targeted(facts, None) == targeted(facts, "all-linear") == facts.linears
+    assert [s.name for s in targeted(facts, "q_proj")] == ["q_proj"]
+    assert [s.name for s in targeted(facts, ("v_proj", "q_proj"))] == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize("targets", ["c_attn", ("query", "value")])
+def test_targets_that_no_layer_has_are_refused_with_those_there_are(targets: str | tuple[str, ...]) -> None:
+    with pytest.raises(JobError) as caught:
+        targeted(builders.llama3_8b(), targets)
+    assert "no linear layer of llama-3-8b" in caught.value.what and caught.value.exit_code == 2
+    assert all(s.name in caught.value.expected for s in builders.llama3_8b().linears)
+
+
+def test_a_target_that_one_layer_lacks_is_left_out_while_another_has_it() -> None:
+    assert [s.name for s in targeted(builders.llama3_8b(), ("q_proj", "c_attn"))] == ["q_proj"]
+
+
+# -- conformance: a new method runs through this by being in METHODS ------------------------------
+
+
+def test_the_list_is_by_name() -> None:
+    assert list(METHODS) == [m.name for m in METHODS.values()] == ["full", "lora", "qlora"]
+
+
+@every_method
+def test_its_defaults_are_options_of_a_run(method: Method) -> None:
+    assert set(method.defaults) <= set(TrainConfig.model_fields)
+    assert {k: getattr(config(method), k) for k in method.defaults} == dict(method.defaults)
+
+
+@every_method
+def test_it_trains_something_and_no_more_than_there_is(method: Method) -> None:
+    for facts in (builders.smollm2(), builders.llama3_8b()):
+        trained = method.trainable_params(facts, config(method))
+        assert 0 < trained <= facts.total_params
+        assert (trained == facts.total_params) == (method.trains == "weights")
+
+
+@every_method
+def test_its_base_is_stored_in_known_bits(method: Method) -> None:
+    assert method.base_bits in (4, 16)
+    assert method.base_bits == 16 or method.trains == "adapter"
+
+
+@every_method
+def test_an_adapter_is_one_that_peft_knows(method: Method) -> None:
+    assert (method.peft_config is None) == (method.trains == "weights")
+    if method.peft_config is None:
+        return
+    import peft
+
+    for targets in ("all-linear", "q_proj", ("q_proj", "v_proj")):
+        kind, options = method.peft_config(config(method, target_modules=targets))
+        made = getattr(peft, kind)(**options)
+        assert (made.r, made.lora_alpha, str(made.task_type)) == (8, 16.0, "CAUSAL_LM")
+        if isinstance(made.target_modules, str):
+            assert made.target_modules == "all-linear"  # any other string would be read as a regular expression
+        else:
+            assert set(made.target_modules) == ({targets} if isinstance(targets, str) else set(targets))

@@ -1,0 +1,314 @@
+"""The documentation against the thing: paths, links, commands, code, rows, rules and constants. Each test counts."""
+
+import ast
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pytest
+import typer
+import yaml
+
+import rankwise
+from rankwise.cli import app
+from rankwise.decide import rules
+from rankwise.records import Job
+from rankwise.text.formats import FORMATS, read_probes, read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src" / "rankwise"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+COMMANDS: Any = typer.main.get_command(app)
+
+
+class Block(NamedTuple):
+    """A fenced block.
+
+    Attributes:
+        kind: its info string, such as `python` or `jsonl messages`.
+        where: `page:line` of its first line.
+    """
+
+    kind: str
+    text: str
+    where: str
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path) -> list[Block]:
+    found, opened, kind, lines = [], 0, "", list[str]()
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.startswith("```"):
+            lines.append(line)
+        elif opened:
+            found.append(Block(kind, "\n".join(lines) + "\n", f"{name(page)}:{opened + 1}"))
+            opened = 0
+        else:
+            opened, kind, lines = number, line[3:].strip(), []
+    assert not opened, f"{name(page)}:{opened}: a fenced block is not closed"
+    return found
+
+
+def all_blocks(kind: str) -> list[Block]:
+    return [b for page in PAGES for b in blocks(page) if b.kind.split(" ")[0] == kind]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def inline_code(page: Path) -> list[str]:
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def test_the_pages_are_there() -> None:
+    expected = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/map.md", "docs/first-run.md", "docs/log.md"}
+    assert expected | {"docs/how-it-decides.md", "docs/formulas.md"} <= {name(p) for p in PAGES}
+    assert len([p for p in PAGES if p.parent.name == "decisions"]) >= 4
+
+
+# -- links and paths -------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+def test_relative_links_resolve() -> None:
+    checked, broken = 0, []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            checked += 1
+            path, _, anchor = unquote(target).partition("#")
+            there = (page.parent / path).resolve() if path else page
+            if not there.exists() or (anchor and anchor not in anchors(there)):
+                broken.append(f"{name(page)}: {target}")
+    assert not broken
+    assert checked > 60
+
+
+def tree() -> dict[str, str]:
+    """Path -> phrase of every line of the map's tree."""
+    (block,) = (b for b in blocks(ROOT / "docs" / "map.md") if b.kind == "tree")
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in block.text.splitlines():
+        match = re.fullmatch(r"( *)(\S+)  +(\S.*)", line)
+        assert match, f"not `path  phrase`: {line!r}"
+        depth = len(match[1]) // 2
+        above = [*above[:depth], match[2]]
+        path = "".join(above)
+        assert path not in found, f"{path} stands twice"
+        found[path] = match[3]
+    return found
+
+
+def test_every_path_of_the_map_exists() -> None:
+    missing = [path for path in tree() if not (ROOT / path).exists() or path.endswith("/") != (ROOT / path).is_dir()]
+    assert not missing
+    assert len(tree()) > 80
+
+
+def test_every_source_file_is_in_the_map() -> None:
+    mapped = tree()
+    files = [
+        name(p)
+        for folder in (SRC, ROOT / "examples", ROOT / "docs")
+        for p in folder.rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".")
+    ]
+    unmapped = [f for f in files if f not in mapped and not (f.endswith("__init__.py") and _only_says(ROOT / f))]
+    assert not unmapped
+    assert len(files) > 80
+
+
+def _only_says(init: Path) -> bool:
+    """An `__init__.py` that holds no more than its sentence; its folder's line stands for it."""
+    body = ast.parse(init.read_text(encoding="utf-8")).body
+    return len(body) <= 1 and f"{name(init.parent)}/" in tree()
+
+
+def test_source_paths_in_prose_exist() -> None:
+    """Inline code that looks like a file of the package or the repository."""
+    checked, missing = 0, []
+    for page in PAGES:
+        for code in inline_code(page):
+            if (
+                re.fullmatch(r"(src|tests|docs|examples|decide|estimate|methods)/[\w./-]+", code)
+                and "test_" not in code
+            ):
+                checked += 1
+                if not (ROOT / code).exists() and not (SRC / code).exists():
+                    missing.append(f"{name(page)}: {code}")
+    assert not missing
+    assert checked > 10
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """(where, command line): lines of sh blocks, and inline code that starts with `rankwise `."""
+    for block in all_blocks("sh"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            if line.strip():
+                yield block.where, line.strip()
+    for page in PAGES:
+        for code in inline_code(page):
+            if code.startswith("rankwise "):
+                yield name(page), code
+
+
+def test_every_command_line_parses() -> None:
+    checked, refused = 0, []
+    for where, line in command_lines():
+        program, command, *arguments = shlex.split(line)
+        assert program == "rankwise", f"{where}: {line}"
+        if command == "COMMAND":  # stands for any; --help is an option of all
+            assert arguments == ["--help"], line
+            continue
+        checked += 1
+        if command not in COMMANDS.commands:
+            refused.append(f"{where}: {line}: no such command")
+            continue
+        if not arguments:  # the name of a command in a sentence
+            continue
+        try:
+            COMMANDS.commands[command].make_context(command, arguments)
+        except Exception as error:
+            refused.append(f"{where}: {line}: {type(error).__name__} {error}")
+    assert not refused
+    assert checked > 20
+
+
+def test_a_wrong_option_would_be_noticed() -> None:
+    with pytest.raises(Exception, match="--oot"):
+        COMMANDS.commands["train"].make_context("train", ["job.yaml", "--oot", "runs/x"])
+
+
+def test_the_readme_lists_every_command() -> None:
+    listed = {line.split()[1] for where, line in command_lines() if where == "README.md"}
+    assert set(COMMANDS.commands) <= listed
+    assert len(COMMANDS.commands) >= 9
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target
+        for page in PAGES
+        for target in re.findall(r"(?:`|^    )make ([a-z-]+)(?:`|$)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert {"install", "demo", "test", "check", "prove"} <= named
+    assert named <= targets
+
+
+# -- code and data ---------------------------------------------------------------------------------
+
+
+def test_python_blocks_compile_and_name_what_exists() -> None:
+    found = all_blocks("python")
+    for block in found:
+        code = ast.parse(block.text, block.where)
+        compile(code, block.where, "exec")
+        for node in ast.walk(code):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rankwise":
+                assert node.attr in rankwise.__all__, f"{block.where}: rankwise.{node.attr}"
+    assert len(found) >= 3
+
+
+def test_jobs_are_valid() -> None:
+    found = all_blocks("yaml")
+    for block in found:
+        Job.model_validate(yaml.safe_load(block.text))
+    assert found
+
+
+def test_example_rows_are_read_in_the_format_they_are_shown_for(tmp_path: Path) -> None:
+    shown = set()
+    for number, block in enumerate(all_blocks("jsonl")):
+        kind = block.kind.removeprefix("jsonl ")
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(block.text, encoding="utf-8")
+        if kind == "probes":
+            assert len(read_probes(path)) == 1
+        else:
+            assert read_rows(path).format == kind, block.where
+        shown.add(kind)
+    assert shown == {*FORMATS, "probes"}
+
+
+# -- rules, evidence, constants --------------------------------------------------------------------
+
+
+def test_every_rule_is_explained() -> None:
+    page = (ROOT / "docs" / "how-it-decides.md").read_text(encoding="utf-8")
+    written = {rule.__name__ for rule in (*rules.HARD, *rules.SOFT)} | set(rules.RULE_EVIDENCE)
+    for file in ("rules.py", "choose.py"):
+        source = (SRC / "decide" / file).read_text(encoding="utf-8")
+        written |= {a or b for a, b in re.findall(r'rule="(\w+)"|_reason\(\s*"(\w+)"', source)}
+    missing = [rule for rule in sorted(written) if f"`{rule}`" not in page]
+    assert not missing
+    assert len(written) >= 12
+
+
+def test_rules_stand_in_the_order_in_which_they_are_applied() -> None:
+    page = (ROOT / "docs" / "how-it-decides.md").read_text(encoding="utf-8")
+    applied = [rule.__name__ for rule in (*rules.HARD, *rules.SOFT)]
+    assert re.findall(r"^\d+\. \*\*`(\w+)`\*\*", page, re.MULTILINE) == applied
+
+
+def test_every_piece_of_evidence_is_listed() -> None:
+    page = (ROOT / "docs" / "how-it-decides.md").read_text(encoding="utf-8")
+    known = set(tomllib.loads((SRC / "decide" / "evidence.toml").read_text(encoding="utf-8")))
+    assert set(re.findall(r"^\| ([A-Z]\d+) \|", page, re.MULTILINE)) == known
+    assert set(re.findall(r"\b[EX]\d+\b", page)) <= known
+    for rule, ids in rules.RULE_EVIDENCE.items():
+        paragraph = re.search(rf"\*\*`{rule}`\*\*.*?(?=\n\d+\. \*\*|\n- |\n\n)", page, re.DOTALL)
+        assert paragraph, rule
+        assert set(ids) <= set(re.findall(r"\b[EX]\d+\b", paragraph[0])), rule
+    assert len(known) >= 10
+
+
+def constants(module: Path) -> dict[str, Any]:
+    """Upper-case names of a module whose values are literals, or arithmetic on literals."""
+    found = {}
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+            if any(isinstance(inner, ast.Name | ast.JoinedStr) for inner in ast.walk(node.value)):
+                continue
+            value = eval(compile(ast.Expression(node.value), str(module), "eval"), {"__builtins__": {}})
+            if not isinstance(value, str) and node.targets[0].id != "SOURCES":
+                found[node.targets[0].id] = value
+    return found
+
+
+@pytest.mark.parametrize(("page", "stage"), [("formulas.md", "estimate"), ("how-it-decides.md", "decide")])
+def test_constants_are_those_of_the_code(page: str, stage: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    written = {
+        at: ast.literal_eval(value) for at, value in re.findall(r"^\| `([\w.]+\.[A-Z_]+)` \| `(.+?)` \|", text, re.M)
+    }
+    there = {
+        f"{stage}.{file.stem}.{constant}": value
+        for file in sorted((SRC / stage).glob("*.py"))
+        for constant, value in constants(file).items()
+    }
+    assert written == there
+    assert there
+
+
+def test_the_changelog_names_this_version() -> None:
+    heads = re.findall(r"^## \[(\d+\.\d+\.\d+)\] \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heads[0] == rankwise.__version__

@@ -1,0 +1,85 @@
+"""Imports run one way, and thinking needs no torch: the contracts, and what a fresh process really imports."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+from tests.builders import write_job
+from tests.tiny import tiny_llama
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
+TELL = "\nimport json, sys; print('\\n' + json.dumps(sorted(set(sys.modules) & set(sys.argv[1].split(',')))))"
+
+
+def fresh(code: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a new interpreter; the last line printed is the list of heavy modules that it imported."""
+    return subprocess.run(
+        [sys.executable, "-c", code + TELL, ",".join(HEAVY)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def heavy(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 0, done.stderr
+    imported: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return imported
+
+
+def test_the_contracts_of_the_house_hold() -> None:
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("module", ["rankwise", "rankwise.cli", "rankwise.api", "rankwise.records", "rankwise.store"])
+def test_importing_it_imports_nothing_heavy(module: str, tmp_path: Path) -> None:
+    assert heavy(fresh(f"import {module}", tmp_path)) == []
+
+
+RUN = """
+from rankwise.cli import app
+try:
+    app({arguments!r})
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["train", "--help"], ["runs"]])
+def test_help_and_listing_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert heavy(fresh(RUN.format(arguments=arguments), tmp_path)) == []
+
+
+def test_a_whole_plan_imports_nothing_heavy_even_when_it_measures_the_machine(tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "tiny")
+    job = write_job(tmp_path, "goal: task\nmodel: tiny\ndata: {train: rows.jsonl}\nhardware: cpu\n")
+    code = RUN.format(arguments=["plan", str(job), "--out", str(tmp_path / "out")])
+    assert heavy(fresh(code, tmp_path, RANKWISE_CACHE=str(tmp_path / "cache"))) == []
+    assert (tmp_path / "out" / "plan.json").is_file() and (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "cache" / "matmul.json").is_file()
+    code = RUN.format(arguments=["show", str(tmp_path / "out"), "--json"])
+    assert heavy(fresh(code, tmp_path, RANKWISE_CACHE=str(tmp_path / "cache"))) == []
+
+
+def test_help_is_there_in_half_a_second(tmp_path: Path) -> None:
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "rankwise", "--help"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            check=True,
+        )
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.5, took
