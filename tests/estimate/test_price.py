@@ -73,7 +73,7 @@ def test_counts_and_names_agree(world: Facts, method: str) -> None:
     added = 0 if method == "full" else estimate.trainable_params
     assert estimate.total_params == world.model.total_params + added
     assert set(estimate.sources) == set(SOURCES) == {"memory", "time", "money", "storage", "serving"}
-    assert "simple" in estimate.notes[0]
+    assert all("simple formula" in estimate.sources[group] for group in ("memory", "time"))
 
 
 @every_method

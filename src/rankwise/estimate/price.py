@@ -7,8 +7,8 @@ from rankwise.methods import METHODS
 from rankwise.records import Candidate, Estimate, Facts, Job, MoneyEstimate
 
 SOURCES = {
-    "memory": "simple formula (docs/formulas.md), not a trace; interval from runs on the development machine",
-    "time": "FLOPs by formula / (matmul rate x efficiency); interval a factor of two either way",
+    "memory": "simple formula (docs/formulas.md), not a trace: read the interval, not the digits; set on runs on two CPU cores",
+    "time": "simple formula: FLOPs / (matmul rate x efficiency); the interval is a factor of two either way",
     "money": "device price per hour x seconds; unknown where the price is",
     "storage": "bytes per trained parameter, exact up to file headers",
     "serving": "weights only, no KV cache",
@@ -33,7 +33,7 @@ def price(job: Job, facts: Facts, candidate: Candidate) -> Estimate:
         storage=estimate_storage(facts, candidate.config, method, trainable),
         serving=estimate_serving(facts, method, trainable, job.variants),
         sources=SOURCES,
-        notes=("memory and time are simple formulas in this version; read their intervals, not their digits",),
+        notes=(),
     )
 
 

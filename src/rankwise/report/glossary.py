@@ -43,7 +43,7 @@ BUCKETS = {
     "optimizer": "what AdamW remembers of earlier steps",
     "activations": "kept from the forward pass for the backward pass",
     "logits": "a score for every word of the vocabulary at every labelled token",
-    "workspace": "short-lived buffers of the kernels",
+    "workspace": "the process itself: libraries, prepared kernels, the GPU's context",
 }
 
 TERMS = (
