@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.decide.choose import choose, require_known_targets
-from rankwise.errors import AnswerIsNo, PlanError, RunError, UsageError
+from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
 from rankwise.estimate.price import price
 from rankwise.jobfile import read_job
 from rankwise.methods import METHODS
@@ -153,6 +153,8 @@ def _refuse_unrunnable(decided: Plan) -> None:
     if decided.verdict.config is None:
         ways = [f.if_ for f in decided.flips] + [r.would_flip_if for r in decided.rejected if r.would_flip_if]
         why = "; ".join(f"{r.method}: {r.number or r.text}" for r in decided.rejected)
+        if all(r.rule == "disk_fits" for r in decided.rejected):
+            raise SpaceError(f"not enough disk for this run: {why}", fix=f"it would work if {ways[0]}" if ways else "")
         raise AnswerIsNo(f"nothing can run here: {why}", fix=f"it would work if {ways[0]}" if ways else "")
     device = decided.facts.device
     if device.kind == "gpu" and device.available_bytes is None:

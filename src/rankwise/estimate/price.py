@@ -7,7 +7,7 @@ from rankwise.methods import METHODS
 from rankwise.records import Candidate, Estimate, Facts, Job, MoneyEstimate
 
 SOURCES = {
-    "memory": "simple formula (docs/formulas.md), not a trace: read the interval, not the digits; set on runs on two CPU cores",
+    "memory": "simple formula (docs/formulas.md), not a trace: read the interval, which was set on two CPU cores",
     "time": "simple formula: FLOPs / (matmul rate x efficiency); the interval is a factor of two either way",
     "money": "device price per hour x seconds; unknown where the price is",
     "storage": "bytes per trained parameter, exact up to file headers",

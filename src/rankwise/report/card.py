@@ -9,6 +9,7 @@ def model_card(plan: Plan, *, merged: bool = False) -> str:
     """Hugging Face front matter and a few lines; numbers are left to evidence.json, which can change by evaluation."""
     facts, config = plan.facts, plan.verdict.config
     adapter = plan.verdict.method != "full" and not merged
+    what = f"{method_name(plan.verdict.method)} of {facts.model.name}" + (", merged" if merged else "")
     front = [
         "---",
         f"base_model: {plan.job.model}",
@@ -18,7 +19,7 @@ def model_card(plan: Plan, *, merged: bool = False) -> str:
         "---",
     ]
     body = [
-        f"# {plan.job.name or 'run'}: {method_name(plan.verdict.method)} of {facts.model.name}{', merged' if merged else ''}",
+        f"# {plan.job.name or 'run'}: {what}",
         "",
         f"Trained by Rankwise {plan.rankwise_version} with {method_phrase(plan.verdict.method, config)} on "
         f"{facts.data.rows:,} rows ({facts.data.supervised_tokens:,} answer tokens) for `goal: {plan.job.goal}`.",

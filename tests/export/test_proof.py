@@ -1,0 +1,268 @@
+"""The proof passes on sound files and fails on every sabotage; without it there is no artifact."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from rankwise import api
+from rankwise.cli import app
+from rankwise.export.merge import merge
+from rankwise.records import Check, Verification
+from rankwise.store import Run, folder_bytes, hash_folder
+from rankwise.text.files import copy_text_files
+from tests.training import METHOD_NAMES, toy_model, trained
+
+ADAPTERS = ("lora", "qlora")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def sound(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Trained, merged and proven runs."""
+    runs = {}
+    for name in METHOD_NAMES:
+        run = trained(tmp_path_factory.mktemp(name), model, name, train={"max_steps": 20, "save_steps": 20})
+        api.merge(run)
+        outcome, artifact = api.verify(run)
+        assert outcome.passed and artifact is not None, outcome
+        runs[name] = run
+    return runs
+
+
+@pytest.fixture
+def copy_of(sound: dict[str, Run], tmp_path: Path) -> Callable[[str], Run]:
+    def copy(method: str) -> Run:
+        folder = tmp_path / f"copy-{method}"
+        shutil.copytree(sound[method].folder, folder)
+        if method != "full":
+            (folder / "merged_to").write_text(str(folder / "model"))
+        return Run(folder)
+
+    return copy
+
+
+def checks(outcome: Verification) -> dict[str, Check]:
+    return {c.name: c for c in outcome.checks}
+
+
+def change_tensors(file: Path, change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    tensors = {name: change(name, tensor).contiguous() for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def change_json(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+# -- sound ones ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_sound_files_are_proven(sound: dict[str, Run], method: str) -> None:
+    artifact = sound[method].artifact()
+    assert artifact is not None and artifact.verification.passed
+    names = {"reload", "changes_output", "same_ids_model"}
+    if method != "full":
+        names |= {"modules_applied", "merged_logits", "merged_choices", "merged_text", "same_ids_adapter"}
+    assert set(checks(artifact.verification)) == names
+    assert all(c.number and c.limit and c.text for c in artifact.verification.checks)
+    assert artifact.kind == ("model" if method == "full" else "adapter+merged")
+    run, plan = sound[method], sound[method].plan()
+    for name, digest in artifact.files.items():
+        folder, _, file = name.partition("/")
+        assert hash_folder(run.folder / folder)[file] == digest
+    assert artifact.lineage.plan == plan.content_hash() and artifact.lineage.base_weights == plan.base_hash
+    assert artifact.lineage.job == plan.job_hash and artifact.license == "apache-2.0"
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_the_merged_model_is_the_base_in_size_and_precision(sound: dict[str, Run], model: Path, method: str) -> None:
+    merged, base = load_file(sound[method].model / "model.safetensors"), load_file(model / "model.safetensors")
+    assert {k: (v.shape, v.dtype) for k, v in merged.items()} == {k: (v.shape, v.dtype) for k, v in base.items()}
+    config = json.loads((sound[method].model / "config.json").read_text())
+    assert "quantization_config" not in config and config["dtype"] == "bfloat16"
+    changed = [k for k in base if not torch.equal(base[k], merged[k])]
+    assert len(changed) == 14 and all(k.endswith("proj.weight") for k in changed)
+
+
+def test_the_merge_is_the_sum_in_fp32(sound: dict[str, Run], model: Path) -> None:
+    run = sound["lora"]
+    merged, base = load_file(run.model / "model.safetensors"), load_file(model / "model.safetensors")
+    adapter = load_file(run.adapter / "adapter_model.safetensors")
+    config = json.loads((run.adapter / "adapter_config.json").read_text())
+    scale = config["lora_alpha"] / config["r"]
+    for name, weight in base.items():
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{stem}.lora_A.weight" in adapter:
+            delta = scale * adapter[f"{stem}.lora_B.weight"].float() @ adapter[f"{stem}.lora_A.weight"].float()
+            expected = (weight.float() + delta).to(torch.bfloat16).float()
+            assert torch.allclose(merged[name].float(), expected, rtol=1e-2, atol=1e-6)  # one bf16 step
+
+
+def test_a_full_model_is_copied(sound: dict[str, Run], tmp_path: Path) -> None:
+    run = sound["full"]
+    assert api.merge(run) == run.model
+    out = api.merge(run, tmp_path / "out")
+    assert hash_folder(out) == hash_folder(run.model)
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_merged_elsewhere_is_proven_there(copy_of: Callable[[str], Run], tmp_path: Path, method: str) -> None:
+    run = copy_of(method)
+    shutil.rmtree(run.model)
+    out = api.merge(run, tmp_path / "elsewhere")
+    outcome, artifact = api.verify(run)
+    assert outcome.passed and artifact is not None and artifact.model == str(out)
+    AutoModelForCausalLM.from_pretrained(out)
+    assert folder_bytes(out) < 2 * run.plan().facts.model.weight_bytes + 100_000
+
+
+def test_without_a_merged_model_the_adapter_alone_is_proven(copy_of: Callable[[str], Run]) -> None:
+    run = copy_of("lora")
+    shutil.rmtree(run.model)
+    outcome, artifact = api.verify(run)
+    assert outcome.passed and artifact is not None and artifact.kind == "adapter" and artifact.model is None
+
+
+# -- sabotage --------------------------------------------------------------------------------------
+
+
+def zero_b(run: Run) -> None:
+    file = run.adapter / "adapter_model.safetensors"
+    change_tensors(file, lambda name, t: torch.zeros_like(t) if "lora_B" in name else t)
+
+
+def zero_one_b(run: Run) -> None:
+    file = run.adapter / "adapter_model.safetensors"
+    change_tensors(file, lambda name, t: torch.zeros_like(t) if "layers.1.mlp.up_proj.lora_B" in name else t)
+
+
+def drop_one_module(run: Run) -> None:
+    file = run.adapter / "adapter_model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if "layers.0.self_attn.v_proj" not in k}, file)
+
+
+def perturb(run: Run) -> None:
+    change_tensors(run.adapter / "adapter_model.safetensors", lambda name, t: t * 1.01)
+
+
+def merge_another_base(run: Run) -> None:
+    other = toy_model(run.folder.parent / "other", seed=7)
+    base = AutoModelForCausalLM.from_pretrained(other, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
+    shutil.rmtree(run.model)
+    merged.to(torch.bfloat16).save_pretrained(run.model)
+    copy_text_files(other, run.model)
+
+
+def merge_wrong_scale(run: Run) -> None:
+    twice = run.folder.parent / "twice"
+    shutil.copytree(run.adapter, twice)
+    change_json(
+        twice / "adapter_config.json",
+        lora_alpha=2 * json.loads((twice / "adapter_config.json").read_text())["lora_alpha"],
+    )
+    merge(run.plan(), twice, run.model)
+
+
+def merge_nothing(run: Run) -> None:
+    base = AutoModelForCausalLM.from_pretrained(run.plan().facts.model.folder)
+    shutil.rmtree(run.model)
+    base.save_pretrained(run.model)
+    copy_text_files(Path(run.plan().facts.model.folder), run.model)
+
+
+def another_template(folder: str) -> Callable[[Run], None]:
+    def sabotage(run: Run) -> None:
+        file = run.folder / folder / "chat_template.jinja"
+        file.write_text(file.read_text().replace("<|im_start|>assistant", "<|im_start|>Assistant"))
+
+    return sabotage
+
+
+def another_eos(folder: str) -> Callable[[Run], None]:
+    return lambda run: change_json(run.folder / folder / "tokenizer_config.json", eos_token="<|im_start|>")
+
+
+def another_stop(run: Run) -> None:
+    change_json(run.model / "generation_config.json", eos_token_id=1)
+
+
+def another_vocabulary(run: Run) -> None:
+    file = run.adapter / "tokenizer.json"
+    content = json.loads(file.read_text())
+    vocab = content["model"]["vocab"]
+    vocab["H"], vocab["B"] = vocab["B"], vocab["H"]
+    file.write_text(json.dumps(content))
+
+
+SABOTAGES = {
+    "every B zeroed": (ADAPTERS, zero_b, {"reload", "changes_output", "modules_applied"}),
+    "one B zeroed": (ADAPTERS, zero_one_b, {"reload", "modules_applied"}),
+    "one module missing": (ADAPTERS, drop_one_module, {"modules_applied"}),
+    "adapter changed after training": (ADAPTERS, perturb, {"reload"}),
+    "merged onto another base": (ADAPTERS, merge_another_base, {"merged_logits"}),
+    "merged with twice the scale": (ADAPTERS, merge_wrong_scale, {"merged_logits"}),
+    "merged without the adapter": (ADAPTERS, merge_nothing, {"merged_logits"}),
+    "template of the adapter": (ADAPTERS, another_template("adapter"), {"same_ids_adapter"}),
+    "template of the merged model": (ADAPTERS, another_template("model"), {"same_ids_model"}),
+    "eos of the adapter": (ADAPTERS, another_eos("adapter"), {"same_ids_adapter"}),
+    "eos of the merged model": (ADAPTERS, another_eos("model"), {"same_ids_model"}),
+    "vocabulary of the adapter": (ADAPTERS, another_vocabulary, {"same_ids_adapter"}),
+    "generation stops elsewhere": (METHOD_NAMES, another_stop, {"same_ids_model"}),
+    "template of the full model": (("full",), another_template("model"), {"same_ids_model"}),
+    "eos of the full model": (("full",), another_eos("model"), {"same_ids_model"}),
+    "full model changed": (
+        ("full",),
+        lambda run: change_tensors(run.model / "model.safetensors", lambda name, t: t * 1.05),
+        {"reload"},
+    ),
+    "full model is the base": (("full",), merge_nothing, {"reload", "changes_output"}),
+}
+
+
+@pytest.mark.parametrize(("name", "method"), [(name, m) for name, (ms, _, _) in SABOTAGES.items() for m in ms])
+def test_sabotage_is_found(copy_of: Callable[[str], Run], name: str, method: str) -> None:
+    _, sabotage, at_least = SABOTAGES[name]
+    run = copy_of(method)
+    assert run.artifact_path.is_file()
+    sabotage(run)
+    said = CliRunner().invoke(app, ["verify", str(run.folder), "--json"])
+    assert said.exit_code == 3, said.output
+    assert not run.artifact_path.exists()
+    document = json.loads(said.stdout)
+    failed = {c["name"] for c in document["verification"]["checks"] if not c["passed"]}
+    assert failed >= at_least and document["artifact"] is None and not document["verification"]["passed"]
+
+
+def test_a_4_bit_adapter_does_not_go_with_the_16_bit_base(copy_of: Callable[[str], Run]) -> None:
+    """What the merge onto the dequantised base is for."""
+    run = copy_of("qlora")
+    base = AutoModelForCausalLM.from_pretrained(run.plan().facts.model.folder, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
+    shutil.rmtree(run.model)
+    merged.to(torch.bfloat16).save_pretrained(run.model)
+    copy_text_files(Path(run.plan().facts.model.folder), run.model)
+    outcome, _ = api.verify(run)
+    assert not checks(outcome)["merged_logits"].passed
+
+
+def test_an_artifact_comes_back_when_the_files_are_sound_again(copy_of: Callable[[str], Run]) -> None:
+    run = copy_of("lora")
+    content = (run.adapter / "adapter_model.safetensors").read_bytes()
+    perturb(run)
+    assert api.verify(run)[1] is None and run.artifact() is None
+    (run.adapter / "adapter_model.safetensors").write_bytes(content)
+    assert api.verify(run)[1] == run.artifact() is not None

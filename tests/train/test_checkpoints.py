@@ -1,0 +1,254 @@
+"""Checkpoints are whole or not there, checked before use, and kept by value."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import get_scheduler
+
+from rankwise import store
+from rankwise.errors import RunError, SpaceError
+from rankwise.model.attach import attach
+from rankwise.model.load import load_base
+from rankwise.store import Run
+from rankwise.train.checkpoints import MANIFEST, Checkpoints, restore_weights
+from tests.tiny import tiny_config
+from tests.training import METHOD_NAMES, carry_out, losses, toy_model, toy_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_model(tmp_path_factory.mktemp("model"))
+
+
+class Training:
+    """A model, its optimizer and its schedule, a few steps in."""
+
+    def __init__(self, folder: Path, method: str = "lora"):
+        config = tiny_config(method)
+        self.model: Any = attach(
+            load_base(folder, dtype="bf16" if method == "qlora" else "fp32", four_bit=method == "qlora"), config
+        )
+        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=1e-2)
+        self.scheduler = get_scheduler("cosine", self.optimizer, 2, 20)
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            ids = torch.randint(3, 300, (1, 9))
+            self.model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.scheduler.step()
+
+    def save(self, checkpoints: Checkpoints, step: int, losses: dict[int, float]) -> Any:
+        return checkpoints.save(step, self.model, self.optimizer, self.scheduler, losses)
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+
+def checkpoints(tmp_path: Path, keep: int = 2, planned: int = 0) -> Checkpoints:
+    return Checkpoints(Run(tmp_path), tiny_config(save_total_limit=keep), planned)
+
+
+class Stub:
+    """Retention and damage do not depend on what is saved."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"weights" * 100)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"a": torch.arange(3)}
+
+
+def save(kept: Checkpoints, step: int, losses: dict[int, float] | None = None) -> Any:
+    return kept.save(step, Stub(), Stub(), Stub(), losses or {})
+
+
+@pytest.mark.parametrize(
+    ("keep", "values", "expected"),
+    [
+        (1, {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}, [1, 4]),
+        (1, {1: 4.0, 2: 3.0, 3: 2.0, 4: 1.0}, [4]),
+        (2, {1: 4.0, 2: 1.0, 3: 2.0, 4: 3.0}, [2, 3, 4]),
+        (2, {1: 4.0, 2: 1.0, 3: 1.0, 4: 3.0}, [3, 4]),  # of equals the later
+        (3, {}, [2, 3, 4]),
+        (9, {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}, [1, 2, 3, 4]),
+    ],
+)
+def test_the_last_n_and_the_best_are_kept(
+    tmp_path: Path, keep: int, values: dict[int, float], expected: list[int]
+) -> None:
+    kept, removed = checkpoints(tmp_path, keep), []
+    for step in range(1, 5):
+        so_far = {s: loss for s, loss in values.items() if s <= step}
+        removed += save(kept, step, so_far).removed
+    assert kept.steps() == expected
+    assert sorted(removed) == [f"checkpoint-{s}" for s in range(1, 5) if s not in expected]
+    assert kept.best(values) == (min(values, key=lambda s: (values[s], -s)) if values else None)
+
+
+def test_steps_are_ordered_by_number(tmp_path: Path) -> None:
+    kept = checkpoints(tmp_path, 9)
+    for step in (2, 10, 9):
+        save(kept, step)
+    (kept.folder / "checkpoint-x").mkdir()
+    assert kept.steps() == [2, 9, 10] and kept.newest_sound() == (10, [])
+
+
+def truncate(path: Path) -> None:
+    (path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    content = bytearray((path / "optimizer.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / "optimizer.pt").write_bytes(content)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "truncated": (truncate, "model.safetensors changed"),
+    "flipped": (flip, "optimizer.pt changed"),
+    "no manifest": (lambda path: (path / MANIFEST).unlink(), "no readable manifest"),
+    "half a manifest": (lambda path: (path / MANIFEST).write_text('{"a"'), "no readable manifest"),
+    "no weights": (lambda path: (path / "model.safetensors").unlink(), "model.safetensors changed"),
+    "empty": (lambda path: [f.unlink() for f in path.iterdir()], "no readable manifest"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path, name: str) -> None:
+    damage, fault = DAMAGES[name]
+    kept = checkpoints(tmp_path, 3)
+    for step in (1, 2, 3):
+        save(kept, step)
+    damage(kept.path(3))
+    assert kept.newest_sound() == (2, [f"checkpoint-3 is damaged ({fault}) and was not used"])
+    damage(kept.path(2))
+    damage(kept.path(1))
+    start, skipped = kept.newest_sound()
+    assert start is None and len(skipped) == 3
+
+
+def test_no_checkpoint_means_from_the_start(tmp_path: Path) -> None:
+    assert checkpoints(tmp_path).newest_sound() == (None, [])
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_restore_puts_everything_back(folder: Path, tmp_path: Path, method: str) -> None:
+    if method == "qlora":
+        pytest.importorskip("bitsandbytes")
+    torch.manual_seed(3)
+    random.seed(3)
+    one = Training(folder, method)
+    one.step(3)
+    kept = checkpoints(tmp_path)
+    one.save(kept, 3, {0: 2.5, 3: 1.5})
+    expected, draws = one.trained(), (torch.rand(4), random.random())
+    rate, state = one.scheduler.get_last_lr(), one.optimizer.state_dict()["state"]
+    torch.manual_seed(99)
+    random.seed(99)
+    other = Training(folder, method)
+    other.step(1)
+    assert kept.restore(3, other.model, other.optimizer, other.scheduler) == {0: 2.5, 3: 1.5}
+    assert torch.equal(torch.rand(4), draws[0]) and random.random() == draws[1]
+    assert other.scheduler.get_last_lr() == rate
+    found = other.trained()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for key, values in other.optimizer.state_dict()["state"].items():
+        assert all(torch.equal(values[name], state[key][name]) for name in values)
+    torch.manual_seed(4)
+    one.step(2)
+    torch.manual_seed(4)
+    other.step(2)
+    after = other.trained()
+    assert all(torch.equal(after[name], tensor) for name, tensor in one.trained().items())
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_weights_are_safetensors_and_nothing_needs_pickle(folder: Path, tmp_path: Path, method: str) -> None:
+    training = Training(folder, method)
+    training.step()
+    saved = training.save(checkpoints(tmp_path), 1, {1: 1.0})
+    path = tmp_path / saved.checkpoint
+    names = {p.name for p in path.iterdir()}
+    assert names >= {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", MANIFEST}
+    assert ("adapter_model.safetensors" if method == "lora" else "model.safetensors") in names
+    assert not [n for n in names if n.endswith((".bin", ".pkl", ".ckpt"))]
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.load(path / name, weights_only=True)
+    assert all(load_file(file) for file in path.glob("*.safetensors"))
+    assert json.loads((path / "trainer_state.json").read_text()) == {"global_step": 1, "validation_losses": {"1": 1.0}}
+    assert saved.bytes == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+def test_weights_of_another_shape_or_kind_are_refused(folder: Path, tmp_path: Path) -> None:
+    kept = checkpoints(tmp_path)
+    Training(folder, "full").save(kept, 1, {})
+    file = kept.path(1) / "model.safetensors"
+    tensors = load_file(file)
+    from safetensors.torch import save_file
+
+    save_file({k: v for k, v in tensors.items() if "layers.0.mlp" not in k}, file, metadata={"format": "pt"})
+    with pytest.raises(RunError, match="does not fit"):
+        restore_weights(Training(folder, "full").model, kept.path(1))
+
+
+def test_no_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = checkpoints(tmp_path, planned=10_000)
+    save(kept, 1)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=9_999))
+    with pytest.raises(SpaceError, match="checkpoint-2"):
+        save(kept, 2)
+    assert [p.name for p in kept.folder.iterdir()] == ["checkpoint-1"]
+    assert kept.newest_sound() == (1, [])
+
+
+def test_a_disk_that_fills_up_while_saving_leaves_no_half_checkpoint(tmp_path: Path) -> None:
+    class Full(Stub):
+        def state_dict(self) -> dict[str, Any]:
+            raise OSError(28, "No space left on device")
+
+    kept = checkpoints(tmp_path)
+    save(kept, 1)
+    with pytest.raises(OSError, match="No space"):
+        kept.save(2, Stub(), Full(), Stub(), {})
+    assert [p.name for p in kept.folder.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("name", ["truncated", "flipped", "no manifest"])
+def test_resume_uses_the_checkpoint_before_a_damaged_one(folder: Path, tmp_path: Path, name: str) -> None:
+    """And ends where the unbroken run ends."""
+    unbroken = toy_run(tmp_path / "one", folder)
+    expected = losses(carry_out(unbroken))
+    run = toy_run(tmp_path / "two", folder)
+    carry_out(run, stop_after=5)
+    newest = run.checkpoints / "checkpoint-5"
+    if name == "truncated":
+        file = newest / "adapter_model.safetensors"
+        file.write_bytes(file.read_bytes()[:-9])
+    else:
+        DAMAGES[name][0](newest)
+    events = carry_out(run, resume=True)
+    assert any(e.event == "note" and "checkpoint-5 is damaged" in e.text for e in events)
+    assert next(e.step for e in events if e.event == "started") == 4
+    assert losses(run.events()) == expected
+
+
+def test_resume_with_every_checkpoint_damaged_starts_over(folder: Path, tmp_path: Path) -> None:
+    unbroken = losses(carry_out(toy_run(tmp_path / "one", folder)))
+    run = toy_run(tmp_path / "two", folder)
+    carry_out(run, stop_after=3)
+    for path in run.checkpoints.iterdir():
+        (path / MANIFEST).unlink()
+    events = carry_out(run, resume=True)
+    assert next(e.step for e in events if e.event == "started") == 0
+    assert losses(events) == unbroken == losses(run.events())
+    shutil.rmtree(run.checkpoints)
