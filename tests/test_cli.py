@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder of its own, a cache of its own, and a device that needs no probing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(api, "observe_device", lambda hardware: laptop())
+    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop())
     return tmp_path
 
 
@@ -140,7 +140,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Job:
     """The Job that a call makes, taken where planning would begin."""
     seen: list[Job] = []
 
-    def stop(job: Job) -> None:
+    def stop(job: Job, out: Path | None) -> None:
         seen.append(job)
         raise KeyboardInterrupt
 
@@ -217,7 +217,7 @@ def test_a_plan_may_be_made_again(job: Path) -> None:
 def test_where_nothing_fits_the_plan_is_written_and_the_answer_is_no(
     job: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "observe_device", lambda hardware: laptop(memory_bytes=GB // 10))
+    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(memory_bytes=GB // 10))
     result = run("plan", job, "--out", here / "out", "--json")
     assert result.exit_code == 3
     assert document(result)["verdict"]["method"] == "none" and (here / "out" / "report.html").is_file()
@@ -225,7 +225,7 @@ def test_where_nothing_fits_the_plan_is_written_and_the_answer_is_no(
 
 
 def test_training_where_nothing_fits_says_what_would(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "observe_device", lambda hardware: laptop(memory_bytes=GB // 10))
+    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(memory_bytes=GB // 10))
     error = refused(3, "train", job)
     assert error["kind"] == "AnswerIsNo" and error["fix"].startswith("it would work if the device had ")
     error = refused(3, "train", job, "--method", "full")
@@ -365,7 +365,7 @@ def test_a_stale_plan_is_refused_and_says_what_changed(job: Path, here: Path, mo
     rows.write_text(before + GOOD)
     assert "rows.jsonl changed" in refused(1, "train", here / "out" / "plan.json", "--out", here / "new")["what"]
     rows.write_text(before)
-    monkeypatch.setattr(api, "observe_device", lambda hardware: laptop(memory_bytes=32 * GB))
+    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(memory_bytes=32 * GB))
     error = refused(1, "train", here / "out")
     assert "the device changed" in error["what"] and "plan again" in error["fix"]
 
@@ -373,7 +373,7 @@ def test_a_stale_plan_is_refused_and_says_what_changed(job: Path, here: Path, mo
 def test_a_plan_for_several_devices_is_refused_rather_than_trained_on_one(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "observe_device", lambda hardware: laptop(count=2))
+    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(count=2))
     assert document(run("plan", job, "--gpus", 2, "--json"))["verdict"]["parallel"] == "ddp"
     assert "this plan is for 2 devices" in refused(1, "train", job, "--gpus", 2)["what"]
 

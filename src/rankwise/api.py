@@ -67,16 +67,16 @@ def load_job(job: Path | None, options: Mapping[str, Any]) -> Job:
     return read_job(job, options, METHODS)
 
 
-def plan_job(job: Job) -> Plan:
-    """Observe what the job names, price every candidate, choose."""
-    facts = observe(job)
+def plan_job(job: Job, out: Path | None = None) -> Plan:
+    """Observe what the job names, price every candidate, choose. `out`: where the run will be, for its free disk."""
+    facts = observe(job, out)
     require_known_targets(job, facts)
     return choose(job, facts, price)
 
 
-def observe(job: Job) -> Facts:
+def observe(job: Job, out: Path | None = None) -> Facts:
     """Look at model, data and device once."""
-    device = observe_device(job.hardware)
+    device = observe_device(job.hardware, out)
     model = observe_model(job.model)
     chat = ChatText.from_folder(Path(model.folder))
     limit = min(model.max_position_embeddings or LONGEST, LONGEST)
@@ -108,7 +108,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     if target.is_dir() or target.suffix == ".json":
         decided = _plan_from_file(target, options)
     else:
-        decided = plan_job(load_job(target, options))
+        decided = plan_job(load_job(target, options), out)
     _refuse_unrunnable(decided)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()

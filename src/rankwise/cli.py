@@ -230,7 +230,7 @@ def plan(
 
     if job is None and not options:
         raise UsageError("nothing to plan", fix="give a job file, or options such as --model, --goal and --train")
-    decided = api.plan_job(api.load_job(job, options))
+    decided = api.plan_job(api.load_job(job, options), out)
     folder = api.write_plan(decided, out)
     if as_json:
         _print_json(decided.contract())

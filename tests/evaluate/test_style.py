@@ -101,3 +101,7 @@ def test_exchanges_end_before_the_first_answer() -> None:
     ]
     found = exchanges(rows)
     assert [(e.prompt, e.expected, len(e.messages)) for e in found] == [("u", "a", 2)]
+
+
+def test_an_expression_that_would_match_for_ever_gives_up_and_says_no() -> None:
+    assert not format_rule(AnswerFormat(regex=r"(a+)+b"))("a" * 40)

@@ -1,16 +1,19 @@
 """How it talks: is an answer well formed, and is it the answer that the held-out row gives?"""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import regex
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from rankwise.errors import DataError
 from rankwise.records.job import AnswerFormat
 from rankwise.text.formats import Row
+
+# An expression such as `(a+)+b` can take forever on a wrong answer; such an answer does not follow the format.
+MATCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,19 @@ def format_rule(answer_format: AnswerFormat) -> Callable[[str], bool]:
     return follows
 
 
-def _regex_rule(regex: str) -> Callable[[str], bool]:
+def _regex_rule(expression: str) -> Callable[[str], bool]:
     try:
-        pattern = re.compile(regex, re.DOTALL)
-    except re.error as fault:
+        pattern = regex.compile(expression, regex.DOTALL)
+    except regex.error as fault:
         raise DataError("format.regex", None, f"not a regular expression: {fault}") from None
-    return lambda answer: pattern.fullmatch(answer.strip()) is not None
+
+    def follows(answer: str) -> bool:
+        try:
+            return pattern.fullmatch(answer.strip(), timeout=MATCH_SECONDS) is not None
+        except TimeoutError:
+            return False
+
+    return follows
 
 
 def same_answer(expected: str, answer: str) -> bool:

@@ -24,12 +24,12 @@ def merge(plan: Plan, adapter: Path, out: Path) -> Path:
     """
     base_folder = Path(plan.facts.model.folder)
     require_space(out.parent, plan.facts.model.weight_bytes, "the merged model")
-    model: Any = load_base(base_folder, dtype="fp32", four_bit=plan.verdict.method == "qlora")
-    if plan.verdict.method == "qlora":
-        model = model.dequantize().to(torch.float32)
-    merged = load_adapter(model, adapter).merge_and_unload(safe_merge=True)
-    merged.to(DTYPES.get(plan.facts.model.dtype, torch.float32))
     with publish_folder(out) as folder, quiet_transformers():
+        model: Any = load_base(base_folder, dtype="fp32", four_bit=plan.verdict.method == "qlora")
+        if plan.verdict.method == "qlora":
+            model = model.dequantize().to(torch.float32)
+        merged = load_adapter(model, adapter).merge_and_unload(safe_merge=True)
+        merged.to(DTYPES.get(plan.facts.model.dtype, torch.float32))
         merged.save_pretrained(folder)
         copy_text_files(base_folder, folder)
         _carry_licence(base_folder, folder)

@@ -28,6 +28,8 @@ from rankwise.text.template import ChatText
 # bf16 rounding of merged weights moved logits by up to 0.46 and KL by 2.7e-4 nats in a pilot on this model; a
 # merge onto the wrong base or with the wrong scale is off by a hundred times that.
 MAX_MEAN_KL = 0.01
+# Share of positions where the greedy token may change although it leads clearly.
+MAX_FLIPS = 0.01
 # The same files, the same arithmetic, the same machine.
 MAX_RELOAD_DIFFERENCE = 1e-3
 # Smaller than this, the adapter might as well not be there.
@@ -123,33 +125,33 @@ def _modules_applied(subject: Subject) -> Check:
 
 
 def _merged_agrees(subject: Subject) -> list[Check]:
-    worst, divergence, flips, positions = 0.0, 0.0, 0, 0
-    for row in subject.rows:
-        one, other = _row_logits(subject.tuned, row), _row_logits(subject.merged, row)
-        difference = (one - other).abs().amax(dim=1)
-        worst = max(worst, float(difference.max()))
-        divergence += float(kl_div(log_softmax(other, 1), log_softmax(one, 1), log_target=True, reduction="sum"))
-        best = one.topk(2, dim=1).values
-        decided = best[:, 0] - best[:, 1] > 2 * difference  # beyond that no rounding can change the order
-        flips += int(((one.argmax(1) != other.argmax(1)) & decided).sum())
-        positions += len(one)
-    kl = divergence / positions
+    """Adapter against merged. How far the two lie apart is measured once, over all positions; single positions and
+    texts are then held against that, not against their own difference, which no flip could exceed.
+    """
+    pairs = [(_row_logits(subject.tuned, row), _row_logits(subject.merged, row)) for row in subject.rows]
+    one, other = (torch.cat(side) for side in zip(*pairs, strict=True))
+    difference = (one - other).abs().amax(dim=1)
+    kl = float(kl_div(log_softmax(other, 1), log_softmax(one, 1), log_target=True, reduction="sum")) / len(one)
+    best = one.topk(2, dim=1).values
+    decided = best[:, 0] - best[:, 1] > 2 * difference.mean()
+    flips = int(((one.argmax(1) != other.argmax(1)) & decided).sum())
     return [
         Check(
             name="merged_logits",
             passed=kl <= MAX_MEAN_KL,
-            number=f"KL {kl:.2g} nats per token on average, {worst:.2g} largest logit difference",
+            number=f"KL {kl:.2g} nats per token on average, {float(difference.max()):.2g} largest logit difference",
             limit=f"KL {MAX_MEAN_KL:g}",
-            text=f"Adapter against reloaded merged model, {positions} positions of {len(subject.rows)} held-out rows.",
+            text=f"Adapter against reloaded merged model, {len(one)} positions of {len(subject.rows)} held-out rows.",
         ),
         Check(
             name="merged_choices",
-            passed=flips == 0,
-            number=f"{flips} of {positions} most likely tokens changed where the margin rules out rounding",
-            limit="0",
+            passed=flips <= MAX_FLIPS * len(one),
+            number=f"{flips} of {len(one)} most likely tokens changed although their lead is over twice the mean "
+            "difference of the two models",
+            limit=f"{MAX_FLIPS:.0%}",
             text="The token that greedy decoding takes, adapter against merged.",
         ),
-        _same_text(subject),
+        _same_text(subject, float(difference.max())),
     ]
 
 
@@ -165,13 +167,14 @@ def _row_logits(model: Any, row: Encoded) -> torch.Tensor:
     return logits[0].float().cpu()
 
 
-def _same_text(subject: Subject) -> Check:
+def _same_text(subject: Subject, apart: float) -> Check:
+    """`apart`: the largest logit difference of the two models, as measured on the held-out rows."""
     said = [
         answer_ids(model, subject.chat, subject.conversations, 32, batch_size=1)
         for model in (subject.tuned, subject.merged)
     ]
     outcomes = [
-        _texts_agree(subject, conversation, one, other)
+        _texts_agree(subject, conversation, one, other, apart)
         for conversation, one, other in zip(subject.conversations, *said, strict=True)
     ]
     near_ties = outcomes.count("near tie")
@@ -180,12 +183,12 @@ def _same_text(subject: Subject) -> Check:
         passed="different" not in outcomes,
         number=f"{outcomes.count('same')} of {len(outcomes)} equal"
         + (f", {near_ties} up to a near tie" * bool(near_ties)),
-        limit="equal until the two best tokens are closer than the two models",
+        limit=f"equal until the two best tokens lie within {apart:.2g}, the largest difference of the two models",
         text="Greedy answers of adapter and merged model to held-out prompts.",
     )
 
 
-def _texts_agree(subject: Subject, conversation: Any, first: list[int], second: list[int]) -> str:
+def _texts_agree(subject: Subject, conversation: Any, first: list[int], second: list[int], apart: float) -> str:
     """same | near tie | different."""
     if first == second:
         return "same"
@@ -193,9 +196,8 @@ def _texts_agree(subject: Subject, conversation: Any, first: list[int], second: 
         (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
     prefix = [[*subject.chat.encode_prompt(conversation), *first[:common]]]
-    a, b = (final_logits(model, prefix)[0] for model in (subject.tuned, subject.merged))
-    best = a.topk(2).values
-    return "near tie" if float(best[0] - best[1]) <= 2 * float((a - b).abs().max()) else "different"
+    best = final_logits(subject.tuned, prefix)[0].topk(2).values
+    return "near tie" if float(best[0] - best[1]) <= apart else "different"
 
 
 def _same_ids(subject: Subject, folder: Path) -> Check:

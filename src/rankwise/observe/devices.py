@@ -20,24 +20,29 @@ MIB = 1 << 20
 NOISE = re.compile(r"\b(nvidia|geforce|tesla|gpu|graphics|card)\b")
 
 
-def observe_device(hardware: Hardware) -> DeviceFacts:
+def observe_device(hardware: Hardware, where: Path | None = None) -> DeviceFacts:
     """The device that a job would run on.
+
+    Args:
+        where: the run folder, which need not be there yet; its disk is looked at (default: the working folder's).
 
     Raises:
         JobError: a GPU name that no entry matches, or more devices asked of this machine than it has.
     """
     count = hardware.count * hardware.nodes
+    target = (where or Path.cwd()).resolve()
+    disk = next(p for p in (target, *target.parents) if p.exists())
     if hardware.gpu is not None and hardware.gpu.lower() != "cpu":
         return _named(hardware.gpu, count)
     here = [] if hardware.gpu else _nvidia_smi()
     if not here:
-        return _cpu(count)
+        return _cpu(count, disk)
     if hardware.nodes == 1 and count > len(here):
         raise JobError(
             f"hardware.count is {count}, and this machine has {len(here)} GPUs ({here[0]['name']})",
             fix=f"set hardware.count to {len(here)}, or name the GPU of the machine you plan for in hardware.gpu",
         )
-    return _gpu_here(here[0], count)
+    return _gpu_here(here[0], count, disk)
 
 
 def known_gpus() -> tuple[dict[str, Any], ...]:
@@ -119,7 +124,7 @@ def _peaks(gpu: dict[str, Any]) -> dict[str, float]:
     return {dtype: float(gpu[dtype]) for dtype in ("bf16", "fp32") if dtype in gpu}
 
 
-def _cpu(count: int) -> DeviceFacts:
+def _cpu(count: int, where: Path) -> DeviceFacts:
     rate = measured_rate("cpu", cpu_name())
     cores = usable_cores()
     return DeviceFacts(
@@ -132,13 +137,13 @@ def _cpu(count: int) -> DeviceFacts:
         bf16=has_native_bf16(),
         matmul_flops=rate.flops,
         matmul_measured=True,
-        disk_free_bytes=shutil.disk_usage(Path.cwd()).free,
+        disk_free_bytes=shutil.disk_usage(where).free,
         usd_per_hour=None,
         source=f"this machine; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
     )
 
 
-def _gpu_here(gpu: dict[str, Any], count: int) -> DeviceFacts:
+def _gpu_here(gpu: dict[str, Any], count: int, where: Path) -> DeviceFacts:
     rate = measured_rate("cuda", gpu["name"])
     return DeviceFacts(
         kind="gpu",
@@ -150,7 +155,7 @@ def _gpu_here(gpu: dict[str, Any], count: int) -> DeviceFacts:
         bf16=gpu["capability"] >= 8.0,
         matmul_flops=rate.flops,
         matmul_measured=True,
-        disk_free_bytes=shutil.disk_usage(Path.cwd()).free,
+        disk_free_bytes=shutil.disk_usage(where).free,
         usd_per_hour=None,
         source=f"nvidia-smi {datetime.now(UTC):%Y-%m-%d}; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
     )

@@ -28,16 +28,17 @@ def launch(run: Run, *, resume: bool) -> Iterator[Event]:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
         )
     last: Event | None = None
-    with _Forward(worker):
+    with _Forward(worker) as forward:
         assert worker.stdout is not None
         for line in worker.stdout:
             last = EVENT.validate_json(line)
             yield last
         code = worker.wait()
+    resume_hint = f"continue with `rankwise train {run.folder} --resume`"
+    if last is None and forward.asked and code != 0:
+        raise Interrupted("stopped before the first step", fix=resume_hint)
     if isinstance(last, Stopped):
-        raise Interrupted(
-            f"stopped at step {last.step}: {last.reason}", fix=f"continue with `rankwise train {run.folder} --resume`"
-        )
+        raise Interrupted(f"stopped at step {last.step}: {last.reason}", fix=resume_hint)
     if isinstance(last, Failed):
         raise TrainingError(last.what, expected=last.expected, fix=last.fix)
     if code != 0:
@@ -59,11 +60,12 @@ class _Forward:
     def __init__(self, worker: subprocess.Popen[str]):
         self.worker, self.asked = worker, False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Forward":
         self.before = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(ValueError):  # only the main thread may set handlers; a caller's thread keeps its own
                 self.before[number] = signal.signal(number, self._on_signal)
+        return self
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.worker.send_signal(signal.SIGKILL if self.asked else signal.SIGINT)
