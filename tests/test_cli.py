@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from rankwise import api
-from rankwise.cli import JOB_OPTIONS, app
+from rankwise.cli import app
 from rankwise.jobfile import read_job
 from rankwise.methods import METHODS
+from rankwise.options import JOB_OPTIONS
 from rankwise.records import Job
 from rankwise.store import Run
 from tests import builders

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from rankwise.decide.candidates import candidates
 from rankwise.decide.capacity import need_bits
+from rankwise.decide.flips import find_flips
 from rankwise.decide.rules import (
     HARD,
     RULE_EVIDENCE,
@@ -21,7 +22,6 @@ from rankwise.records import (
     Candidate,
     Estimate,
     Facts,
-    Flip,
     Job,
     MethodChoice,
     Plan,
@@ -50,7 +50,7 @@ def choose(job: Job, facts: Facts, price: Price) -> Plan:
         runner_up=next((p.candidate.id for p in order if p is not winner), None),
         reasons=tuple(_reasons(job, facts, winner)) if winner else (),
         rejected=tuple(rejected),
-        flips=tuple(_flips(job, facts, price, winner)),
+        flips=tuple(find_flips(job, facts, lambda j, f: _winner_id(j, f, price))),
         warnings=tuple(_warnings(job, facts, price, winner, priced)),
         questions=tuple(_questions(job, facts)),
         candidates=tuple(p.estimate for p in priced),
@@ -62,6 +62,11 @@ def choose(job: Job, facts: Facts, price: Price) -> Plan:
         hardware_hash=facts.device.identity_hash,
         rankwise_version=__version__,
     )
+
+
+def _winner_id(job: Job, facts: Facts, price: Price) -> str:
+    winner = decide(job, facts, [Priced(c, price(job, facts, c)) for c in candidates(job, facts)])[0]
+    return winner.candidate.id if winner else "none"
 
 
 def job_identity(job: Job) -> str:
@@ -255,56 +260,6 @@ def _questions(job: Job, facts: Facts) -> list[str]:
     if job.data.facts is None:
         questions.append("What must it know afterwards? A file of questions and answers (data.facts) would measure it.")
     return questions[:2]
-
-
-def _flips(job: Job, facts: Facts, price: Price, winner: Priced | None) -> list[Flip]:
-    """The nearest change of one input that changes the verdict, along each axis that can change it."""
-
-    def verdict(changed_job: Job, changed_facts: Facts) -> str:
-        priced = [Priced(c, price(changed_job, changed_facts, c)) for c in candidates(changed_job, changed_facts)]
-        found = decide(changed_job, changed_facts, priced)[0]
-        return found.candidate.id if found else "none"
-
-    now = winner.candidate.id if winner else "none"
-    flips = []
-    for say, at, far in _axes(job, facts):
-        outcome = verdict(*at(far))
-        if outcome == now:
-            continue
-        near, far = 1.0, far
-        for _ in range(20):  # halving the logarithm of the factor 20 times is exact to a millionth
-            middle = (near * far) ** 0.5
-            if (found := verdict(*at(middle))) == now:
-                near = middle
-            else:
-                far, outcome = middle, found
-        flips.append(Flip(**{"if": say(far), "then": f"{outcome} instead of {now}"}))
-    return flips
-
-
-def _axes(job: Job, facts: Facts) -> list[tuple[Callable[[float], str], Callable[[float], tuple[Job, Facts]], float]]:
-    """(how to say a factor, the world at that factor, the furthest factor looked at)."""
-    device, data = facts.device, facts.data
-
-    def memory(factor: float) -> tuple[Job, Facts]:
-        changed = device.model_copy(update={"memory_bytes": int(device.memory_bytes * factor)})
-        return job, facts.model_copy(update={"device": changed})
-
-    def amount(factor: float) -> tuple[Job, Facts]:
-        update = {k: round(getattr(data, k) * factor) for k in ("rows", "tokens", "supervised_tokens")}
-        return job, facts.model_copy(update={"data": data.model_copy(update=update)})
-
-    def say_memory(factor: float) -> str:
-        return (
-            f"the device had {device.memory_bytes * factor / 1e9:.2f} GB instead of {device.memory_bytes / 1e9:.1f} GB"
-        )
-
-    def say_amount(factor: float) -> str:
-        return (
-            f"the data had {data.supervised_tokens * factor:,.0f} answer tokens instead of {data.supervised_tokens:,}"
-        )
-
-    return [(say_memory, memory, 1e-3), (say_memory, memory, 1e3), (say_amount, amount, 1e6)]
 
 
 def require_known_targets(job: Job, facts: Facts) -> None:

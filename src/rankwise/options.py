@@ -1,0 +1,99 @@
+"""The keys of a job as options of a command: one table, and the decorator that gives them to a command."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Optional
+
+import typer
+
+# Every key of a job is also an option: flag -> (key, type, help). A test holds this table against the Job record.
+JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
+    "--name": ("name", str, "Name of the run folder."),
+    "--goal": ("goal", str, "instruction | knowledge | task | unsure."),
+    "--model": ("model", str, "Hub id, local folder, or `embedded`."),
+    "--train": ("data.train", str, "Training rows (jsonl, json, csv)."),
+    "--validation": ("data.validation", str, "Held-out rows: a share such as 0.1, or a file."),
+    "--general": ("data.general.path", str, "General rows for replay and the forgetting check."),
+    "--general-share": ("data.general.share", float, "Share of supervised tokens that are general."),
+    "--facts": ("data.facts", str, "Closed-book probes."),
+    "--examples": ("data.examples", int, "Number of training rows, when there is no file yet."),
+    "--tokens-per-example": ("data.tokens_per_example", int, "Mean tokens per row, when there is no file yet."),
+    "--gpu": ("hardware.gpu", str, "GPU name, or `cpu`; empty: this machine."),
+    "--gpus": ("hardware.count", int, "Devices per node."),
+    "--nodes": ("hardware.nodes", int, "Machines."),
+    "--budget-usd": ("budget.usd", float, "US dollars."),
+    "--budget-hours": ("budget.hours", float, "Wall-clock hours."),
+    "--method": ("method.name", str, "Force a method: full | lora | qlora."),
+    "--rank": ("method.r", int, "LoRA rank."),
+    "--alpha": ("method.lora_alpha", float, "LoRA alpha; the scale is alpha / rank."),
+    "--dropout": ("method.lora_dropout", float, "Dropout on the adapter's input."),
+    "--targets": ("method.target_modules", str, "`all-linear`, or module names with commas."),
+    "--variants": ("variants", int, "Tenants that each get their own model."),
+    "--forgetting-nats": ("forgetting.budget_nats", float, "Allowed rise of general loss, nats per token."),
+    "--forgetting-action": ("forgetting.action", str, "warn | lower_lr | stop | rollback."),
+    "--replay-allowed": ("forgetting.replay_allowed", bool, "May general rows be mixed into training?"),
+    "--retrieval": ("retrieval", str, "possible | no."),
+    "--json-schema": ("format.json_schema", str, "JSON schema that an answer must satisfy."),
+    "--regex": ("format.regex", str, "Regular expression that an answer must match."),
+    "--engine": ("serving.engine", str, "embedded | vllm."),
+    "--num-train-epochs": ("train.num_train_epochs", float, "Passes over the training rows."),
+    "--max-steps": ("train.max_steps", int, "Optimizer steps."),
+    "--learning-rate": ("train.learning_rate", float, "Peak learning rate."),
+    "--lr-scheduler-type": ("train.lr_scheduler_type", str, "cosine | linear | constant | constant_with_warmup."),
+    "--warmup-steps": ("train.warmup_steps", int, "Steps of linear warm-up."),
+    "--weight-decay": ("train.weight_decay", float, "AdamW weight decay."),
+    "--max-grad-norm": ("train.max_grad_norm", float, "Gradient norm is clipped to this."),
+    "--optim": ("train.optim", str, "adamw_torch | adamw_torch_fused | sgd."),
+    "--per-device-train-batch-size": ("train.per_device_train_batch_size", int, "Rows in one forward pass."),
+    "--gradient-accumulation-steps": ("train.gradient_accumulation_steps", int, "Forward passes in one step."),
+    "--gradient-checkpointing": ("train.gradient_checkpointing", bool, "Recompute activations."),
+    "--bf16": ("train.bf16", bool, "bfloat16 arithmetic."),
+    "--max-length": ("train.max_length", int, "Longest row in tokens."),
+    "--on-long": ("train.on_long", str, "drop | truncate | split | error."),
+    "--eval-steps": ("train.eval_steps", int, "Optimizer steps between validations."),
+    "--save-steps": ("train.save_steps", int, "Optimizer steps between checkpoints."),
+    "--save-total-limit": ("train.save_total_limit", int, "Checkpoints to keep: the last n, and the best one."),
+    "--logging-steps": ("train.logging_steps", int, "Optimizer steps between printed lines."),
+    "--seed": ("train.seed", int, "Seed of data order, adapter initialisation and dropout."),
+    "--report-to": ("train.report_to", str, "Experiment tracker (none)."),
+}
+
+
+def sign(function: Any, parameters: list[inspect.Parameter]) -> None:
+    """Give a function the parameters that typer shall see."""
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command every option of JOB_OPTIONS; the function gets those that were used as `options`, by job key."""
+    parameters, names = [], {}
+    for flag, (key, kind, text) in JOB_OPTIONS.items():
+        name = "job_" + flag.removeprefix("--").replace("-", "_")
+        names[name] = key
+        spelled = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
+        option = typer.Option(spelled, help=text, rich_help_panel="The job", show_default=False)
+        annotation = Annotated[Optional[kind], option]  # type: ignore[valid-type]  # noqa: UP045  made at run time
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+
+    @functools.wraps(function)
+    def with_options(**arguments: Any) -> Any:
+        options = {key: _typed(key, arguments.pop(name)) for name, key in names.items()}
+        return function(**arguments, options={k: v for k, v in options.items() if v is not None})
+
+    kept = [p for p in inspect.signature(function).parameters.values() if p.name != "options"]
+    sign(with_options, [*kept, *parameters])
+    return with_options
+
+
+def _typed(key: str, value: Any) -> Any:
+    """Options whose job key takes more than one type."""
+    if key == "data.validation" and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if key == "method.target_modules" and isinstance(value, str) and "," in value:
+        return value.split(",")
+    return value
