@@ -265,6 +265,19 @@ def test_answers_show_six_and_fold_the_rest() -> None:
     assert folded.count("<summary>3 more</summary>") == 1
 
 
+def test_a_tick_means_the_expected_answer_where_the_job_has_no_format() -> None:
+    evaluation = build_evaluation()
+    exact = [c.model_copy(update={"metric": "exact_match"}) for c in evaluation.comparisons if c.metric == "format"]
+    other = [c for c in evaluation.comparisons if c.metric not in ("format", "exact_match")]
+    unformed = evaluation.model_copy(update={"comparisons": (*exact, *other)})
+    pages = [
+        run_page(build_plan(), build_events(), build_evidence(evaluation=e), None, "finished")
+        for e in (evaluation, unformed)
+    ]
+    assert ["right form" in page for page in pages] == [True, False]
+    assert ["not as expected" in page for page in pages] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

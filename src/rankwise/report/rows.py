@@ -12,6 +12,7 @@ from rankwise.records import (
     Artifact,
     Comparison,
     Estimate,
+    Evaluation,
     Event,
     Evidence,
     Failed,
@@ -78,6 +79,7 @@ class AnswerGroup:
     """Answers of one kind: the first few in file order, the rest folded, what is beyond counted."""
 
     kind: str
+    judged: tuple[str, str]
     first: tuple[Answer, ...]
     rest: tuple[Answer, ...]
     left_out: int
@@ -161,7 +163,7 @@ def run_view(
         headline=words.knows_or_sounds(evaluation) if evaluation else stands,
         lines=(*lines, Line("unknown", stands)) if evaluation else lines,
         figures=_figures(plan, events, evidence, artifact),
-        answers=_answer_groups(evaluation.answers) if evaluation else (),
+        answers=_answer_groups(evaluation) if evaluation else (),
         scores=tuple(_score_row(c) for c in evaluation.comparisons) if evaluation else (),
         actuals=tuple(ActualRow(a, words.judgement(a), ratio_track(a, widest)) for a in actuals),
         widest=widest,
@@ -254,14 +256,24 @@ def _result(artifact: Artifact | None) -> str:
     return f"result: {artifact.kind}, {len(artifact.files):,} files" if artifact else "no artifact yet"
 
 
-def _answer_groups(answers: Sequence[Answer]) -> tuple[AnswerGroup, ...]:
+def _answer_groups(evaluation: Evaluation) -> tuple[AnswerGroup, ...]:
+    answers = evaluation.answers
     kinds = [k for k in ("format", "fact") if any(a.kind == k for a in answers)]
     groups = []
     for kind in kinds:
         own = [a for a in answers if a.kind == kind]
         shown = FIRST_ANSWERS // len(kinds)
-        groups.append(AnswerGroup(kind, tuple(own[:shown]), tuple(own[shown:MOST_ANSWERS]), len(own[MOST_ANSWERS:])))
+        first, rest = tuple(own[:shown]), tuple(own[shown:MOST_ANSWERS])
+        groups.append(AnswerGroup(kind, _judged(kind, evaluation), first, rest, len(own[MOST_ANSWERS:])))
     return tuple(groups)
+
+
+def _judged(kind: str, evaluation: Evaluation) -> tuple[str, str]:
+    """What a tick and a cross mean: without a `format` in the job, an answer is held against the row's own."""
+    if kind == "fact":
+        return "right", "wrong"
+    formed = words.comparison_of(evaluation, "format") is not None
+    return ("right form", "wrong form") if formed else ("as expected", "not as expected")
 
 
 def _score_row(comparison: Comparison) -> ScoreRow:
