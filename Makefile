@@ -41,7 +41,7 @@ check: install  ## ruff, mypy, import-linter
 test: install  ## the tests, under 20 minutes on 2 cores
 	$(BIN)/python -m pytest -m 'not prove'
 
-prove: install  ## slow proofs: kills in bulk, the whole demo, learning for real
+prove: install  ## slow proofs: kills at random steps, the embedded model learning by each method
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
 clean:  ## remove .venv and caches, never runs

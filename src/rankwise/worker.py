@@ -26,14 +26,14 @@ from rankwise.errors import RankwiseError, TrainingError
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
-from rankwise.records import Event, Failed, Finished, Note, Plan, Step, TrainConfig, Validation
+from rankwise.records import Event, Failed, Finished, Note, Plan, TrainConfig, Validation
 from rankwise.report.card import model_card
 from rankwise.store import Run, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints, restore_weights
-from rankwise.train.loop import Loop, peak_memory_bytes
+from rankwise.train.loop import Loop
 from rankwise.train.mixing import mix
 from rankwise.watch.evidence import summarise
 
@@ -65,7 +65,6 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event) -> Iterator[Even
     data = load_dataset(plan.job, chat, max_length=config.max_length, on_long=config.on_long, seed=seed)
     yield from _notes(data, config)
     cpu = plan.facts.device.kind == "cpu"
-    load_memory = peak_memory_bytes() or 0
     model = _model(plan, config, cpu)
     checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan))
     start, skipped = checkpoints.newest_sound() if resume else (None, [])
@@ -81,14 +80,12 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event) -> Iterator[Even
         stop=lambda: _reason_to_stop(run, stop_signal),
         plan_hash=plan.content_hash(),
         params=(trainable_params(model), total_params(model)),
-        load_memory_bytes=load_memory,
         cpu=cpu,
     )
     for event in loop.events(start):
         if isinstance(event, Finished):
             yield from _keep_best(loop, checkpoints, event.step)
             _publish(run, plan, model, data)
-            event = event.model_copy(update={"train_seconds": _step_seconds(run)})
         yield event
     write_record(run.evidence_path, summarise(plan, run.events()))
 
@@ -184,11 +181,6 @@ def _cast_weights(model: Any, dtype: torch.dtype) -> None:
     """Not `model.to(dtype)`: that would round buffers too (rotary frequencies), which a reload computes in fp32."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
-
-
-def _step_seconds(run: Run) -> float:
-    """Over all processes of the run; the loop knows only its own."""
-    return sum(e.seconds for e in run.events() if isinstance(e, Step))
 
 
 def _failed(error: RankwiseError) -> Failed:

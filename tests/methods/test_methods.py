@@ -17,7 +17,7 @@ def config(method: Method, **changes: object) -> TrainConfig:
     ).model_copy(update=changes)
 
 
-# -- published counts for Llama-3-8B (science.md A1) ---------------------------------------------
+# -- published counts for Llama-3-8B ----------------------------------------------------------
 
 
 def test_the_base_has_its_published_size() -> None:

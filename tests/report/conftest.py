@@ -324,9 +324,7 @@ def build_events(steps: int = STEPS) -> list[Event]:
             Finished(
                 time=TIME,
                 step=STEPS,
-                train_seconds=117.9,
                 peak_memory_bytes=1_870_000_000,
-                load_memory_bytes=420_000_000,
             )
         )
     return events

@@ -75,11 +75,7 @@ class Stopped(BaseEvent):
 class Finished(BaseEvent):
     event: Literal["finished"] = "finished"
     step: int
-    train_seconds: float = Field(
-        description="In steps, over all processes of this run; loading, validation and saving apart."
-    )
     peak_memory_bytes: int | None = Field(description="Peak of the process (RSS on CPU, reserved on GPU).")
-    load_memory_bytes: int | None = Field(description="Memory of the process just before the model was loaded.")
 
 
 class Failed(BaseEvent):

@@ -10,7 +10,7 @@ from rankwise.records.base import Interval, Record
 class Comparison(Record):
     """One metric of two models on the same items, paired item by item."""
 
-    metric: str = Field(description="format | exact_match | facts | heldout_loss | general_loss.")
+    metric: str = Field(description="format | exact_match | facts | facts_choice | heldout_loss | general_loss.")
     unit: str = Field(description="share, or nats per token.")
     items: int = Field(description="Rows or probes compared.")
     base: float
@@ -57,7 +57,7 @@ class Finding(Record):
 class Actual(Record):
     """A prediction beside what happened."""
 
-    quantity: str = Field(description="train_seconds, peak_memory, checkpoint_bytes, adapter_bytes ...")
+    quantity: str = Field(description="train_seconds, tokens_per_second, peak_memory, trainable_params or checkpoint.")
     unit: str
     predicted: float | None
     interval: Interval | None

@@ -1,4 +1,4 @@
-"""Job: what a person writes. Every field has its sentence; unknown keys are refused by `store.read_job`."""
+"""Job: what a person writes. Every field has its sentence; unknown keys are refused by `jobfile.read_job`."""
 
 import re
 from pathlib import Path

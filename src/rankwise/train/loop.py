@@ -50,12 +50,11 @@ class Loop:
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
-        load_memory_bytes: int,
         cpu: bool,
     ):
         self.rows, self.config, self.pad = rows, config, pad_token_id
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
-        self.plan_hash, self.params, self.load_memory_bytes = plan_hash, params, load_memory_bytes
+        self.plan_hash, self.params = plan_hash, params
         self.order = Order(len(rows), config.num_train_epochs, config.effective_batch, config.seed)
         # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
         # proven and served must be the model as it is.
@@ -79,10 +78,9 @@ class Loop:
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)
-        seconds = 0.0
         while done < self.config.max_steps:
             step = self._step(done)
-            done, seconds = step.step, seconds + step.seconds
+            done = step.step
             yield step
             last, reason = done == self.config.max_steps, self.stop()
             if done % self.config.eval_steps == 0 or last:
@@ -92,13 +90,7 @@ class Loop:
             if reason and not last:
                 yield Stopped(time=now(), step=done, reason=reason)
                 return
-        yield Finished(
-            time=now(),
-            step=done,
-            train_seconds=seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-            load_memory_bytes=self.load_memory_bytes,
-        )
+        yield Finished(time=now(), step=done, peak_memory_bytes=peak_memory_bytes())
 
     def _started(self, step: int) -> Started:
         accelerator = self.accelerator
