@@ -79,11 +79,31 @@ def llama(
         tie_word_embeddings=tied,
         dtype=dtype,
         weight_bytes=total * (4 if dtype == "fp32" else 2),
+        config=llama_config(layers, hidden, intermediate, kv, vocab, tied, positions),
         weights_hash=sha("b"),
         template_hash=sha("c"),
         license="apache-2.0",
         source="built by hand",
     )
+
+
+def llama_config(
+    layers: int, hidden: int, intermediate: int, kv: int, vocab: int, tied: bool, positions: int
+) -> dict[str, Any]:
+    """config.json of a Llama whose heads are 64 wide."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_attention_heads": hidden // 64,
+        "num_key_value_heads": kv // 64,
+        "head_dim": 64,
+        "vocab_size": vocab,
+        "max_position_embeddings": positions,
+        "tie_word_embeddings": tied,
+    }
 
 
 def smollm2() -> ModelFacts:
@@ -130,6 +150,8 @@ def laptop(**changes: Any) -> DeviceFacts:
         "bf16": True,
         "matmul_flops": {"bf16": 4.0e11, "fp32": 1.2e11},
         "matmul_measured": True,
+        "compute_capability": None,
+        "context_bytes": None,
         "disk_free_bytes": 100 * GB,
         "usd_per_hour": None,
         "source": "built by hand",
@@ -148,6 +170,8 @@ def a100(**changes: Any) -> DeviceFacts:
         "bf16": True,
         "matmul_flops": {"bf16": 312e12, "fp32": 19.5e12},
         "matmul_measured": False,
+        "compute_capability": 8.0,
+        "context_bytes": (414 << 20, 495 << 20, 569 << 20),
         "disk_free_bytes": None,
         "usd_per_hour": 2.0,
         "source": "built by hand",

@@ -35,6 +35,24 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("NVIDIA GeForce RTX 4090", "RTX-4090-24GB"),
         ("RTX4090", "RTX-4090-24GB"),
         ("3090", "RTX-3090-24GB"),
+        ("RTX 3090 Ti", "RTX-3090-Ti-24GB"),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX-4070-Ti-SUPER-16GB"),
+        ("A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100-80GB"),
+        ("a100_80gb", "A100-80GB"),
+        ("H100", "H100-80GB"),
+        ("H100-80GB SXM", "H100-80GB"),
+        ("NVIDIA H100 PCIe", "H100-PCIe-80GB"),
+        ("NVIDIA H100 NVL", "H100-NVL-94GB"),
+        ("H100 95 GiB", "H100-NVL-94GB"),
+        ("NVIDIA GH200 480GB", "GH200-96GB"),
+        ("Tesla V100-SXM2-32GB", "V100-32GB"),
+        ("L40", "L40-48GB"),
+        ("RTX A6000 48GB", "RTX-A6000-48GB"),
+        ("RTX 6000 Ada 48GB", "RTX-6000-Ada-48GB"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX-PRO-6000-96GB"),
+        ("A10G 24GB", "A10G-24GB"),
+        ("AMD Instinct MI300X", "MI300X-192GB"),
     ],
 )
 def test_loose_names(written: str, meant: str) -> None:
@@ -42,7 +60,15 @@ def test_loose_names(written: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "offered"), [("A100", "A100-80GB"), ("H10", "H100"), ("L40", "L40S"), ("A100 24GB", "A100")]
+    ("written", "offered"),
+    [
+        ("A100", "A100-80GB or A100-40GB"),
+        ("V100", "V100-32GB or V100-16GB"),
+        ("H10", "H100"),
+        ("L41", "L4"),
+        ("A100 24GB", "A100"),
+        ("Quadro RTX 6000", "6000"),
+    ],
 )
 def test_names_that_are_none_or_several(written: str, offered: str) -> None:
     with pytest.raises(JobError) as error:
@@ -53,9 +79,31 @@ def test_names_that_are_none_or_several(written: str, offered: str) -> None:
 def test_every_entry_is_whole() -> None:
     for gpu in known_gpus():
         facts = observe_device(Hardware(gpu=gpu["name"], count=2, nodes=2))
-        assert facts.count == 4 and facts.memory_bytes > 15e9 and facts.usd_per_hour is None
+        assert match_gpu(gpu["name"]) == gpu and all(match_gpu(alias) == gpu for alias in gpu["aliases"])
+        assert facts.count == 4 and facts.usd_per_hour is None
         assert facts.bf16 == ("bf16" in facts.matmul_flops) and facts.matmul_flops["fp32"] > 5e12
+        assert facts.matmul_flops.get("bf16", 1e15) > facts.matmul_flops["fp32"]
         assert "datasheet" in facts.source or "whitepaper" in facts.source
+        if facts.compute_capability is None:
+            assert facts.name.startswith("MI")
+        else:
+            assert facts.bf16 == (facts.compute_capability >= 8.0)
+
+
+def test_memory_is_what_the_driver_leaves_and_the_context_a_small_part_of_it() -> None:
+    for gpu in known_gpus():
+        facts = observe_device(Hardware(gpu=gpu["name"]))
+        named = int(gpu["name"].rsplit("-", 1)[1].removesuffix("GB"))
+        assert 0.9 * named < facts.memory_bytes / 2**30 <= 1.0 * named
+        assert facts.context_bytes is not None
+        low, likely, high = facts.context_bytes
+        assert 100 << 20 <= low < likely < high < 1 << 30 and high < 0.06 * facts.memory_bytes
+
+
+def test_the_context_of_a_t4_is_the_measured_one() -> None:
+    """Process minus reserved in fitcheck's runs on a Tesla T4: 7,073 - 6,932 and 7,136.88 - 6,996 MiB."""
+    facts = observe_device(Hardware(gpu="Tesla T4 16GB"))
+    assert facts.context_bytes is not None and facts.context_bytes[1] == 141 << 20
 
 
 def test_this_processor_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +135,7 @@ def test_a_probe_that_fails_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = "NVIDIA H100 80GB HBM3, 81559, 80994, 9.0\n"
+    line = "NVIDIA H100 80GB HBM3, 81559, 80994, 9.0, 551\n"
     monkeypatch.setattr(devices.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(
         devices, "measured_rate", lambda *_: rate.Rate({"bf16": 7e14, "fp32": 5e13}, "2026-01-01T00:00")
@@ -98,14 +146,29 @@ def test_a_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(devices.subprocess, "run", answer)
     facts = observe_device(Hardware())
-    assert (facts.kind, facts.name, facts.bf16, facts.memory_bytes) == (
-        "gpu",
-        "NVIDIA H100 80GB HBM3",
-        True,
-        81559 << 20,
-    )
+    seen = (facts.kind, facts.name, facts.bf16, facts.memory_bytes, facts.available_bytes)
+    assert seen == ("gpu", "NVIDIA H100 80GB HBM3", True, 81559 - 551 << 20, 80994 << 20)
+    assert facts.compute_capability == 9.0
+    assert facts.context_bytes == observe_device(Hardware(gpu="H100")).context_bytes
     with pytest.raises(JobError, match="1 GPUs"):
         observe_device(Hardware(count=2))
+
+
+def test_a_driver_without_reserved_memory_and_a_gpu_that_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(
+        devices, "measured_rate", lambda *_: rate.Rate({"bf16": 7e13, "fp32": 5e12}, "2026-01-01T00:00")
+    )
+
+    def answer(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        if "memory.reserved" in command[1]:
+            raise subprocess.CalledProcessError(2, command)
+        return subprocess.CompletedProcess([], 0, "GeForce GTX 1080, 8119, 8000, 6.1\n", "")
+
+    monkeypatch.setattr(devices.subprocess, "run", answer)
+    facts = observe_device(Hardware())
+    assert (facts.memory_bytes, facts.bf16, facts.compute_capability) == (8119 << 20, False, 6.1)
+    assert facts.context_bytes is None
 
 
 def test_cgroup_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,10 @@ from rankwise.records import DeviceFacts
 from rankwise.records.job import Hardware
 
 MIB = 1 << 20
-NOISE = re.compile(r"\b(nvidia|geforce|tesla|gpu|graphics|card)\b")
+FIELDS = ("name", "memory.total", "memory.free", "compute_cap", "memory.reserved")
+NOISE = re.compile(r"\b(nvidia|geforce|tesla|amd|instinct|gpu|graphics|card)\b")
+FORM = re.compile(r"rtx|pcie|sxm\d?|hbm\d\w?|oam")  # words of a name that people leave out or add
+SIZE = re.compile(r"\d+gb")
 
 
 def observe_device(hardware: Hardware, where: Path | None = None) -> DeviceFacts:
@@ -34,7 +37,7 @@ def observe_device(hardware: Hardware, where: Path | None = None) -> DeviceFacts
     disk = next(p for p in (target, *target.parents) if p.exists())
     if hardware.gpu is not None and hardware.gpu.lower() != "cpu":
         return _named(hardware.gpu, count)
-    here = [] if hardware.gpu else _nvidia_smi()
+    here = [] if hardware.gpu else gpus_here()
     if not here:
         return _cpu(count, disk)
     if hardware.nodes == 1 and count > len(here):
@@ -57,10 +60,8 @@ def match_gpu(name: str) -> dict[str, Any]:
         JobError: none or several match; the nearest names are offered.
     """
     words = _words(name)
-    sizes = {w for w in words if re.fullmatch(r"\d+gb", w)}
-    fitting = [g for g in _table() if any(_means(words - sizes, _words(n)) for n in _names(g))]
-    if sizes:
-        fitting = [g for g in fitting if sizes <= _words(g["name"])]
+    near_by = [(distance, g) for g in _table() if (distance := _distance(words, g)) is not None]
+    fitting = [g for distance, g in near_by if distance == min(d for d, _ in near_by)]
     if len(fitting) == 1:
         return fitting[0]
     names = [g["name"] for g in _table()]
@@ -89,11 +90,17 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(re.findall(r"[a-z0-9]+", NOISE.sub(" ", text)))
 
 
-def _means(wanted: frozenset[str], entry: frozenset[str]) -> bool:
-    """Do the words name this entry? Its model word must be there; words such as SXM4 or PCIe may differ."""
-    model = {w for w in entry if re.search(r"\d", w) and not re.fullmatch(r"\d+gb|sxm\d?|hbm\d\w?", w)}
-    form = {"sxm", "sxm2", "sxm4", "sxm5", "pcie", "hbm2", "hbm2e", "hbm3", "hbm3e", "rtx"}
-    return model <= wanted and wanted <= entry | form
+def _distance(wanted: frozenset[str], gpu: dict[str, Any]) -> int | None:
+    """Words by which a name differs from the nearest name of the entry; None if it names another GPU."""
+    names = [_words(n) for n in _names(gpu)]
+    sizes = {w for w in wanted if SIZE.fullmatch(w)}
+    if not sizes <= frozenset().union(*names):
+        return None
+    return min((len(wanted ^ n) for n in names if _model(wanted) == _model(n)), default=None)
+
+
+def _model(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(w for w in words if not FORM.fullmatch(w) and not SIZE.fullmatch(w))
 
 
 def _nearest(name: str) -> list[str]:
@@ -114,6 +121,8 @@ def _named(name: str, count: int) -> DeviceFacts:
         bf16=gpu.get("native_bf16", True),
         matmul_flops=_peaks(gpu),
         matmul_measured=False,
+        compute_capability=gpu.get("compute_capability"),
+        context_bytes=_context(gpu),
         disk_free_bytes=None,
         usd_per_hour=None,
         source=f"{gpu['source']} (dense peaks)",
@@ -122,6 +131,19 @@ def _named(name: str, count: int) -> DeviceFacts:
 
 def _peaks(gpu: dict[str, Any]) -> dict[str, float]:
     return {dtype: float(gpu[dtype]) for dtype in ("bf16", "fp32") if dtype in gpu}
+
+
+def _context(gpu: dict[str, Any]) -> tuple[int, int, int]:
+    low, likely, high = (mib * MIB for mib in gpu["context_mib"])
+    return low, likely, high
+
+
+def _known_context(name: str) -> tuple[int, int, int] | None:
+    """The context of the GPU that nvidia-smi calls this; None if the table has no such GPU."""
+    try:
+        return _context(match_gpu(name))
+    except JobError:
+        return None
 
 
 def _cpu(count: int, where: Path) -> DeviceFacts:
@@ -137,6 +159,8 @@ def _cpu(count: int, where: Path) -> DeviceFacts:
         bf16=has_native_bf16(),
         matmul_flops=rate.flops,
         matmul_measured=True,
+        compute_capability=None,
+        context_bytes=None,
         disk_free_bytes=shutil.disk_usage(where).free,
         usd_per_hour=None,
         source=f"this machine; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
@@ -155,27 +179,30 @@ def _gpu_here(gpu: dict[str, Any], count: int, where: Path) -> DeviceFacts:
         bf16=gpu["capability"] >= 8.0,
         matmul_flops=rate.flops,
         matmul_measured=True,
+        compute_capability=gpu["capability"],
+        context_bytes=_known_context(gpu["name"]),
         disk_free_bytes=shutil.disk_usage(where).free,
         usd_per_hour=None,
         source=f"nvidia-smi {datetime.now(UTC):%Y-%m-%d}; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
     )
 
 
-def _nvidia_smi() -> list[dict[str, Any]]:
+def gpus_here() -> list[dict[str, Any]]:
     """The GPUs of this machine; empty when nvidia-smi is missing or does not answer."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    query = "--query-gpu=name,memory.total,memory.free,compute_cap"
-    try:
-        done = subprocess.run(
-            [program, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20, check=True
-        )
-        return [_gpu_line(line) for line in done.stdout.splitlines() if line.strip()]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return []
+    for fields in (FIELDS, FIELDS[:-1]):  # drivers before 510 know no memory.reserved; their total leaves it out
+        query = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+        try:
+            done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+            return [_gpu_line(line) for line in done.stdout.splitlines() if line.strip()]
+        except (OSError, subprocess.SubprocessError, ValueError):
+            continue
+    return []
 
 
 def _gpu_line(line: str) -> dict[str, Any]:
-    name, total, free, capability = (part.strip() for part in line.rsplit(",", 3))
-    return {"name": name, "total": int(total) * MIB, "free": int(free) * MIB, "capability": float(capability)}
+    name, total, free, capability, *reserved = (part.strip() for part in line.split(","))
+    usable = int(total) - (int(reserved[0]) if reserved else 0)
+    return {"name": name, "total": usable * MIB, "free": int(free) * MIB, "capability": float(capability)}

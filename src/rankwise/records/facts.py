@@ -1,9 +1,11 @@
 """Facts: what was seen when the world was looked at once. Unknown is None, never a guess."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 
+from rankwise.errors import ModelError
 from rankwise.records.base import Record
 
 
@@ -20,7 +22,7 @@ class ModelFacts(Record):
     """Shapes read from config.json and safetensors headers; no weights are loaded."""
 
     name: str = Field(description="As the job names it.")
-    folder: str = Field(description="Where its files are.")
+    folder: str | None = Field(description="Where its files are; None for a model known by its config alone.")
     architecture: str = Field(description="transformers class, e.g. LlamaForCausalLM.")
     total_params: int = Field(description="Parameters, tied ones counted once.")
     linears: tuple[LinearShape, ...] = Field(description="Linear layers inside the blocks (no embedding, no head).")
@@ -32,12 +34,23 @@ class ModelFacts(Record):
     tie_word_embeddings: bool
     dtype: str = Field(description="Of the stored weights: bf16, fp16 or fp32.")
     weight_bytes: int = Field(description="Bytes of the stored weights.")
-    weights_hash: str = Field(description="sha256 over the weight files and config.json.")
+    config: dict[str, Any] = Field(description="config.json of the language model, by Hugging Face names.")
+    weights_hash: str | None = Field(description="sha256 over the weight files and config.json; None without files.")
     template_hash: str | None = Field(
         description="sha256 of chat template and special tokens; None without a template."
     )
     license: str | None = Field(description="From the model card; None if it does not say.")
     source: str = Field(description="Where these facts come from.")
+
+    @property
+    def path(self) -> Path:
+        """The folder of its files. Raises ModelError when they are not here."""
+        if self.folder is None:
+            raise ModelError(
+                f"the files of {self.name} are not here: it was planned from its config alone",
+                fix="download it, or name a folder that holds it, and plan again",
+            )
+        return Path(self.folder)
 
     @property
     def linear_params(self) -> int:
@@ -74,11 +87,15 @@ class DeviceFacts(Record):
     name: str
     count: int = Field(description="Devices over all nodes.")
     cores: int | None = Field(description="Usable CPU cores; None for a GPU that is not here.")
-    memory_bytes: int = Field(description="Memory of one device (RAM for a CPU).")
+    memory_bytes: int = Field(description="Memory of one device that processes can use (RAM for a CPU).")
     available_bytes: int | None = Field(description="Memory free now; None for a device that is not here.")
     bf16: bool = Field(description="Has native bfloat16 arithmetic.")
     matmul_flops: dict[str, float] = Field(description="FLOP/s per dtype (bf16, fp32) of one device.")
     matmul_measured: bool = Field(description="True: measured here; False: peak of the datasheet.")
+    compute_capability: float | None = Field(description="NVIDIA's, e.g. 8.0; None for other devices.")
+    context_bytes: tuple[int, int, int] | None = Field(
+        description="Low, likely, high: what a process takes beyond what torch reserves. None for a CPU, or unknown."
+    )
     disk_free_bytes: int | None = Field(description="Free bytes where runs are written.")
     usd_per_hour: float | None = Field(description="Price of one device; None if unknown.")
     source: str = Field(description="Where these facts come from, with its date.")
