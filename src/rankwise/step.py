@@ -1,8 +1,11 @@
-"""One training step: forward, loss on the supervised positions only, backward, optimizer. Training runs it on data."""
+"""One training step: forward, loss on the supervised positions only, backward, optimizer. Training runs it on data,
+and `trace` on tensors without data, so that the estimate is of the code that trains.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -73,34 +76,51 @@ def summed_loss(model: torch.nn.Module, batch: Batch) -> Tensor:
     return cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
+def both_finite(loss: Tensor, norm: Tensor) -> bool:
+    """A loss or a gradient norm that is not finite leaves the weights alone."""
+    return bool(torch.isfinite(loss) & torch.isfinite(norm))
+
+
+class Steps(Protocol):
+    """What a training step asks of an optimizer."""
+
+    def step(self) -> object:
+        """Update the weights by their gradients."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients."""
+
+
 def training_step(
     model: torch.nn.Module,
     batches: Sequence[Batch],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Steps,
     *,
     backward: Callable[[Tensor], None],
     clip: Callable[[], Tensor],
     autocast: Callable[[], AbstractContextManager[object]],
-) -> tuple[float, float]:
-    """Accumulate the gradient over `batches`, clip it, and step the optimizer.
+    loss_of: Callable[[torch.nn.Module, Batch], Tensor] = summed_loss,
+    usable: Callable[[Tensor, Tensor], bool] = both_finite,
+) -> tuple[Tensor, Tensor]:
+    """Accumulate the gradient over `batches`, clip it, and step the optimizer if loss and gradient norm are `usable`.
 
     The loss is the sum over all supervised tokens of the step divided by their number, so that 8 batches of 1 row
     equal 1 batch of 8 (the mean of means is wrong when lengths differ, as Unsloth and Hugging Face reported in
     October 2024).
 
     Returns:
-        (loss in nats per supervised token, gradient norm before clipping). A loss that is not finite leaves the
-        weights alone.
+        (loss in nats per supervised token, gradient norm before clipping), as tensors of one number.
     """
     supervised = sum(batch.supervised for batch in batches)
-    total = 0.0
+    total = torch.zeros((), device=batches[0].input_ids.device)
     for batch in batches:
         with autocast():
-            loss = summed_loss(model, batch) / supervised
+            loss = loss_of(model, batch) / supervised
         backward(loss)
-        total += loss.item()
-    norm = float(clip())
-    if torch.isfinite(torch.tensor([total, norm])).all():
+        total += loss.detach()
+        del loss
+    norm = clip()
+    if usable(total, norm):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total, norm

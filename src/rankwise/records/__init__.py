@@ -2,6 +2,7 @@
 
 from rankwise.records.artifact import Artifact, Check, Lineage, Verification
 from rankwise.records.base import Interval, Record, content_hash
+from rankwise.records.configuration import Configuration, Shapes
 from rankwise.records.event import (
     EVENT,
     Event,
@@ -33,15 +34,18 @@ from rankwise.records.plan import (
     TrainConfig,
     Verdict,
 )
+from rankwise.records.setup import Buckets, Setup, Trace
 
 __all__ = [
     "EVENT",
     "Actual",
     "Answer",
     "Artifact",
+    "Buckets",
     "Candidate",
     "Check",
     "Comparison",
+    "Configuration",
     "DataFacts",
     "DeviceFacts",
     "Estimate",
@@ -70,11 +74,14 @@ __all__ = [
     "Rejection",
     "Saved",
     "ServingEstimate",
+    "Setup",
+    "Shapes",
     "Started",
     "Step",
     "Stopped",
     "StorageEstimate",
     "TimeEstimate",
+    "Trace",
     "TrainConfig",
     "TrainOptions",
     "Validation",

@@ -178,7 +178,7 @@ class Plan(Record):
     job: Job = Field(description="With absolute paths.")
     facts: Facts
     job_hash: str
-    base_hash: str
+    base_hash: str | None = Field(description="Of the base weights; None when they are not here.")
     data_hash: str
     hardware_hash: str
     rankwise_version: str

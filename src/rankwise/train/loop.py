@@ -112,7 +112,7 @@ class Loop:
         batches = self._batches(done)
         rate = self.scheduler.get_last_lr()[0]
         self.model.train()
-        loss, norm = training_step(
+        total, clipped = training_step(
             self.model,
             batches,
             self.optimizer,
@@ -120,6 +120,7 @@ class Loop:
             clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
             autocast=lambda: arithmetic(self.accelerator.device, self.config.autocast),
         )
+        loss, norm = float(total), float(clipped)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {done + 1}: loss is {loss}, gradient norm is {norm}; the weights were not touched by this step",

@@ -1,0 +1,76 @@
+"""Setup: everything that sets the memory of one training step, and what a trace of that step found."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rankwise.records.base import Record
+
+Dtype = Literal["bf16", "fp16", "fp32"]
+Arithmetic = Literal["bf16", "fp16"]
+Loss = Literal["full-logits", "upcast-logits", "shifted-logits", "fast-ce", "chunked", "fused-linear", "labelled"]
+Stack = Literal["today", "4.48", "4.45", "litgpt"]
+Attention = Literal["flash", "sdpa", "eager"]
+Parallel = Literal["none", "ddp", "zero1", "zero2", "zero3", "fsdp"]
+Offload = Literal["none", "optimizer", "all"]
+
+
+class Setup(Record):
+    """One training step as it would run on one device. Lengths in tokens, `config` by Hugging Face names."""
+
+    config: dict[str, Any] = Field(description="The model's config.json, with its `architectures`.")
+    method: str = Field(description="A `--method` name.")
+    r: int | None = Field(None, description="Rank of the adapter.")
+    lora_alpha: float | None = None
+    lora_dropout: float = 0.0
+    target_modules: str | tuple[str, ...] | None = None
+    num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
+    bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
+    dtype: Dtype = Field(description="Of the loaded weights, and of the arithmetic without autocast.")
+    autocast: Arithmetic | None = Field(None, description="Arithmetic where it differs from dtype.")
+    adapter_dtype: Dtype = "fp32"
+    optim: str = "adamw_torch"
+    per_device_train_batch_size: int
+    max_length: int = Field(description="Padded or packed length of a row.")
+    labelled_share: float = Field(1.0, description="Share of positions with a label; matters for loss=labelled alone.")
+    gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    attn_implementation: Attention = "sdpa"
+    loss: Loss = "full-logits"
+    stack: Stack | None = Field(None, description="Software of the run; None: the one that `loss` is usually met with.")
+    kbit_upcast: bool = Field(False, description="PEFT's k-bit preparation: what is not quantised turns fp32.")
+    double_quant: bool = Field(True, description="NF4: block scales are quantised once more.")
+    parallel: Parallel = "none"
+    offload: Offload = "none"
+    world_size: int = Field(1, description="Devices over all nodes.")
+    capacity: int | None = Field(None, description="Bytes that the GPU's allocator can take; None: without end.")
+    device: str = Field("gpu", description="`cpu`, or `gpu` with its compute capability, e.g. `gpu-8.0`.")
+
+
+class Buckets(Record):
+    """Bytes alive at the peak, by what they are; they add up to `peak_allocated`."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    workspace: int
+
+
+class Trace(Record):
+    """What one device holds during a step. Bytes as PyTorch's caching allocator counts them (rounded up to blocks)."""
+
+    buckets: Buckets
+    peak_allocated: int
+    peak_reserved: int
+    peak_phase: str
+    peak_op: str = Field(description="Operation whose output made the peak.")
+    resident: int = Field(description="Weights and optimizer state between two steps.")
+    eval_peak: int | None = Field(description="A forward pass without gradients, same batch, same loss.")
+    save_peak: int | None = Field(description="While the state is written.")
+    merge_peak: int | None = Field(description="While the adapter is folded into a 16-bit base; None without adapter.")
+    trainable_params: int
+    total_params: int
+    flops: dict[str, int] = Field(description="forward, backward, optimizer: of one micro-batch, multiply-add as two.")
+    notes: tuple[str, ...] = ()

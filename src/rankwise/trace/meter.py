@@ -1,0 +1,249 @@
+"""Sees every storage of a traced step born and die, and says what it was for.
+
+The tensors are on the `meta` device: shapes, dtypes and lifetimes are those of the real step, nothing is computed. Each
+birth carries the operation that made it, the phase, and the decoder layer it belongs to, so that a trace of a few
+layers can be extended to many.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from rankwise.trace.layers import NO_LAYER, Layers
+
+Phase = Literal["load", "forward", "backward", "optimizer", "eval", "save", "merge"]
+Kind = Literal["weights", "gradients", "optimizer", "activations", "logits", "workspace"]
+TRAINED, FROZEN = "trained parameter", "frozen parameter"
+
+
+@dataclass(slots=True)
+class Birth:
+    """One storage: its bytes as asked for, and what it is."""
+
+    bytes: int
+    kind: Kind
+    phase: Phase
+    layer: int
+    op: str
+
+
+@dataclass(slots=True)
+class Event:
+    """A birth or a death, in order. `layer` is where it happened, which for a death need not be where it was born."""
+
+    key: int
+    birth: bool
+    phase: Phase
+    layer: int
+
+
+@dataclass
+class Recording:
+    """What a meter saw: storages by key, their births and deaths in order, and the arithmetic by phase and layer."""
+
+    births: list[Birth] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    flops: dict[tuple[Phase, int], int] = field(default_factory=dict)
+
+
+class Meter(TorchDispatchMode):
+    """Use as a context around the step; `phase(...)` and `Layers` say where in the step it is."""
+
+    active: ClassVar["Meter | None"] = None
+
+    def __init__(self, vocab_size: int, layers: Layers | None = None, device: str = "meta") -> None:
+        TorchDispatchMode.__init__(self)
+        self.device = device
+        self.label = ""
+        self.elsewhere = False
+        self.stepping: int | None = None
+        self.stepwise = False
+        self.recording = Recording()
+        self.vocab_size = vocab_size
+        self.phase: Phase = "load"
+        self.layers = layers
+        self.live: dict[int, int] = {}
+        self.open = True
+
+    # -- what exists before the step ---------------------------------------------------------------
+
+    def see_weights(self, model: nn.Module) -> None:
+        """Count parameters and buffers, each in the layer that owns it; sharding splits parameters alone."""
+        owner = self.layers.of_name if self.layers else lambda name: NO_LAYER
+        for name, parameter in model.named_parameters():
+            self.see(parameter, "weights", owner(name), TRAINED if parameter.requires_grad else FROZEN)
+            for scales in _state_tensors(getattr(parameter, "quant_state", None)):
+                self.see(scales, "weights", owner(name), "block scales")
+        for name, buffer in model.named_buffers():
+            self.see(buffer, "weights", owner(name), FROZEN if name.endswith("qweight") else "buffer")
+
+    def see(self, tensor: Tensor, kind: Kind | None = None, layer: int | None = None, op: str = "") -> None:
+        """Record the storage of a tensor if it is new."""
+        if tensor.device.type != self.device:
+            return
+        if tensor.is_sparse:
+            for part in (tensor._indices(), tensor._values()):
+                self.see(part, kind, layer, op)
+            return
+        storage = tensor.untyped_storage()
+        handle = storage._cdata
+        if handle in self.live:
+            return
+        size = storage.nbytes()
+        if not size:
+            return
+        here = self.where() if layer is None else layer
+        record = self.recording
+        key = len(record.births)
+        counted = 0 if self.elsewhere else size
+        record.births.append(Birth(counted, kind or self._kind(tensor), self.phase, here, self.label or op))
+        record.events.append(Event(key, True, self.phase, here))
+        self.live[handle] = key
+        weakref.finalize(storage, self._died, handle, key).atexit = False
+
+    def _died(self, handle: int, key: int) -> None:
+        if self.open:
+            del self.live[handle]
+            where = self._stepping(key) if self.phase == "optimizer" else self.where()
+            self.recording.events.append(Event(key, False, self.phase, where))
+
+    def _stepping(self, key: int) -> int:
+        """The layer that an optimizer works on: that of its parameter, or in a foreach step that of each tensor."""
+        return self.recording.births[key].layer if self.stepping is None else self.stepping
+
+    def _kind(self, tensor: Tensor) -> Kind:
+        if tensor.dim() and tensor.shape[-1] == self.vocab_size and self.phase != "optimizer":
+            return "logits"
+        return "activations" if self.phase in ("forward", "eval") or self._recomputing() else "workspace"
+
+    def _recomputing(self) -> bool:
+        return self.layers is not None and self.layers.inside >= 0
+
+    def where(self) -> int:
+        """The layer that is being computed now; NO_LAYER outside of the layers."""
+        return self.layers.now(self.phase) if self.layers else NO_LAYER
+
+    def rename(self, tensor: Tensor, kind: Kind, layer: int) -> None:
+        """A storage turned out to be something else: a gradient that a parameter now holds."""
+        key = self.live.get(tensor.untyped_storage()._cdata)
+        if key is not None:
+            birth = self.recording.births[key]
+            birth.kind = kind
+            if birth.layer == NO_LAYER and layer != NO_LAYER:
+                birth.layer = layer
+
+    def __enter__(self) -> Any:
+        Meter.active = self
+        return TorchDispatchMode.__enter__(self)
+
+    def __exit__(self, *error: Any) -> None:
+        Meter.active = None
+        TorchDispatchMode.__exit__(self, *error)
+
+    # -- the step ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def during(self, phase: Phase) -> Iterator[None]:
+        before, self.phase = self.phase, phase
+        try:
+            yield
+        finally:
+            self.phase = before
+
+    def close(self) -> Recording:
+        """Stop recording; what dies after this does not count."""
+        self.open = False
+        return self.recording
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if self.phase == "optimizer":
+            self._see_optimizer(out, args, str(packet))
+            return out
+        if packet in flop_registry:
+            self.count(flop_registry[packet](*args, **(kwargs or {}), out_val=out))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self.see(tensor, op=str(packet))
+        return out
+
+    def count(self, flops: int, layer: int | None = None) -> None:
+        """Arithmetic done here; a multiply-add counts as two."""
+        spot = (self.phase, self.where() if layer is None else layer)
+        self.recording.flops[spot] = self.recording.flops.get(spot, 0) + flops
+
+    def _see_optimizer(self, out: Any, args: Any, op: str) -> None:
+        """An operation works for the layer of the tensor it is given first; a foreach operation, one to one, for those
+        of its inputs. Elementwise: one operation an element. What joins many tensors into one belongs to no layer.
+        """
+        first = args[0] if args else None
+        many = isinstance(first, (list, tuple))
+        inputs: list[Any] = list(first) if isinstance(first, (list, tuple)) else [first]
+        made = [t for t in tree_leaves(inputs if out is None else out) if isinstance(t, Tensor)]
+        if inputs and many and len(made) != len(inputs):
+            for tensor in made:
+                self.see(tensor, layer=NO_LAYER, op=op)
+            return
+        layers = [self.layer_of(t) if isinstance(t, Tensor) else None for t in inputs]
+        if self.stepwise and layers and layers[0] is not None:
+            self.stepping = None if many else layers[0]
+        for tensor, layer in zip_longest(made, layers[: len(made)]):
+            if layer is None:  # made from nothing: a state of the parameter in turn
+                layer = NO_LAYER if self.stepping is None else self.stepping
+            if tensor.device.type == self.device:  # AdamW's step counts are on the host
+                self.count(tensor.numel(), layer)
+            self.see(tensor, layer=layer, op=op)
+
+    def layer_of(self, tensor: Tensor) -> int | None:
+        key = self.live.get(tensor.untyped_storage()._cdata)
+        return None if key is None else self.recording.births[key].layer
+
+
+@contextmanager
+def named(operation: str) -> Iterator[None]:
+    """What a stand-in makes inside is the work of this operation."""
+    meter = Meter.active
+    if meter is None:
+        yield
+        return
+    before, meter.label = meter.label, operation
+    try:
+        yield
+    finally:
+        meter.label = before
+
+
+@contextmanager
+def on_host() -> Iterator[None]:
+    """What is made inside lies in the host's memory: it is followed, and weighs nothing on the device."""
+    meter = Meter.active
+    if meter is None:
+        yield
+        return
+    before, meter.elsewhere = meter.elsewhere, True
+    try:
+        yield
+    finally:
+        meter.elsewhere = before
+
+
+def count_flops(flops: int) -> None:
+    """Arithmetic of a stand-in, told to the meter that is running."""
+    if Meter.active is not None:
+        Meter.active.count(flops)
+
+
+def _state_tensors(state: Any) -> list[Tensor]:
+    if state is None:
+        return []
+    own = [v for v in vars(state).values() if isinstance(v, Tensor)]
+    return own + _state_tensors(getattr(state, "state2", None))

@@ -1,0 +1,226 @@
+"""Run the step on `meta` under a meter."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers.masking_utils
+from torch import Tensor, nn
+
+from rankwise.model.attach import total_params, trainable_params
+from rankwise.records.setup import Setup
+from rankwise.step import Batch, training_step
+from rankwise.trace.build import DTYPES, build, configuration
+from rankwise.trace.kernels.fast import fast_kernels
+from rankwise.trace.kernels.litgpt import as_litgpt
+from rankwise.trace.kernels.loss import FAST_KERNELS, IN_CLASS, LOSSES
+from rankwise.trace.kernels.numeric import Autocast, CudaNumerics
+from rankwise.trace.kernels.optimizers import optimizer
+from rankwise.trace.layers import NO_LAYER, Layers
+from rankwise.trace.meter import Meter, Recording, named
+from rankwise.trace.stack import traits
+
+SIXTEEN_BIT = {"qlora": "lora", "lora-8bit": "lora", "gptq-lora": "lora"}  # an adapter is merged into 16-bit weights
+STEPS = 2  # the second step finds the optimizer's state in place
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recording with what a count of parameters gives."""
+
+    recording: Recording
+    trainable_params: int
+    total_params: int
+    micro_batches: int
+    notes: tuple[str, ...]
+
+
+def run_step(setup: Setup, layers: int | None = None) -> Run:
+    """Two training steps and one evaluation of the model cut to `layers` (None: all), seen storage by storage."""
+    with _tracing():
+        counted = count_params(setup, layers)
+        model = build(setup, layers)
+        step = _Step(model, setup)
+        with step.meter, fast_kernels(model) if setup.loss in FAST_KERNELS else nullcontext():
+            for _ in range(STEPS):
+                step.train()
+            step.evaluate()
+        return Run(
+            recording=step.meter.close(),
+            trainable_params=counted[0],
+            total_params=counted[1],
+            micro_batches=STEPS * len(step.batches),
+            notes=getattr(model, "notes", ()),
+        )
+
+
+def count_params(setup: Setup, layers: int | None) -> tuple[int, int]:
+    """(trainable, total) parameters of the model cut to `layers`, adapters included, tied ones once."""
+    model = build(setup.model_copy(update={"method": SIXTEEN_BIT.get(setup.method, setup.method)}), layers)
+    return trainable_params(model), total_params(model)
+
+
+def decoder_layers_of(setup: Setup) -> int:
+    """Decoder layers of the whole model."""
+    return int(configuration(setup).num_hidden_layers)
+
+
+class _Step:
+    """One model under one meter; tells the meter where in the step it is."""
+
+    def __init__(self, model: nn.Module, setup: Setup) -> None:
+        self.model, self.setup, self.traits = model, setup, traits(setup)
+        if self.traits.litgpt:
+            as_litgpt(model)
+        config: Any = model.config
+        self.layers = Layers(model, config.num_hidden_layers)
+        self.layers.around_recomputation = self._arithmetic
+        self.meter = Meter(config.get_text_config().vocab_size, self.layers)
+        self.meter.see_weights(model)
+        self.trained = {p: self.layers.of_name(n) for n, p in model.named_parameters() if p.requires_grad}
+        for parameter, layer in self.trained.items():
+            parameter.register_post_accumulate_grad_hook(self._renamer(layer))
+        self.optimizer = optimizer(setup.optim, list(self.trained), setup.device)
+        self.batches = [self._batch()] * min(2, setup.gradient_accumulation_steps)
+        self.held: list[object] = []
+        self.workspaces: dict[str, Tensor] = {}
+
+    def train(self) -> None:
+        training_step(
+            self.model,
+            self.batches,
+            self,
+            backward=self._backward,
+            clip=self._clip,
+            autocast=self._forward,
+            loss_of=self._loss,
+            usable=lambda loss, norm: True,
+        )
+        for parameter, values in self.optimizer.state.items():
+            for value in values.values():
+                if isinstance(value, Tensor):
+                    self.meter.rename(value, "optimizer", self.trained[parameter])  # type: ignore[index]
+
+    def evaluate(self) -> None:
+        self.model.eval()
+        self.layers.begin_forward()
+        with self.meter.during("eval"), torch.no_grad(), self._arithmetic():
+            self._loss(self.model, self.batches[0])
+            self.held.clear()
+
+    # -- what training_step calls ------------------------------------------------------------------
+
+    def _forward(self) -> AbstractContextManager[Any]:
+        self.meter.phase = "forward"
+        self.layers.begin_forward()
+        self._cublas("forward")
+        return self._arithmetic()
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        loss = self.setup.loss
+        path = IN_CLASS[loss] if loss in IN_CLASS and self.traits.loss_in_class else LOSSES[loss]
+        return path(model, batch, self.held)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.meter.phase = "backward"
+        self.layers.begin_backward()
+        self._cublas("backward")
+        loss.backward()
+        self.held.clear()
+        self.layers.in_backward = False
+
+    def _clip(self) -> Tensor:
+        self.meter.phase = "optimizer"
+        return torch.nn.utils.clip_grad_norm_(list(self.trained), 1.0)
+
+    def step(self) -> None:
+        """AdamW keeps its step counts on the CPU, whatever device the parameters are on."""
+        self.meter.stepwise = True
+        with torch.device("cpu"):
+            self.optimizer.step()
+        self.meter.stepwise, self.meter.stepping = False, None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none=set_to_none)
+
+    # -- parts -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """How the device would compute a forward pass: its dropout (the CPU's is what `meta` runs), and autocast."""
+        dtype, device = self.traits.autocast, "cpu" if self.setup.device == "cpu" else "cuda"
+        dropout = nullcontext() if device == "cpu" else CudaNumerics(self.setup.device)
+        with dropout, Autocast(DTYPES[dtype], device) if dtype else nullcontext():
+            yield
+
+    def _cublas(self, thread: str) -> None:
+        """cuBLAS keeps a workspace for each thread that multiplies: the caller's and autograd's."""
+        if self.setup.device != "cpu" and thread not in self.workspaces:
+            size = cublas_workspace(self.setup.device)
+            with named("cublas workspace"):
+                self.workspaces[thread] = torch.empty(size, dtype=torch.uint8, device="meta")
+            self.meter.rename(self.workspaces[thread], "workspace", NO_LAYER)
+
+    def _renamer(self, layer: int) -> Any:
+        def rename(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            self.meter.rename(parameter.grad, "gradients", layer)
+
+        return rename
+
+    def _batch(self) -> Batch:
+        rows, length = self.setup.per_device_train_batch_size, self.setup.max_length
+        kept = max(1, round(length * self.setup.labelled_share))
+        shapes = ((rows, length), (kept,), (rows, kept))
+        ids, keep, targets = (torch.empty(shape, dtype=torch.int64, device="meta") for shape in shapes)
+        for tensor in (ids, keep, targets):
+            self.meter.see(tensor, "activations")
+        return Batch(ids, None, keep, targets, rows * length, rows * kept)
+
+
+def cublas_workspace(device: str) -> int:
+    """Bytes of one cuBLAS workspace (torch's CUDABlas.cpp): 2 x 4 MiB + 8 x 16 KiB, and 32 MiB from Hopper on."""
+    capability = float(device.partition("-")[2] or 8.0)
+    return 32 << 20 if capability >= 9.0 else 8_519_680
+
+
+def merge_temporaries(setup: Setup, layers: int) -> int | None:
+    """Bytes that PEFT's merge_and_unload makes beside a 16-bit base and its adapter; None where nothing can be merged.
+
+    Layers are merged one after the other, so a short model tells it.
+    """
+    plain = setup.model_copy(update={"method": SIXTEEN_BIT.get(setup.method, setup.method)})
+    with _tracing():
+        model: Any = build(plain, layers)
+        if not hasattr(model, "merge_and_unload"):
+            return None
+        meter = Meter(0)
+        meter.see_weights(model)
+        with meter, meter.during("merge"):
+            try:
+                model.merge_and_unload()
+            except (AttributeError, NotImplementedError, ValueError):  # PEFT's ways to say that a tuner cannot merge
+                return None
+    now = most = 0
+    recording = meter.close()
+    for event in recording.events:
+        if event.phase == "merge":
+            now += recording.births[event.key].bytes * (1 if event.birth else -1)
+            most = max(most, now)
+    return most
+
+
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """Mask code would call `.item()` on tensors that hold nothing, if it did not believe that it is being traced. It
+    would then expect several texts in a row, and make the mask that a plain row does without.
+    """
+    masks = transformers.masking_utils
+    was = masks.is_tracing, masks.find_packed_sequence_indices
+    masks.is_tracing, masks.find_packed_sequence_indices = lambda *a, **k: True, lambda position_ids: None
+    try:
+        yield
+    finally:
+        masks.is_tracing, masks.find_packed_sequence_indices = was
