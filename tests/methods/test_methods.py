@@ -3,8 +3,10 @@
 import pytest
 
 from rankwise.decide.candidates import configure
-from rankwise.errors import JobError
-from rankwise.methods import METHODS, NF4_BITS, Method, targeted
+from rankwise.errors import JobError, UsageError
+from rankwise.methods import METHODS, NF4_BITS, NOT_TRACED, TUNERS, AdapterOptions, Method, targeted, tuner
+from rankwise.methods.base import config_fields
+from rankwise.methods.bottleneck import inner_width, params_per_adapter
 from rankwise.records import TrainConfig
 from tests import builders
 
@@ -103,18 +105,55 @@ def test_its_base_is_stored_in_known_bits(method: Method) -> None:
     assert method.base_bits == 16 or method.trains == "adapter"
 
 
-@every_method
-def test_an_adapter_is_one_that_peft_knows(method: Method) -> None:
-    assert (method.peft_config is None) == (method.trains == "weights")
-    if method.peft_config is None:
-        return
-    import peft
+# -- what a person says, in the words of a PEFT config class --------------------------------------
 
-    for targets in ("all-linear", "q_proj", ("q_proj", "v_proj")):
-        kind, options = method.peft_config(config(method, target_modules=targets))
-        made = getattr(peft, kind)(**options)
-        assert (made.r, made.lora_alpha, str(made.task_type)) == (8, 16.0, "CAUSAL_LM")
-        if isinstance(made.target_modules, str):
-            assert made.target_modules == "all-linear"  # any other string would be read as a regular expression
-        else:
-            assert set(made.target_modules) == ({targets} if isinstance(targets, str) else set(targets))
+LORA_FIELDS = frozenset({"r", "lora_alpha", "lora_dropout", "target_modules"})
+EVERY = AdapterOptions(r=4, lora_alpha=8.0, lora_dropout=0.1)
+
+
+def test_rank_alpha_and_dropout_go_to_the_fields_there_are() -> None:
+    values, notes = config_fields(TUNERS["lora"], EVERY, LORA_FIELDS)
+    assert values == {"task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8.0, "lora_dropout": 0.1} and notes == []
+    values, _ = config_fields(TUNERS["oft"], EVERY, frozenset({"r", "oft_block_size", "module_dropout"}))
+    assert (values["r"], values["oft_block_size"], values["module_dropout"]) == (4, 0, 0.1)
+    values, _ = config_fields(TUNERS["adalora"], EVERY, LORA_FIELDS | {"init_r", "target_r"})
+    assert (values["init_r"], values["target_r"]) == (6, 4) and "r" not in values
+
+
+def test_what_has_no_place_is_said() -> None:
+    _, notes = config_fields(TUNERS["ia3"], EVERY, frozenset({"target_modules"}))
+    assert notes == [
+        "rank 4 is ignored: ia3 has no rank",
+        "alpha 8.0 is ignored: ia3 has no alpha",
+        "dropout 0.1 is ignored: ia3 has no dropout",
+    ]
+
+
+@pytest.mark.parametrize(("name", "field"), [("dora", "use_dora"), ("rslora", "use_rslora")])
+def test_what_makes_a_method_is_fixed(name: str, field: str) -> None:
+    assert config_fields(TUNERS[name], AdapterOptions(), LORA_FIELDS | {field})[0][field] is True
+
+
+def test_virtual_tokens_have_a_default_and_can_be_said() -> None:
+    fields = frozenset({"num_virtual_tokens"})
+    assert config_fields(TUNERS["prompt"], AdapterOptions(), fields)[0]["num_virtual_tokens"] == 20
+    assert config_fields(TUNERS["prompt"], AdapterOptions(num_virtual_tokens=5), fields)[0]["num_virtual_tokens"] == 5
+
+
+def test_a_method_is_found_by_name_and_a_slip_is_answered() -> None:
+    assert tuner("dora") is TUNERS["dora"]
+    assert tuner("newest", {"NEWEST"}).peft_type == "NEWEST"
+    with pytest.raises(UsageError) as caught:
+        tuner("qlroa")
+    assert "no method qlroa" in caught.value.what and caught.value.fix == "did you mean qlora?"
+
+
+def test_every_method_of_training_can_be_priced() -> None:
+    assert set(METHODS) <= set(TUNERS) and not set(METHODS) & set(NOT_TRACED)
+    assert list(TUNERS) == [t.name for t in TUNERS.values()]
+
+
+@pytest.mark.parametrize(("asked", "width"), [(None, 256), (64, 64)])
+def test_a_bottleneck_has_two_matrices_and_two_biases(asked: int | None, width: int) -> None:
+    assert inner_width(4096, asked) == width
+    assert params_per_adapter(4096, width) == 4096 * width + width + width * 4096 + 4096

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankwise.errors import ModelError
+from rankwise.errors import ModelError, UsageError
 from rankwise.methods import METHODS
 from rankwise.model import load
 from rankwise.model.attach import attach, load_adapter, total_params, trainable_params, untouched
@@ -154,5 +154,6 @@ def test_adapter_for_another_base_is_refused(llama: Path, tmp_path: Path) -> Non
 
 
 def test_targets_that_match_nothing(llama: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be attached"):
+    with pytest.raises(UsageError, match="no module of LlamaForCausalLM has such a name") as caught:
         attach(load_base(llama, dtype="fp32"), tiny_config(target_modules=("nothing",)))
+    assert "q_proj" in caught.value.expected

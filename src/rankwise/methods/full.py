@@ -3,7 +3,7 @@
 Weights are kept in fp32 and computed in bf16 (autocast) where the device has it, because pure bf16 weights round
 away 84 % of Adam's updates at a learning rate of 1e-5 and 43 % at 5e-5 (evidence E30)."""
 
-from rankwise.methods.base import Method
+from rankwise.methods.base import Method, Tuner
 from rankwise.records import ModelFacts, TrainConfig
 
 
@@ -17,6 +17,7 @@ FULL = Method(
     base_bits=16,
     defaults={},
     trainable_params=_all,
-    peft_config=None,
     vllm=True,
 )
+
+FULL_TUNER = Tuner("full", None)

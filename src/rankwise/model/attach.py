@@ -1,19 +1,25 @@
 """Attach a method to a loaded base: what trains, in which precision; and take the adapter away again."""
 
+import dataclasses
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 from transformers import PreTrainedModel
 
-from rankwise.errors import ModelError
-from rankwise.methods import METHODS
+from rankwise.errors import ModelError, UsageError
+from rankwise.methods import METHODS, AdapterOptions, Tuner, tuner
+from rankwise.methods.base import config_fields
+from rankwise.model.bottleneck import BottleneckModel, attach_bottleneck
+from rankwise.model.targets import check_rank, find_targets, fitted, none_kept_out
 from rankwise.records import TrainConfig
 
 
@@ -25,10 +31,11 @@ def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | Pef
     `config.seed` without touching torch's global generator.
 
     Raises:
-        ModelError: full fine-tuning of a 4-bit base, or targets that the model does not have.
+        ModelError: full fine-tuning of a 4-bit base.
+        UsageError: targets that the model does not have, or a rank that they cannot have.
     """
-    method = METHODS[config.method]
-    if method.peft_config is None:
+    adapter = METHODS[config.method].trains == "adapter"
+    if not adapter:
         if _is_four_bit(model):
             raise ModelError(
                 "4-bit weights cannot be trained in full", fix="load the base in 16 or 32 bit, or use qlora"
@@ -36,16 +43,120 @@ def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | Pef
         model.requires_grad_(True)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-        if method.trains == "adapter":
+        if adapter:
             model.enable_input_require_grads()
-    if method.peft_config is None:
+    if not adapter:
         model.train()
         return model
-    kind, options = method.peft_config(config)
-    attached = _with_adapter(model, kind, options, config.seed)
+    options = AdapterOptions(config.r, config.lora_alpha, config.lora_dropout or 0.0, config.target_modules)
+    attached = wrap(model, config.method, options, seed=config.seed).model
     allow_packing(attached, False)
     attached.train()
     return attached
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A model with an adapter, and what the person who asked for it should know."""
+
+    model: Any
+    notes: tuple[str, ...] = ()
+
+
+def peft_types() -> dict[str, Any]:
+    """Every tuner of the installed PEFT: name -> config class."""
+    return {str(getattr(k, "value", k)): v for k, v in peft.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+def wrap(
+    model: PreTrainedModel,
+    method: str,
+    options: AdapterOptions,
+    *,
+    seed: int | None = None,
+    autocast_adapter_dtype: bool = True,
+    prepare: Callable[[Any], None] = lambda config: None,
+    kept_out: Callable[[str], bool] = none_kept_out,
+) -> Wrapped:
+    """Put the adapter of any method on a model, through real PEFT where PEFT has it.
+
+    Args:
+        method: a `--method` name other than `full`.
+        seed: draws the new weights without touching torch's global generator; None leaves them to that one.
+        autocast_adapter_dtype: PEFT's: 16-bit adapters become fp32.
+        prepare: changes the PEFT config before it is used.
+        kept_out: modules that `all-linear` leaves out.
+
+    Raises:
+        UsageError: no such method, or one that this model cannot have with these options.
+    """
+    chosen = tuner(method, peft_types())
+    if chosen.peft_type is None:
+        if method == "full":
+            raise UsageError("full fine-tuning puts no adapter on a model")
+        return Wrapped(attach_bottleneck(model, options.bottleneck_size, **options.more))
+    config, notes = peft_config(model, chosen, options, kept_out)
+    prepare(config)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices) if seed is not None else nullcontext(), warnings.catch_warnings():
+        if seed is not None:
+            torch.manual_seed(seed)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to (True|False)", UserWarning)  # PEFT sets it right
+        warnings.filterwarnings("ignore", r"(?s).*CUDA extension|Setting boft_n_butterfly_factor", UserWarning)
+        with _refusals_of(chosen, model):
+            attached = peft.get_peft_model(model, config, autocast_adapter_dtype=autocast_adapter_dtype)
+            if not trainable_params(attached):
+                raise ValueError("nothing of it would train")
+    return Wrapped(attached, notes)
+
+
+def peft_config(
+    model: PreTrainedModel, chosen: Tuner, options: AdapterOptions, kept_out: Callable[[str], bool] = none_kept_out
+) -> tuple[Any, tuple[str, ...]]:
+    """(PEFT's config object of a tuner for this model, notes). Raises UsageError, as `wrap` does."""
+    assert chosen.peft_type is not None
+    kind = peft_types()[chosen.peft_type]
+    fields = frozenset(f.name for f in dataclasses.fields(kind))
+    values, notes = config_fields(chosen, options, fields)
+    if "adapter_layers" in fields:
+        values.setdefault("adapter_layers", model.config.get_text_config().num_hidden_layers)
+    if "target_modules" not in fields:
+        if options.target_modules is not None:
+            notes.append(f"targets are ignored: {chosen.name} has none")
+        with _refusals_of(chosen, model):
+            return kind(**values), tuple(notes)
+    asked = options.more.get("target_modules", options.target_modules)
+    targets = find_targets(model, chosen, asked, _known_targets(chosen.peft_type), kept_out)
+    check_rank(chosen, targets, options.r)
+    with _refusals_of(chosen, model):
+        config = kind(**(targets.fields | values))
+    smaller, why = fitted(chosen, targets, config, set(options.more))
+    for name, value in smaller.items():
+        setattr(config, name, value)
+    return config, (*notes, *targets.notes, *why)
+
+
+def _known_targets(peft_type: str) -> dict[str, Any] | None:
+    """PEFT's default targets of a tuner by model type; None for one that takes a single name (LLaMA-Adapter)."""
+    tuner_class = peft.PEFT_TYPE_TO_TUNER_MAPPING[peft.PeftType(peft_type)]
+    if not issubclass(tuner_class, BaseTuner):
+        return None
+    if peft_type == "IA3":  # the one tuner whose class does not say it
+        return dict(peft.utils.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING)
+    return dict(getattr(tuner_class, "target_module_mapping", None) or {})
+
+
+@contextmanager
+def _refusals_of(chosen: Tuner, model: nn.Module) -> Iterator[None]:
+    """PEFT says in four kinds of exception that a config or a layer will not do."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise UsageError(
+            f"{chosen.name} cannot be attached to {type(model).__name__}: {str(error).strip().splitlines()[0]}",
+            expected="a method and targets that fit the layers of this model",
+            fix="choose other --targets, or another method",
+        ) from error
 
 
 def allow_packing(model: nn.Module, allowed: bool) -> None:
@@ -60,21 +171,6 @@ def allow_packing(model: nn.Module, allowed: bool) -> None:
             from bitsandbytes.functional import has_avx512bf16
 
             module.support_avx512bf16_for_cpu = allowed and has_avx512bf16()
-
-
-def _with_adapter(model: PreTrainedModel, kind: str, options: dict[str, Any], seed: int) -> PeftModel:
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), warnings.catch_warnings():
-        torch.manual_seed(seed)
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)  # GPT-2: PEFT sets it right
-        try:
-            attached = peft.get_peft_model(model, getattr(peft, kind)(**options), autocast_adapter_dtype=True)
-        except ValueError as error:
-            raise ModelError(
-                f"{kind} cannot be attached to {type(model).__name__}: {str(error).splitlines()[0]}",
-                expected="target_modules that name linear layers of this model, or all-linear",
-            ) from error
-    return attached
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
@@ -104,7 +200,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, *, trainable: bool = False
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[nn.Module]:
     """Inside, the model answers as its base does: the adapter is off. Raises ModelError for a model without adapter."""
-    if not isinstance(model, PeftModel):
+    if not isinstance(model, (PeftModel, BottleneckModel)):
         raise ModelError(
             "this model has no adapter to switch off: full fine-tuning changed the base itself",
             fix="load the base again beside it",
@@ -121,6 +217,34 @@ def trainable_params(model: nn.Module) -> int:
 def total_params(model: nn.Module) -> int:
     """All numbers of the model, adapters included; tied once, packed 4-bit weights at their real size."""
     return sum(_count(p) for p in model.parameters())
+
+
+def adapter_bytes(model: nn.Module) -> int:
+    """Bytes of the tensors that adapter_model.safetensors would hold, without its header of a few kB."""
+    if isinstance(model, BottleneckModel):
+        state = model.adapter_state()
+    elif _saves_prompt(model):
+        return _prompt_bytes(model)
+    else:
+        # A 4-bit weight cannot be listed without its values; nothing of it is saved.
+        listed = dict(model.named_parameters()) if _is_four_bit(model) else None
+        state = peft.get_peft_model_state_dict(model, state_dict=listed, save_embedding_layers=False)
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def _saves_prompt(model: Any) -> bool:
+    """Does the file hold the prompt that the encoder makes, instead of the encoder's own weights?"""
+    config = model.active_peft_config
+    return config.is_prompt_learning and config.peft_type in ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CARTRIDGE")
+
+
+def _prompt_bytes(model: Any) -> int:
+    encoder, tokens = model.prompt_encoder["default"], model.prompt_tokens["default"].unsqueeze(0)
+    first = next(encoder.parameters())
+    count = model.active_peft_config.num_virtual_tokens
+    with torch.no_grad():
+        prompt = encoder(tokens[:, :count].to(first.device))
+    return int(prompt.numel() * prompt.element_size())
 
 
 def _count(parameter: nn.Parameter) -> int:

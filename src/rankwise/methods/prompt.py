@@ -1,0 +1,24 @@
+"""Prompt methods: learned vectors before the input (prompt tuning, Lester et al. 2021, arXiv 2104.08691; p-tuning, Liu
+et al. 2021, arXiv 2103.10385) or before the keys and values of every layer (prefix tuning, Li and Liang 2021, arXiv
+2101.00190; LLaMA-Adapter, Zhang et al. 2023, arXiv 2303.16199).
+"""
+
+from rankwise.methods.base import Tuner
+
+PROMPT_TUNERS = (
+    Tuner("prompt", "PROMPT_TUNING"),
+    Tuner("prefix", "PREFIX_TUNING", spans_layers=True),
+    Tuner("prompt_tuning", "PROMPT_TUNING"),
+    Tuner("prefix_tuning", "PREFIX_TUNING", spans_layers=True),
+    Tuner("p_tuning", "P_TUNING"),
+    Tuner("multitask_prompt_tuning", "MULTITASK_PROMPT_TUNING"),
+    Tuner("cartridge", "CARTRIDGE", spans_layers=True),
+    # PEFT wants a number of layers; attach fills in all of them.
+    Tuner("adaption_prompt", "ADAPTION_PROMPT"),
+    Tuner(
+        "cpt",
+        "CPT",
+        untraceable="its loss and its projection pick positions by the values of labels and weights, so their sizes "
+        "are not known before the data are",
+    ),
+)
