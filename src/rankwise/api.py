@@ -4,27 +4,54 @@ Stages that need torch are imported inside the verbs that use them, so that plan
 once.
 """
 
+import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rankwise.decide.choose import choose, require_known_targets
-from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
-from rankwise.estimate.price import price
+from rankwise.errors import AnswerIsNo, ModelError, PlanError, RankwiseError, RunError, SpaceError, UsageError
+from rankwise.estimate import changes
+from rankwise.estimate.changes import Change
+from rankwise.estimate.configure import configure, refuse_other_models
+from rankwise.estimate.options import typed
+from rankwise.estimate.price import price, price_configuration
+from rankwise.estimate.traced import shapes_of
 from rankwise.jobfile import read_job
 from rankwise.methods import METHODS
 from rankwise.model.locate import locate
+from rankwise.observe.catalogue import find_architecture, nearest
+from rankwise.observe.catalogue import rows as catalogue_rows
 from rankwise.observe.data import observe_data
-from rankwise.observe.devices import observe_device
-from rankwise.observe.model import observe_model
-from rankwise.records import Artifact, Evaluation, Event, Facts, Job, Lineage, Plan, TrainConfig, Verification
+from rankwise.observe.described import describe_model
+from rankwise.observe.devices import known_gpus, observe_device
+from rankwise.observe.model import describe_facts, observe_model
+from rankwise.records import (
+    Artifact,
+    Configuration,
+    Estimate,
+    Evaluation,
+    Event,
+    Facts,
+    Job,
+    Lineage,
+    ModelFacts,
+    Plan,
+    TrainConfig,
+    Verification,
+)
 from rankwise.records.base import content_hash
+from rankwise.records.job import Hardware
+from rankwise.records.selfcheck import Environment, SelfCheck
 from rankwise.report.card import model_card
 from rankwise.report.page import plan_page, run_page
 from rankwise.store import (
     Run,
+    cache_folder,
     hash_file,
     hash_folder,
     list_runs,
@@ -77,11 +104,25 @@ def plan_job(job: Job, out: Path | None = None) -> Plan:
 def observe(job: Job, out: Path | None = None) -> Facts:
     """Look at model, data and device once."""
     device = observe_device(job.hardware, out)
-    model = observe_model(job.model)
-    chat = ChatText.from_folder(Path(model.folder))
+    model = _model_of(job)
+    chat = ChatText.from_folder(model.path) if job.data.train else None
     limit = min(model.max_position_embeddings or LONGEST, LONGEST)
     data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop")
     return Facts(model=model, data=data, device=device, job_hash=job.content_hash())
+
+
+def _model_of(job: Job) -> ModelFacts:
+    """From its files; data that is only described can be planned for a model that is only described, too."""
+    known = find_architecture(job.model)
+    if known is None or job.data.train or Path(job.model).expanduser().is_dir():
+        return observe_model(job.model)
+    return describe_facts(
+        job.model,
+        known.config,
+        shapes_of(known.config),
+        license=known.license,
+        source=f"architecture {known.name} of the catalogue: {known.source}",
+    )
 
 
 def write_plan(decided: Plan, out: Path | None) -> Path:
@@ -92,6 +133,92 @@ def write_plan(decided: Plan, out: Path | None) -> Path:
     run.begin(decided)
     write_text(run.report_path, plan_page(decided))
     return run.folder
+
+
+# -- estimate --------------------------------------------------------------------------------------
+
+
+def estimate(**options: Any) -> Estimate:
+    """Price one configuration: `estimate(model="llama-3-8b", method="qlora", gpu="A100-80GB")`.
+
+    Args:
+        options: the options of `rankwise estimate` with underscores; None counts as not said.
+
+    Raises:
+        UsageError: an option, a model or a combination that cannot be.
+    """
+    return price_asked(configuration(options))
+
+
+def configuration(options: Mapping[str, Any]) -> Configuration:
+    """Options -> what is priced, every default filled in. Raises UsageError."""
+    said = typed({key: value for key, value in options.items() if key != "id"})
+    if "model" not in said:
+        raise UsageError("no model is named", fix="give --model; `rankwise models` lists those known offline")
+    with _as_usage():
+        described = describe_model(said["model"])
+        refuse_other_models(described.config, said["model"])
+        made = configure(said, described.config)
+    label = options.get("id")
+    return made.model_copy(
+        update={"id": None if label is None else str(label), "notes": (*described.notes, *made.notes)}
+    )
+
+
+def price_asked(asked: Configuration) -> Estimate:
+    """Price a configuration on the device that it names. Raises UsageError."""
+    with _as_usage():
+        return price_configuration(asked, observe_device(_hardware(asked)))
+
+
+def _hardware(asked: Configuration) -> Hardware:
+    return Hardware(gpu=asked.gpu, count=asked.gpus, nodes=asked.nodes)
+
+
+def single_changes(asked: Configuration, before: Estimate, progress: Progress = quiet) -> list[Change]:
+    """The single changes of a configuration that make it fit, or its peak clearly smaller; each is traced."""
+    device = observe_device(_hardware(asked))
+    names = sorted(known_gpus(), key=lambda g: g["memory_mib"])
+    gpus = [observe_device(Hardware(gpu=g["name"], count=asked.gpus, nodes=asked.nodes)) for g in names]
+    larger = [g for g in gpus if g.memory_bytes > device.memory_bytes] if asked.gpu else []
+    return changes.single_changes(asked, before, device, larger, progress)
+
+
+def estimate_batch(
+    entries: Sequence[Mapping[str, Any]], progress: Progress = quiet
+) -> Iterator[tuple[str | None, Estimate | RankwiseError]]:
+    """Price a list of options in order: (id, estimate or what is wrong with the entry). No entry stops the others."""
+    for done, entry in enumerate(entries, 1):
+        label = entry.get("id")
+        outcome: Estimate | RankwiseError
+        try:
+            outcome = price_asked(configuration(entry))
+        except RankwiseError as error:
+            outcome = error
+        except Exception as error:
+            outcome = RankwiseError(f"internal error: {type(error).__name__}: {error}", fix="please report it")
+        progress("configurations", done, len(entries))
+        yield None if label is None else str(label), outcome
+
+
+def read_batch(path: Path) -> list[Mapping[str, Any]]:
+    """A batch file: a YAML or JSON list of mappings. Raises UsageError."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", expected="a YAML or JSON list of mappings") from None
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise UsageError(f"{path} is not a list of mappings", expected='such as [{"id": "a", "model": "llama-3-8b"}]')
+    return content
+
+
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    """A model that was named wrongly is a mistake in the call."""
+    try:
+        yield
+    except ModelError as error:
+        raise UsageError(error.what, expected=error.expected, fix=error.fix) from None
 
 
 # -- train -----------------------------------------------------------------------------------------
@@ -133,7 +260,7 @@ def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
 def _refuse_stale(decided: Plan, path: Path) -> None:
     """A plan holds only for the base, the data and the device that it was made for."""
     changed = []
-    if observe_model(decided.job.model).weights_hash != decided.base_hash:
+    if _model_of(decided.job).weights_hash != decided.base_hash:
         changed.append("the base model")
     changed += [
         f"the data file {name}"
@@ -166,6 +293,11 @@ def _refuse_unrunnable(decided: Plan) -> None:
         raise PlanError(
             f"this plan is for {device.count} devices, and this version trains on one",
             fix="set hardware.count and hardware.nodes to 1",
+        )
+    if decided.facts.model.folder is None:
+        raise PlanError(
+            f"this plan is for {decided.job.model} by its config alone; its files were not looked at",
+            fix="give data.train, so that the plan reads the model's files",
         )
     if decided.job.data.train is None:
         raise PlanError(
@@ -221,7 +353,7 @@ def evaluate_model(model: str, job: Job, progress: Progress = quiet) -> Evaluati
 
     decided = plan_job(job)
     config, chat, data = _inputs(decided)
-    base = load_base(Path(decided.facts.model.folder), dtype=_dtype(decided))
+    base = load_base(decided.facts.model.path, dtype=_dtype(decided))
     tuned = load_base(locate(model), dtype=_dtype(decided))
     return _evaluate(job, chat, data, tuned, lambda: _always(base), config.autocast, progress)
 
@@ -313,6 +445,7 @@ def merged_folder(run: Run) -> Path | None:
 
 def _artifact(run: Run, decided: Plan, adapter: Path | None, merged: Path | None, outcome: Verification) -> Artifact:
     model = merged if adapter else run.model
+    assert decided.base_hash is not None  # nothing is trained without its files
     folders = [f for f in (adapter, model) if f]
     return Artifact(
         kind="model" if adapter is None else "adapter" if merged is None else "adapter+merged",
@@ -348,7 +481,7 @@ def chat(run: Run, *, base: bool = False) -> Callable[[list[dict[str, str]], int
     from rankwise.model.generate import stream
 
     decided = _finished(run).plan()
-    text = ChatText.from_folder(Path(decided.facts.model.folder))
+    text = ChatText.from_folder(decided.facts.model.path)
     tuned, as_base = _tuned(run, decided)
 
     def reply(messages: list[dict[str, str]], max_new_tokens: int) -> Iterator[str]:
@@ -361,7 +494,7 @@ def chat(run: Run, *, base: bool = False) -> Callable[[list[dict[str, str]], int
 def _inputs(decided: Plan) -> tuple[TrainConfig, ChatText, Dataset]:
     config = decided.verdict.config
     assert config is not None
-    text = ChatText.from_folder(Path(decided.facts.model.folder))
+    text = ChatText.from_folder(decided.facts.model.path)
     data = load_dataset(decided.job, text, max_length=config.max_length, on_long=config.on_long, seed=config.seed)
     return config, text, data
 
@@ -371,7 +504,7 @@ def _tuned(run: Run, decided: Plan) -> tuple[Any, Callable[[], AbstractContextMa
     from rankwise.model.attach import load_adapter, untouched
     from rankwise.model.load import load_base
 
-    base_folder, dtype = Path(decided.facts.model.folder), _dtype(decided)
+    base_folder, dtype = decided.facts.model.path, _dtype(decided)
     if METHODS[decided.verdict.method].trains == "adapter":
         base = load_base(base_folder, dtype=dtype, four_bit=decided.verdict.method == "qlora")
         tuned = load_adapter(base, run.adapter)
@@ -440,6 +573,33 @@ def show(run: Run) -> dict[str, Any]:
     }
 
 
+def models() -> list[dict[str, Any]]:
+    """The architectures known offline, as `rankwise models --json` prints them."""
+    return catalogue_rows()
+
+
+def model(name: str) -> dict[str, Any]:
+    """One architecture with its hub ids, its source and its config. Raises UsageError for an unknown name."""
+    known = find_architecture(name)
+    if known is None:
+        close = nearest(name)
+        raise UsageError(
+            f"{name} is not in the catalogue",
+            expected="a name from `rankwise models`, or a hub id of one of these families",
+            fix=f"did you mean {' or '.join(close)}?" if close else "`rankwise models` lists them",
+        )
+    row = next(row for row in catalogue_rows() if row["name"] == known.name)
+    more = {"hub_ids": list(known.hub_ids), "aliases": list(known.aliases), "source": known.source, "note": known.note}
+    return row | more | {"config": known.config}
+
+
+def gpus() -> list[dict[str, Any]]:
+    """The GPUs known by name: bytes, FLOP/s, and what a process takes beside its tensors."""
+    devices = [observe_device(Hardware(gpu=g["name"])) for g in known_gpus()]
+    kept = ("name", "memory_bytes", "matmul_flops", "bf16", "compute_capability", "context_bytes", "source")
+    return [d.model_dump(mode="json", include=set(kept)) for d in devices]
+
+
 def runs(root: Path) -> list[dict[str, Any]]:
     """One line a run below `root`, oldest first."""
     return [_line(run) for run in list_runs(root)]
@@ -471,3 +631,48 @@ def open_run(folder: Path) -> Run:
     if not folder.exists():
         raise RunError(f"there is no run {folder}", fix="`rankwise runs` lists the runs of this folder")
     return Run.open(folder)
+
+
+# -- doctor ----------------------------------------------------------------------------------------
+
+
+def environment() -> Environment:
+    """What a run would find here: versions, memory, disk, GPUs, caches. No torch, and less than a second."""
+    from rankwise.observe.environment import observe_environment
+
+    return observe_environment()
+
+
+def doctor(*, gpu: bool, out: Path | None = None, progress: Progress = quiet) -> tuple[SelfCheck, Path]:
+    """Run small real steps and the kernels they need on the GPU (or the CPU), compare them with the traces, and write
+    what was found. Returns it with its file, which is in `out` or the cache folder.
+
+    Raises:
+        RankwiseError: no GPU where one is asked for.
+        ModelError: the embedded model is missing.
+    """
+    if gpu:
+        _require_gpu()
+    from rankwise.estimate.selfcheck import Subject, require_device, self_check, write
+
+    device = "cuda:0" if gpu else "cpu"
+    require_device(device)
+    folder = locate("embedded")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    subjects = [Subject("embedded", config, folder, rows=4 if gpu else 2, length=512 if gpu else 128)]
+    if gpu and (larger := find_architecture("llama-3.2-1b")):
+        subjects.append(Subject(larger.name, larger.config, None, rows=2, length=1024))
+    facts = observe_device(Hardware(gpu=None if gpu else "cpu"))
+    found = self_check(device, facts, subjects, progress)
+    return found, write(found, out or cache_folder())
+
+
+def _require_gpu() -> None:
+    """Before torch is imported: a machine without a GPU is told in a moment."""
+    found = environment()
+    if not found.gpus:
+        raise RankwiseError(
+            "no CUDA GPU: nvidia-smi is missing or lists none, so the GPU self-check cannot run here",
+            expected="an NVIDIA GPU with its driver, and a torch built for CUDA",
+            fix="run `rankwise doctor --gpu` on the GPU machine; `rankwise doctor --cpu` runs the same steps here",
+        )

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from rankwise.errors import AnswerIsNo, Interrupted, RankwiseError, UsageError
-from rankwise.options import job_options, sign
+from rankwise.options import estimate_options, job_options, sign
 
 
 class Commands(TyperGroup):
@@ -46,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+WIDE = 240  # characters of a line that goes to a file or a pipe, where nothing has to be wrapped
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -150,6 +151,86 @@ def plan(
             _print_passage(passage.title, passage.lines)
         _print(f"Plan: {folder / 'plan.json'}", f"Page: {folder / 'report.html'}")
     return 0 if decided.verdict.config else 3
+
+
+@command
+@estimate_options
+def estimate(
+    *,
+    batch_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Price a YAML or JSON list of mappings: option names with underscores, and a free `id`. Options on "
+            "the command line hold for every entry that does not say otherwise."
+        ),
+    ] = None,
+    as_json: Json = False,
+    options: dict[str, Any],
+) -> int:
+    """One configuration priced before any GPU is rented. Example: `rankwise estimate --model llama-3-8b --gpu L4`
+
+    Exit code 3: it does not fit into the GPU that was named. A batch file exits with 0 once it was read; what is wrong
+    with an entry stands in its place in the list.
+    """
+    from rankwise import api
+
+    if batch_file is not None:
+        return _estimate_batch(batch_file, options, as_json)
+    asked = api.configuration(options)
+    found = api.price_asked(asked)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        _print_estimate(asked, found)
+    return 0 if found.memory.fits or asked.gpu is None else 3
+
+
+def _print_estimate(asked: Any, found: Any) -> None:
+    """The peak as bars; where it does not fit, the single changes that would help."""
+    from rich.table import Table
+
+    from rankwise import api
+    from rankwise.report import estimate_words as words
+
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=WIDE)
+    _print(words.title(asked, found), "")
+    peak = Table(box=None, show_header=False, pad_edge=False)
+    peak.add_column(style="bold")
+    peak.add_column(justify="right")
+    peak.add_column(style="cyan")
+    for row in words.memory_rows(found):
+        peak.add_row(row.name, row.bytes, escape(row.beside), style=None if row.is_part else "default")
+    console.print(peak)
+    _print("", *words.estimate_lines(found), "")
+    _print_passage("Notes", found.notes)
+    if found.memory.fits:
+        return
+    with _progress(False) as progress:
+        changes = api.single_changes(asked, found, progress)
+    table = Table("one change", "peak on the device", "against now", "", box=None, pad_edge=False)
+    for change in changes:
+        table.add_row(*words.change_row(change.words, change.estimate, found))
+    if changes:
+        console.print(table)
+    else:
+        _print("No single change makes it fit, or the peak 3 % smaller.")
+
+
+def _estimate_batch(path: Path, options: dict[str, Any], as_json: bool) -> int:
+    """A list in the file's order. Without --json the same list: a batch is read by programs."""
+    from rankwise import api
+
+    entries = [{**options, **entry} for entry in api.read_batch(path)]
+    answers = []
+    with _progress(as_json) as progress:
+        for label, outcome in api.estimate_batch(entries, progress):
+            if isinstance(outcome, RankwiseError):
+                answers.append({"id": label, "error": outcome.to_json()})
+            else:
+                answers.append(outcome.model_dump(mode="json"))
+    _print_json(answers)
+    return 0
 
 
 def _print_passage(title: str, lines: Sequence[str]) -> None:
@@ -441,12 +522,128 @@ def runs(
     return 0
 
 
+@command
+def models(
+    *,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A name or hub id; empty: all of them.")] = None,
+    as_json: Json = False,
+) -> int:
+    """The architectures known offline, or one of them in full. Example: `rankwise models llama-3-8b`"""
+    from rankwise import api
+    from rankwise.report.quantities import plain
+
+    if name is not None:
+        one = api.model(name)
+        if as_json:
+            _print_json(one)
+            return 0
+        for key, value in one.items():
+            if key != "config" and value not in (None, []):
+                _print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+        return 0
+    found = api.models()
+    if as_json:
+        _print_json(found)
+        return 0
+    heads = ("name", "parameters", "layers", "hidden", "heads", "kv heads", "vocabulary", "positions", "license")
+    shape = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads")
+    keys = (*shape, "vocab_size", "max_position_embeddings")
+    rows = [
+        (row["name"], f"{plain(row['total_params'] / 1e9)} B", *(row[k] for k in keys), row["license"]) for row in found
+    ]
+    _print_table(heads, rows)
+    return 0
+
+
+@command
+def gpus(*, as_json: Json = False) -> int:
+    """The GPUs known by name, with memory, datasheet rates and context. Example: `rankwise gpus --json`"""
+    from rankwise import api
+    from rankwise.report.quantities import size
+
+    found = api.gpus()
+    if as_json:
+        _print_json(found)
+        return 0
+    heads = ("name", "memory", "bf16 TFLOP/s", "fp32 TFLOP/s", "compute capability", "context", "source")
+    rows = []
+    for row in found:
+        rates = [row["matmul_flops"].get(dtype) for dtype in ("bf16", "fp32")]
+        context = size(row["context_bytes"][1]) if row["context_bytes"] else None
+        tera = [None if rate is None else f"{rate / 1e12:.4g}" for rate in rates]
+        capability = None if row["compute_capability"] is None else f"{row['compute_capability']:.1f}"
+        rows.append((row["name"], size(row["memory_bytes"]), *tera, capability, context, row["source"]))
+    _print_table(heads, rows)
+    return 0
+
+
+def _print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """As wide as it needs to be where nobody's terminal would wrap it."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for number, head in enumerate(heads):
+        table.add_column(head, no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(table)
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
     return "unknown" if value is None else escape(str(value))
+
+
+@command
+def doctor(
+    *,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Real steps on the GPU, compared with the traces.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="The same on the processor (a few minutes).")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the self-check's file (default: the cache).")] = None,
+    as_json: Json = False,
+) -> int:
+    """What a run would find here; exit code 3 when something is wrong. Example: `rankwise doctor --gpu --out ledger`"""
+    from rankwise import api
+
+    if gpu and cpu:
+        raise UsageError("--gpu and --cpu are two self-checks", fix="choose one")
+    if gpu or cpu:
+        with _progress(as_json) as progress:
+            checked, path = api.doctor(gpu=gpu, out=out, progress=progress)
+        return _print_self_check(checked, path, as_json)
+    found = api.environment()
+    if as_json:
+        _print_json({**found.model_dump(mode="json"), "sound": found.sound})
+        return 0 if found.sound else 3
+    _print_environment(found)
+    return 0 if found.sound else 3
+
+
+def _print_environment(found: Any) -> None:
+    from rankwise.records.selfcheck import NEVER_RUN_ON_GPU
+    from rankwise.report import doctor_words as words
+
+    _print_table(words.CONDITION_HEADS, [words.condition_row(c) for c in found.conditions])
+    _print_passage("Never run on a GPU by us", NEVER_RUN_ON_GPU)
+
+
+def _print_self_check(found: Any, path: Path, as_json: bool) -> int:
+    from rankwise.report import doctor_words as words
+
+    sound = all(c.ok is not False for c in found.conditions)
+    if as_json:
+        _print_json({**found.model_dump(mode="json"), "file": str(path), "sound": sound})
+        return 0 if sound else 3
+    _print_table(words.STEP_HEADS, [words.step_row(r) for r in found.rows])
+    _print_table(words.CONDITION_HEADS, [words.condition_row(c) for c in found.conditions])
+    _print_passage("Never run on a GPU by us", found.never_run_on_gpu)
+    _print(words.self_check_sentence(found), f"File: {path}")
+    return 0 if sound else 3
 
 
 @app.callback(invoke_without_command=False)

@@ -1,4 +1,4 @@
-"""The keys of a job as options of a command: one table, and the decorator that gives them to a command."""
+"""Tables of options, and the decorators that give them to a command: the keys of a job, and those of `estimate`."""
 
 import functools
 import inspect
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, Optional
 
 import typer
+
+from rankwise.estimate.options import OPTIONS, Option
 
 # Every key of a job is also an option: flag -> (key, type, help). A test holds this table against the Job record.
 JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
@@ -68,14 +70,8 @@ def sign(function: Any, parameters: list[inspect.Parameter]) -> None:
 
 def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command every option of JOB_OPTIONS; the function gets those that were used as `options`, by job key."""
-    parameters, names = [], {}
-    for flag, (key, kind, text) in JOB_OPTIONS.items():
-        name = "job_" + flag.removeprefix("--").replace("-", "_")
-        names[name] = key
-        spelled = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
-        option = typer.Option(spelled, help=text, rich_help_panel="The job", show_default=False)
-        annotation = Annotated[Optional[kind], option]  # type: ignore[valid-type]  # noqa: UP045  made at run time
-        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    names = {_name(flag): key for flag, (key, *_) in JOB_OPTIONS.items()}
+    parameters = [_parameter(flag, kind, text, "The job") for flag, (_, kind, text) in JOB_OPTIONS.items()]
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> Any:
@@ -85,6 +81,42 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     kept = [p for p in inspect.signature(function).parameters.values() if p.name != "options"]
     sign(with_options, [*kept, *parameters])
     return with_options
+
+
+def estimate_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command every option of `estimate`'s table; the function gets those that were used as `options`."""
+    flags = {"--" + name.replace("_", "-"): (name, option) for name, option in OPTIONS.items()}
+    parameters = [
+        _parameter(flag, option.kind, _help(option), "The configuration") for flag, (_, option) in flags.items()
+    ]
+
+    @functools.wraps(function)
+    def with_options(**arguments: Any) -> Any:
+        options = {name: arguments.pop(_name(flag)) for flag, (name, _) in flags.items()}
+        return function(**arguments, options={k: v for k, v in options.items() if v is not None})
+
+    kept = [p for p in inspect.signature(function).parameters.values() if p.name != "options"]
+    sign(with_options, [*kept, *parameters])
+    return with_options
+
+
+def _help(option: Option) -> str:
+    """What it is, the choices that the sentence leaves out, and the default."""
+    told = all(choice in option.help for choice in option.choices)
+    said = option.help if told else f"{option.help} One of {', '.join(option.choices)}."
+    return f"{said} Default: {option.default_words}."
+
+
+def _name(flag: str) -> str:
+    """The parameter's name, which must not be one of the command's own."""
+    return "said_" + flag.removeprefix("--").replace("-", "_")
+
+
+def _parameter(flag: str, kind: type, text: str, panel: str) -> inspect.Parameter:
+    spelled = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
+    option = typer.Option(spelled, help=text, rich_help_panel=panel, show_default=False)
+    annotation = Annotated[Optional[kind], option]  # type: ignore[valid-type]  # noqa: UP045  made at run time
+    return inspect.Parameter(_name(flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def _typed(key: str, value: Any) -> Any:

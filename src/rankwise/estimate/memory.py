@@ -1,80 +1,77 @@
-"""Peak memory of training by formula, in bytes on one device. It is no trace of the real step: the
-interval says how far it can be trusted.
+"""Peak memory of training, in bytes on one device: the trace of the real step, what the process takes beside it, and
+how far measured peaks lie from such predictions (residuals.toml).
 """
 
-from rankwise.methods import NF4_BITS, Method
-from rankwise.records import Facts, MemoryEstimate, ModelFacts, TrainConfig
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
-BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-# What the process needs beside tensors. CPU: 0.45 GB of Python with torch, transformers and peft imported, and 0.4
-# GB of oneDNN's prepared kernels and allocator slack after a few steps (docs/log.md). GPU: CUDA context and kernels
-# (0.4 to 0.6 GB on A100, H100).
-PROCESS_BYTES = {"cpu": 850_000_000, "gpu": 600_000_000}
-# Gradient, m and v per trained parameter, in units of the parameter's own bytes.
-OPTIMIZER_STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, "sgd": 0}
-# bf16 logits, fp32 logits, fp32 softmax and its gradient, bf16 gradient: 2 + 4 + 4 + 2.
-BYTES_PER_LOGIT = 12
-# Measured peaks lie between 0.95 and 1.25 of this formula on the runs of docs/log.md; the rest is for shapes not run
-# there.
-INTERVAL = (0.75, 1.4)
+from rankwise.methods import tuner
+from rankwise.records import DeviceFacts, MemoryEstimate, Setup, Trace
 
-
-def weight_bytes(model: ModelFacts, config: TrainConfig, method: Method, trainable: int) -> int:
-    """Bytes of all weights while training."""
-    dtype = BYTES[config.dtype]
-    if method.trains == "weights":
-        return dtype * model.total_params
-    frozen = dtype * model.total_params
-    if method.base_bits == 4:
-        frozen = round(NF4_BITS / 8 * model.linear_params) + dtype * (model.total_params - model.linear_params)
-    return frozen + 4 * trainable  # adapters are fp32
+# What a process on a CPU needs beside tensors: 0.45 GB of Python with torch, transformers and peft imported, and 0.4 GB
+# of oneDNN's prepared kernels and allocator slack after a few steps (docs/log.md).
+PROCESS_BYTES = 850_000_000
+# CUDA context of a GPU that devices.toml does not know: the middle of those that it knows (0.14 to 0.71 GB).
+UNKNOWN_CONTEXT = 500_000_000
+# NCCL's buffers and channels in each of several ranks, 300 to 600 MiB (observe/devices.toml).
+NCCL_BYTES = 470_000_000
 
 
-def activation_bytes(model: ModelFacts, config: TrainConfig, method: Method, tokens: int) -> int:
-    """Bytes saved for the backward pass by one forward pass over `tokens`.
-
-    Per token and block without checkpointing: 24 hidden-size and 6 intermediate-size values (the inputs of norms,
-    projections, attention and the gated MLP, some of them twice because autocast casts), 2 bytes each under bf16.
-    With checkpointing: the block's input, and one block in full.
-    """
-    value = 2 if "bf16" in (config.dtype, config.autocast) else 4
-    block = value * (24 * model.hidden_size + 6 * (model.intermediate_size or 4 * model.hidden_size))
-    saved = tokens * model.num_hidden_layers * block
-    if config.gradient_checkpointing:
-        saved = tokens * (model.num_hidden_layers * value * model.hidden_size + block)
-    if config.autocast and config.dtype == "fp32":
-        saved += 2 * model.linear_params  # autocast's bf16 copies of fp32 weights live until the backward pass
-    return saved
+def device_name(device: DeviceFacts) -> str:
+    """How a Setup names it: `cpu`, `gpu-8.0`, or `gpu` where no compute capability is known."""
+    if device.kind == "cpu":
+        return "cpu"
+    return "gpu" if device.compute_capability is None else f"gpu-{device.compute_capability:.1f}"
 
 
-def estimate_memory(facts: Facts, config: TrainConfig, method: Method, trainable: int) -> MemoryEstimate:
-    model = facts.model
-    width = 4 if method.trains == "adapter" else BYTES[config.dtype]
-    longest = min(facts.data.longest, config.max_length)
-    tokens = longest * config.per_device_train_batch_size
-    supervised = facts.data.supervised_tokens / max(facts.data.tokens, 1)
-    parts = {
-        "weights": weight_bytes(model, config, method, trainable),
-        "gradients": width * trainable,
-        "optimizer": OPTIMIZER_STATES[config.optim] * width * trainable,
-        "activations": activation_bytes(model, config, method, tokens),
-        "logits": round(tokens * supervised) * model.vocab_size * BYTES_PER_LOGIT,
-        "workspace": PROCESS_BYTES[facts.device.kind],
-    }
-    peak = sum(parts.values())
-    interval = (INTERVAL[0] * peak, INTERVAL[1] * peak)
-    capacity = facts.device.memory_bytes
+def process_bytes(device: DeviceFacts, world_size: int) -> int:
+    """Bytes of the device that a training process takes beside what its allocator reserves."""
+    if device.kind == "cpu":
+        return PROCESS_BYTES
+    context = device.context_bytes[1] if device.context_bytes else UNKNOWN_CONTEXT
+    return context + (NCCL_BYTES if world_size > 1 else 0)
+
+
+def estimate_memory(trace: Trace, setup: Setup, device: DeviceFacts) -> MemoryEstimate:
+    """The trace on this device: `peak_device` is what nvidia-smi (CPU: resident memory) would show."""
+    peak = trace.peak_reserved + process_bytes(device, setup.world_size)
+    residual = residual_of(device.kind, setup.method, parallel=setup.parallel)
+    interval = (peak * (1 + residual["low"]), peak * (1 + residual["high"]))
     return MemoryEstimate(
-        **parts,
-        peak_allocated=peak - parts["workspace"],
-        peak_reserved=None,
+        **trace.buckets.model_dump(),
+        peak_allocated=trace.peak_allocated,
+        peak_reserved=trace.peak_reserved if device.kind == "gpu" else None,
         peak_device=peak,
-        peak_phase=None,
-        peak_op=None,
-        eval_peak=None,
-        save_peak=None,
-        merge_peak=None,
-        capacity=capacity,
+        peak_phase=trace.peak_phase,
+        peak_op=trace.peak_op,
+        eval_peak=trace.eval_peak,
+        save_peak=trace.save_peak,
+        merge_peak=trace.merge_peak,
+        capacity=device.memory_bytes,
         interval=interval,
-        fits=interval[1] <= capacity,
+        fits=interval[1] <= device.memory_bytes,
     )
+
+
+def family(method: str, parallel: str = "none") -> str:
+    """sharded (ZeRO, FSDP); on whole models full, adapter (over a base as it was loaded) or quantised."""
+    if parallel not in ("none", "ddp"):
+        return "sharded"
+    if method == "full":
+        return "full"
+    return "adapter" if tuner(method).base == "as-loaded" else "quantised"
+
+
+def residual_of(kind: str, method: str, statistic: str = "device", parallel: str = "none") -> dict[str, Any]:
+    """The row of residuals.toml for a kind of device, a method and a statistic (allocated, reserved, device)."""
+    of = [r for r in _residuals() if r["device"] == kind and r["statistic"] == statistic]
+    rows = [r for r in of if r["family"] in (family(method, parallel), "any")]
+    return min(rows, key=lambda r: r["family"] == "any")
+
+
+@cache
+def _residuals() -> tuple[dict[str, Any], ...]:
+    text = files("rankwise.estimate").joinpath("residuals.toml").read_text(encoding="utf-8")
+    return tuple(tomllib.loads(text)["residual"])

@@ -15,11 +15,12 @@ SHORTEST = 8  # tokens; what a job may set max_length to
 
 
 def observe_data(
-    job: Job, chat: ChatText, max_length: int | None, on_long: OnLong, *, max_positions: int | None = None
+    job: Job, chat: ChatText | None, max_length: int | None, on_long: OnLong, *, max_positions: int | None = None
 ) -> DataFacts:
     """Count the job's data as training will see it.
 
     Args:
+        chat: the model's tokenizer and template; described data needs none.
         max_length: tokens; None takes the longest row.
         max_positions: the model's own limit, which caps both.
 
@@ -28,6 +29,7 @@ def observe_data(
     """
     if job.data.train is None:
         return _described(job, max_length)
+    assert chat is not None
     longest = _longest(job, chat) if max_length is None else max_length
     length = max(SHORTEST, min(longest, max_positions or longest))
     data = load_dataset(job, chat, max_length=length, on_long=on_long, seed=job.train.seed or 0)

@@ -14,7 +14,7 @@ import yaml
 from rankwise.errors import ModelError
 from rankwise.model.locate import locate, weight_files
 from rankwise.observe.hashes import cached_hash
-from rankwise.records import LinearShape, ModelFacts, content_hash
+from rankwise.records import LinearShape, ModelFacts, Shapes, content_hash
 from rankwise.text.template import ChatText
 
 STORED = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
@@ -57,21 +57,47 @@ def observe_model(name: str) -> ModelFacts:
     return ModelFacts(
         name=name,
         folder=str(folder),
-        architecture=_architecture(whole, folder),
+        architecture=_architecture(whole, folder / "config.json"),
         total_params=sum(prod(t.shape) for n, t in params.items() if not (tied and _is_tied_copy(n, params))),
         linears=_linears(params, str(config.get("model_type", ""))),
-        num_hidden_layers=_needed(config, folder, "num_hidden_layers", "n_layer", "n_layers"),
-        hidden_size=_needed(config, folder, "hidden_size", "n_embd", "d_model"),
-        intermediate_size=_first(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
-        vocab_size=_needed(config, folder, "vocab_size"),
-        max_position_embeddings=_first(config, "max_position_embeddings", "n_positions", "max_sequence_length"),
+        **_sizes(config, folder / "config.json"),
         tie_word_embeddings=tied,
         dtype=_stored_dtype(params, folder),
         weight_bytes=sum(t.bytes for t in tensors.values()),
+        config=_text_config(whole),
         weights_hash=_weights_hash(folder),
         template_hash=ChatText.from_folder(folder).template_hash,
         license=_license(folder),
         source=f"config.json and safetensors headers in {folder}",
+    )
+
+
+def describe_facts(
+    name: str, config: dict[str, Any], shapes: Shapes, *, license: str | None, source: str
+) -> ModelFacts:
+    """The facts of a model whose files are not here: from its config, and the shapes of the class built from it.
+
+    Raises:
+        ModelError: a config that does not say its number of layers, width or vocabulary.
+    """
+    said = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16").removeprefix("torch.")
+    dtype = {"float16": "fp16", "float32": "fp32"}.get(said, "bf16")
+    where = Path(f"the config of {name}")
+    return ModelFacts(
+        name=name,
+        folder=None,
+        architecture=_architecture(config, where),
+        total_params=shapes.total_params,
+        linears=shapes.linears,
+        **_sizes(config, where),
+        tie_word_embeddings=shapes.tied,
+        dtype=dtype,
+        weight_bytes=shapes.total_params * (4 if dtype == "fp32" else 2),
+        config=config,
+        weights_hash=None,
+        template_hash=None,
+        license=license,
+        source=source,
     )
 
 
@@ -113,23 +139,37 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _architecture(config: Mapping[str, Any], folder: Path) -> str:
+def _text_config(whole: dict[str, Any]) -> dict[str, Any]:
+    """Of the language model, with the architectures of the whole."""
+    inner = whole.get("text_config")
+    return {"architectures": whole.get("architectures"), **inner} if inner else whole
+
+
+def _architecture(config: Mapping[str, Any], file: Path) -> str:
     names = config.get("architectures")
     if not names:
-        raise ModelError(
-            f"{folder / 'config.json'} names no architecture", expected='"architectures": ["…ForCausalLM"]'
-        )
+        raise ModelError(f"{file} names no architecture", expected='"architectures": ["…ForCausalLM"]')
     return str(names[0])
+
+
+def _sizes(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    return {
+        "num_hidden_layers": _needed(config, file, "num_hidden_layers", "n_layer", "n_layers"),
+        "hidden_size": _needed(config, file, "hidden_size", "n_embd", "d_model"),
+        "intermediate_size": _first(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+        "vocab_size": _needed(config, file, "vocab_size"),
+        "max_position_embeddings": _first(config, "max_position_embeddings", "n_positions", "max_sequence_length"),
+    }
 
 
 def _first(config: Mapping[str, Any], *keys: str) -> int | None:
     return next((int(config[k]) for k in keys if config.get(k) is not None), None)
 
 
-def _needed(config: Mapping[str, Any], folder: Path, *keys: str) -> int:
+def _needed(config: Mapping[str, Any], file: Path, *keys: str) -> int:
     value = _first(config, *keys)
     if value is None:
-        raise ModelError(f"{folder / 'config.json'} has no {keys[0]}", expected="the config of a causal language model")
+        raise ModelError(f"{file} has no {keys[0]}", expected="the config of a causal language model")
     return value
 
 
