@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check prove clean
+.PHONY: help install demo test check prove bench-memory clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -44,5 +44,15 @@ test: install  ## the tests, under 20 minutes on 2 cores
 prove: install  ## slow proofs: kills at random steps, the embedded model learning by each method
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
-clean:  ## remove .venv and caches, never runs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+bench-memory: install .venv-peers/.installed  ## predicted against published GPU memory, beside other estimators
+	$(BIN)/python -m benchmarks.memory.bench
+
+.venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --upgrade pip
+	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/memory/peers.txt
+	.venv-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/memory/peers-no-deps.txt
+	touch $@
+
+clean:  ## remove .venv, .venv-peers and caches, never runs
+	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
