@@ -1,6 +1,7 @@
 """The documentation against the thing: paths, links, commands, code, rows, rules and constants. Each test counts."""
 
 import ast
+import json
 import re
 import shlex
 import tomllib
@@ -12,10 +13,12 @@ from urllib.parse import unquote
 import pytest
 import typer
 import yaml
+from typer.testing import CliRunner
 
 import rankwise
 from rankwise.cli import app
 from rankwise.decide import rules
+from rankwise.estimate.options import OPTIONS
 from rankwise.records import Job
 from rankwise.text.formats import FORMATS, read_probes, read_rows
 
@@ -124,13 +127,35 @@ def test_every_source_file_is_in_the_map() -> None:
     mapped = tree()
     files = [
         name(p)
-        for folder in (SRC, ROOT / "examples", ROOT / "docs")
+        for folder in (SRC, ROOT / "benchmarks", ROOT / "examples", ROOT / "docs")
         for p in folder.rglob("*")
         if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".")
     ]
-    unmapped = [f for f in files if f not in mapped and not (f.endswith("__init__.py") and _only_says(ROOT / f))]
+    unmapped = [
+        f
+        for f in files
+        if f not in mapped
+        and not (f.endswith("__init__.py") and _only_says(ROOT / f))
+        and not _mapped_whole(ROOT / f, mapped)
+    ]
     assert not unmapped
     assert len(files) > 80
+
+
+def _mapped_whole(file: Path, mapped: dict[str, str]) -> bool:
+    """One of many data files of a kind, such as `*.json`, that the line of its own folder names. Never code."""
+    kind = f"*{file.suffix}"
+    many = len(list(file.parent.glob(kind))) > 20
+    return file.suffix in {".json", ".csv"} and many and kind in mapped.get(f"{name(file.parent)}/", "").split()
+
+
+def test_only_many_data_files_of_the_named_kind_are_mapped_whole(tmp_path: Path) -> None:
+    folder = SRC / "observe" / "architectures"
+    line = {f"{name(folder)}/": "configs, *.json *.py *.toml"}
+    assert _mapped_whole(folder / "gpt2.json", line)
+    assert not _mapped_whole(folder / "gpt2.json", {f"{name(folder)}/": "configs"})
+    assert not _mapped_whole(folder / "index.toml", line)
+    assert not _mapped_whole(SRC / "trace" / "run.py", {f"{name(SRC / 'trace')}/": "*.py"})
 
 
 def _only_says(init: Path) -> bool:
@@ -229,10 +254,37 @@ def test_python_blocks_compile_and_name_what_exists() -> None:
 
 
 def test_jobs_are_valid() -> None:
-    found = all_blocks("yaml")
+    found = [block for block in all_blocks("yaml") if block.kind == "yaml"]
     for block in found:
         Job.model_validate(yaml.safe_load(block.text))
     assert found
+
+
+def test_batches_name_options_of_estimate() -> None:
+    found = [entry for b in all_blocks("yaml") if b.kind == "yaml batch" for entry in yaml.safe_load(b.text)]
+    for entry in found:
+        assert entry.keys() - {"id"} <= OPTIONS.keys()
+    assert len(found) >= 2
+
+
+def test_the_pasted_estimate_is_what_the_command_says() -> None:
+    """The call before the block, priced again: the page shows the output of this version."""
+    readme = blocks(ROOT / "README.md")
+    (at,) = (i for i, block in enumerate(readme) if block.kind == "text estimate")
+    call = shlex.split(readme[at - 1].text)
+    result = CliRunner().invoke(app, call[1:])
+    assert call[:2] == ["rankwise", "estimate"]
+    assert [line.rstrip() for line in result.stdout.strip().splitlines()] == readme[at].text.strip().splitlines()
+    assert result.exit_code == 3  # it does not fit
+
+
+def test_the_accuracy_in_the_readme_is_that_of_the_benchmark() -> None:
+    metrics = json.loads((ROOT / "benchmarks" / "memory" / "result.json").read_text(encoding="utf-8"))["metrics"]
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for which in ("allocated_a", "reserved_a_stated_length", "device_a"):
+        assert f"({metrics[f'rows_{which}']} runs" in page
+        for error in ("median_abs_error", "p95_abs_error"):
+            assert f"{metrics[f'{error}_{which}']:.2%}".replace("%", " %") in page, (error, which)
 
 
 def test_example_rows_are_read_in_the_format_they_are_shown_for(tmp_path: Path) -> None:
@@ -281,32 +333,71 @@ def test_every_piece_of_evidence_is_listed() -> None:
     assert len(known) >= 10
 
 
-def constants(module: Path) -> dict[str, Any]:
-    """Upper-case names of a module whose values are literals, or arithmetic on literals."""
-    found = {}
-    for node in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
-            if any(isinstance(inner, ast.Name | ast.JoinedStr) for inner in ast.walk(node.value)):
-                continue
-            value = eval(compile(ast.Expression(node.value), str(module), "eval"), {"__builtins__": {}})
-            if not isinstance(value, str) and node.targets[0].id != "SOURCES":
-                found[node.targets[0].id] = value
-    return found
+# Names of no quantity: they mark an absent layer, and kinds of events of the allocator.
+MARKS = {"NO_LAYER", "_DEATH", "_EMPTY", "EMPTY_CACHE"}
 
 
-@pytest.mark.parametrize(("page", "stage"), [("formulas.md", "estimate"), ("how-it-decides.md", "decide")])
+def constants(source: str) -> dict[str, Any]:
+    """Upper-case names of a module whose values are literals, or arithmetic on literals, and hold a number.
+
+    Vocabularies (names of options, tables of functions) are left out; a number inside a tuple or a mapping is not.
+    """
+    known: dict[str, Any] = {"__builtins__": {}}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        names = [n.id for n in ast.walk(target) if isinstance(n, ast.Name) and n.id.isupper()]
+        if not names:
+            continue
+        try:
+            value = eval(compile(ast.Expression(node.value), "constant", "eval"), known)
+        except NameError:  # made of something imported or called
+            continue
+        known |= dict(zip(names, value if len(names) > 1 else [value], strict=True))
+    return {k: v for k, v in known.items() if k != "__builtins__" and k not in MARKS and _holds_a_number(v)}
+
+
+def _holds_a_number(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_a_number, [*value, *value.values()]))
+    if isinstance(value, tuple | list | set | frozenset):
+        return any(map(_holds_a_number, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def test_constants_are_asked_for_where_they_hold_a_number() -> None:
+    found = constants(
+        """
+from torch import bfloat16
+MIB = 1 << 20
+PAGE = 2 * MIB
+BLOCK, NESTED = 64, 256
+SHARE: dict[str, float] = {"full": 0.5}
+CHOICES = (("a", 1), ("b", 2))
+NAMES = ("a", "b")
+ON = {"a": True}
+KINDS = {"bf16": bfloat16}
+small = 3
+"""
+    )
+    pairs = {"MIB": 1 << 20, "PAGE": 2 << 20, "BLOCK": 64, "NESTED": 256, "SHARE": {"full": 0.5}}
+    assert found == pairs | {"CHOICES": (("a", 1), ("b", 2))}
+
+
+@pytest.mark.parametrize(
+    ("page", "stage"), [("formulas.md", "estimate"), ("formulas.md", "trace"), ("how-it-decides.md", "decide")]
+)
 def test_constants_are_those_of_the_code(page: str, stage: str) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    written = {
-        at: ast.literal_eval(value) for at, value in re.findall(r"^\| `([\w.]+\.[A-Z_]+)` \| `(.+?)` \|", text, re.M)
-    }
+    rows = re.findall(rf"^\| `({stage}[\w.]*\.[A-Z_]+)` \| `(.+?)` \| \S.* \|$", text, re.MULTILINE)
     there = {
-        f"{stage}.{file.stem}.{constant}": value
-        for file in sorted((SRC / stage).glob("*.py"))
-        for constant, value in constants(file).items()
+        f"{'.'.join(file.relative_to(SRC).with_suffix('').parts)}.{constant}": value
+        for file in sorted((SRC / stage).rglob("*.py"))
+        for constant, value in constants(file.read_text(encoding="utf-8")).items()
     }
-    assert written == there
-    assert there
+    assert {at: ast.literal_eval(value) for at, value in rows} == there
+    assert len(rows) == len(there) > 0
 
 
 def test_the_changelog_names_this_version() -> None:

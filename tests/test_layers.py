@@ -54,16 +54,20 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["train", "--help"], ["runs"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["plan", "--help"], ["estimate", "--help"], ["runs"], ["models"], ["models", "gpt2"], ["gpus"]],
+)
 def test_help_and_listing_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert heavy(fresh(RUN.format(arguments=arguments), tmp_path)) == []
 
 
-def test_a_whole_plan_imports_nothing_heavy_even_when_it_measures_the_machine(tmp_path: Path) -> None:
+def test_a_plan_whose_steps_are_remembered_imports_nothing_heavy(tmp_path: Path) -> None:
     tiny_llama(tmp_path / "tiny")
     job = write_job(tmp_path, "goal: task\nmodel: tiny\ndata: {train: rows.jsonl}\nhardware: cpu\n")
     code = RUN.format(arguments=["plan", str(job), "--out", str(tmp_path / "out")])
-    assert heavy(fresh(code, tmp_path, RANKWISE_CACHE=str(tmp_path / "cache"))) == []
+    traced, remembered = (heavy(fresh(code, tmp_path, RANKWISE_CACHE=str(tmp_path / "cache"))) for _ in range(2))
+    assert "torch" in traced and remembered == []
     assert (tmp_path / "out" / "plan.json").is_file() and (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "cache" / "matmul.json").is_file()
     code = RUN.format(arguments=["show", str(tmp_path / "out"), "--json"])

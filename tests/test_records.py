@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import rankwise.records as records
+from rankwise.estimate.configure import configure
+from rankwise.estimate.traced import shapes_of, traced
 from rankwise.records import EVENT, Comparison, Evaluation, Evidence, Flip, Job, Plan, Record, Verdict, content_hash
 from rankwise.watch.evidence import summarise
 from tests import builders
@@ -37,7 +39,20 @@ def _whole() -> list[Record]:
     plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}))
     evidence = summarise(plan, builders.whole_run()).model_copy(update={"evaluation": _evaluation()})
     events = [*builders.whole_run(5), builders.stopped(3)]
-    return [plan, evidence, builders.artifact(), *events, builders.failed(), builders.priced()[0].candidate]
+    asked = configure({"model": "embedded"}, builders.smollm2().config)
+    traces = [traced(asked.setup("gpu-8.0")), shapes_of(asked.config)]
+    candidate = builders.priced()[0].candidate
+    return [
+        plan,
+        evidence,
+        builders.artifact(),
+        *events,
+        builders.failed(),
+        candidate,
+        asked,
+        asked.setup("cpu"),
+        *traces,
+    ]
 
 
 def _inside(value: Any) -> list[Record]:

@@ -60,7 +60,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event) -> Iterator[Even
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
-    chat = ChatText.from_folder(Path(plan.facts.model.folder))
+    chat = ChatText.from_folder(plan.facts.model.path)
     seed = config.seed
     data = load_dataset(plan.job, chat, max_length=config.max_length, on_long=config.on_long, seed=seed)
     yield from _notes(data, config)
@@ -98,7 +98,7 @@ def plan_checkpoint_bytes(plan: Plan) -> int:
 def _model(plan: Plan, config: TrainConfig, cpu: bool) -> Any:
     set_seed(config.seed)  # the adapter's initial values and dropout follow from it
     base = load_base(
-        Path(plan.facts.model.folder),
+        plan.facts.model.path,
         dtype=config.dtype,
         four_bit=config.method == "qlora",
         device="cpu" if cpu else "cuda",
@@ -167,7 +167,7 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
         _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
         model.save_pretrained(folder)
-        copy_text_files(Path(plan.facts.model.folder), folder)
+        copy_text_files(plan.facts.model.path, folder)
         (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
     if full and config.autocast is None:
         _cast_weights(model, torch.float32)  # the arithmetic that the files will be used in

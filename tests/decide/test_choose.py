@@ -156,6 +156,7 @@ models = st.sampled_from([builders.smollm2(), llama3_8b()])
 forced = st.sampled_from([None, "full", "lora", "qlora"])
 
 
+@settings(max_examples=15, deadline=None)  # the first of each kind is traced, which takes seconds
 @given(models, rows, sizes, sizes)
 def test_more_memory_never_makes_a_runnable_candidate_unrunnable(model: Any, n: int, memory: int, more: int) -> None:
     ran: set[str] = set()
@@ -166,6 +167,7 @@ def test_more_memory_never_makes_a_runnable_candidate_unrunnable(model: Any, n: 
         ran = runs
 
 
+@settings(max_examples=15, deadline=None)
 @given(models, rows, forced, st.floats(0.001, 1000), st.floats(0, 1000))
 def test_more_hours_never_turn_a_verdict_into_none(
     model: Any, n: int, method: str | None, hours: float, more: float
@@ -175,6 +177,7 @@ def test_more_hours_never_turn_a_verdict_into_none(
     assert before == "none" or after != "none"
 
 
+@settings(max_examples=15, deadline=None)
 @given(models, rows, st.floats(0.01, 1000), st.floats(0, 1000))
 def test_more_money_never_turns_a_verdict_into_none(model: Any, n: int, usd: float, more: float) -> None:
     world = facts(model, data_facts(n), a100())
@@ -182,7 +185,7 @@ def test_more_money_never_turns_a_verdict_into_none(model: Any, n: int, usd: flo
     assert before == "none" or after != "none"
 
 
-@settings(max_examples=20)
+@settings(max_examples=10, deadline=None)
 @given(goals, rows, sizes, forced)
 def test_the_order_of_keys_does_not_change_the_plan(goal: str, n: int, memory: int, method: str | None) -> None:
     wanted, world = job(goal=goal, method=method), facts(data=data_facts(n), device=laptop(memory_bytes=memory))
@@ -195,7 +198,7 @@ def test_the_order_of_keys_does_not_change_the_plan(goal: str, n: int, memory: i
     assert builders.plan(other_job, other_world).content_hash() == builders.plan(wanted, world).content_hash()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(models, goals, rows, sizes, forced)
 def test_every_flip_is_true(model: Any, goal: str, n: int, memory: int, method: str | None) -> None:
     wanted = job(goal=goal, method=method)

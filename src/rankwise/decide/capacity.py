@@ -27,10 +27,15 @@ def bits_per_parameter(job: Job) -> float:
 
 
 def rank_for(job: Job, facts: Facts, least: int, target_modules: str | tuple[str, ...] | None) -> int:
-    """The smallest power of two, at least `least`, whose adapter holds what is to be learned."""
-    per_rank = sum((s.in_features + s.out_features) * s.count for s in targeted(facts.model, target_modules))
+    """The smallest power of two, at least `least`, whose adapter holds what is to be learned, and no more than the
+    narrowest targeted matrix can have.
+    """
+    shapes = targeted(facts.model, target_modules)
+    per_rank = sum((s.in_features + s.out_features) * s.count for s in shapes)
     wanted = WANTED_HEADROOM * need_bits(job, facts) / (bits_per_parameter(job) * per_rank)
-    ceiling = max(least, min(HIGHEST_RANK, power_of_two_below(facts.model.hidden_size / 2)))
+    sides = [min(s.in_features, s.out_features) for s in shapes]
+    possible = min((side for side in sides if side > 1), default=HIGHEST_RANK)  # a side of 1 is a gate, no matrix
+    ceiling = max(least, min(HIGHEST_RANK, power_of_two_below(min(possible, facts.model.hidden_size / 2))))
     smallest = power_of_two_below(wanted)
     return min(ceiling, max(least, smallest if smallest >= wanted else 2 * smallest))
 

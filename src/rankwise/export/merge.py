@@ -22,7 +22,7 @@ def merge(plan: Plan, adapter: Path, out: Path) -> Path:
     Raises:
         SpaceError: the disk of `out` has no room for the model.
     """
-    base_folder = Path(plan.facts.model.folder)
+    base_folder = plan.facts.model.path
     require_space(out.parent, plan.facts.model.weight_bytes, "the merged model")
     with publish_folder(out) as folder, quiet_transformers():
         model: Any = load_base(base_folder, dtype="fp32", four_bit=plan.verdict.method == "qlora")
