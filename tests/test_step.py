@@ -60,7 +60,7 @@ def step(
     loss, norm = training_step(
         model, given, optimizer, backward=lambda x: x.backward(), clip=clip, autocast=nullcontext
     )
-    return loss, norm, gradients
+    return float(loss), float(norm), gradients
 
 
 def plain_loss(model: torch.nn.Module, given: Sequence[Row]) -> torch.Tensor:

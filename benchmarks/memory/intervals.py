@@ -81,12 +81,19 @@ def _inside(row: Mapping[str, Any], at: Interval) -> bool:
 
 
 def write(rows: Rows, table: str, path: Path = RESIDUALS) -> None:
-    """Put the intervals of a GPU into residuals.toml; the rows of other devices stay."""
+    """Put the intervals of a GPU into residuals.toml, each holding the prediction; other rows stay."""
     text = path.read_text(encoding="utf-8")
     head = text.split("[[residual]]")[0]
     kept = [row for row in tomllib.loads(text)["residual"] if row["device"] != "gpu"]
     made = [
-        {"device": "gpu", "statistic": statistic, "family": name, "low": round(low, 4), "high": round(high, 4), "n": n}
+        {
+            "device": "gpu",
+            "statistic": statistic,
+            "family": name,
+            "low": min(0.0, round(low, 4)),
+            "high": max(0.0, round(high, 4)),
+            "n": n,
+        }
         | {"source": _source(statistic, name, table)}
         for (statistic, name), (low, high, n) in intervals(exact(rows)).items()
     ]
