@@ -71,7 +71,7 @@ def _interval(found: Mapping[tuple[str, str], Interval], row: Mapping[str, Any])
 
 
 def _family(row: Mapping[str, Any]) -> str:
-    return family(row["method"], row["options"].get("parallel", "none"))
+    return family(row["method"], (row.get("options") or {}).get("parallel", "none"))
 
 
 def _inside(row: Mapping[str, Any], at: Interval) -> bool:

@@ -46,6 +46,7 @@ class Work:
         mean_length: real tokens a row.
         max_steps: optimizer steps of the run; None where unknown.
         variants: tenants that each get their own model.
+        room: bytes that the allocator can take on the device; None: the replay has no end.
     """
 
     id: str | None
@@ -57,6 +58,7 @@ class Work:
     stored_bytes: int | None = None
     save_total_limit: int = CHECKPOINTS
     variants: int = 1
+    room: int | None = None
     notes: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -107,9 +109,7 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
 def price_configuration(asked: Configuration, device: DeviceFacts) -> Estimate:
     """Price one configuration. Raises what `traced` raises."""
     setup = asked.setup(device_name(device))
-    if device.kind == "gpu":
-        room = device.memory_bytes - process_bytes(device, setup.world_size)
-        setup = setup.model_copy(update={"capacity": room})
+    room = device.memory_bytes - process_bytes(device, setup.world_size) if device.kind == "gpu" else None
     rows_per_step = asked.batch * asked.grad_accum * asked.devices
     steps = None if asked.examples is None else math.ceil(asked.examples * asked.epochs / rows_per_step)
     return estimate(
@@ -118,6 +118,7 @@ def price_configuration(asked: Configuration, device: DeviceFacts) -> Estimate:
             model=asked.model,
             setup=setup,
             device=device,
+            room=room,
             mean_length=asked.tokens_per_example or asked.seq_len,
             max_steps=steps,
             notes=asked.notes,
@@ -129,6 +130,8 @@ def estimate(work: Work) -> Estimate:
     """Every number of one piece of work. Raises what `traced` raises."""
     setup, device = work.setup, work.device
     trace = traced(setup)
+    if work.room is not None and trace.peak_allocated <= work.room < trace.peak_reserved:
+        trace = traced(setup.model_copy(update={"capacity": work.room}))  # the cache is given back before it runs out
     trainable = trace.trainable_params
     base_params = trace.total_params - (trainable if setup.method != "full" else 0)
     stored = work.stored_bytes if work.stored_bytes is not None else base_params * _stored_width(setup.config)
