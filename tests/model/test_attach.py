@@ -73,7 +73,7 @@ def test_four_bit_without_bitsandbytes(llama: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(load.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelError) as error:
         load_base(llama, dtype="bf16", four_bit=True)
-    assert "pip install 'rankwise[qlora]'" in error.value.fix
+    assert "pip install bitsandbytes" in error.value.fix
 
 
 def test_damaged_weights_are_a_model_error(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_no_id_and_no_name_appears_twice() -> None:
 
 def test_the_folder_holds_one_config_for_each_entry_and_nothing_else() -> None:
     files = {path.name for path in catalogue.FOLDER.iterdir()}
-    assert files == {f"{name}.json" for name in BY_NAME} | {"index.toml"}
+    assert files == {f"{name}.json" for name in BY_NAME} | {"index.toml", "gptq.toml"}
 
 
 @pytest.mark.parametrize("architecture", ALL, ids=lambda architecture: architecture.name)

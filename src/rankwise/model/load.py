@@ -72,7 +72,7 @@ def _nf4(compute: torch.dtype) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
             "4-bit weights need bitsandbytes, which is not installed",
-            fix="pip install 'rankwise[qlora]', or choose another method",
+            fix="pip install bitsandbytes, or choose another method",
         )
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
