@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check prove bench-memory clean
+.PHONY: help install demo test check prove bench-memory bench-time bench-time-embedded clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -39,13 +39,19 @@ check: install  ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: install  ## the tests, under 20 minutes on 2 cores
-	$(BIN)/python -m pytest -m 'not prove'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not prove' -n auto --dist loadfile
 
 prove: install  ## slow proofs: kills at random steps, the embedded model learning by each method
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
 bench-memory: install .venv-peers/.installed  ## predicted against published GPU memory, beside other estimators
 	$(BIN)/python -m benchmarks.memory.bench
+
+bench-time: install .venv-peers/.installed  ## predicted against published throughput, beside other estimators
+	$(BIN)/python -m benchmarks.time.bench
+
+bench-time-embedded: install  ## the embedded job on this machine: calibrate, then predicted against actual seconds (10 minutes)
+	$(BIN)/python -m benchmarks.time.embedded --out benchmarks/time/embedded.json
 
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers

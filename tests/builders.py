@@ -21,10 +21,12 @@ from rankwise.records import (
     ModelFacts,
     Note,
     Plan,
+    Price,
     Saved,
     Started,
     Step,
     Stopped,
+    Tariff,
     Validation,
     Verification,
 )
@@ -153,7 +155,6 @@ def laptop(**changes: Any) -> DeviceFacts:
         "compute_capability": None,
         "context_bytes": None,
         "disk_free_bytes": 100 * GB,
-        "usd_per_hour": None,
         "source": "built by hand",
     }
     return DeviceFacts(**(content | changes))
@@ -173,14 +174,29 @@ def a100(**changes: Any) -> DeviceFacts:
         "compute_capability": 8.0,
         "context_bytes": (414 << 20, 495 << 20, 569 << 20),
         "disk_free_bytes": None,
-        "usd_per_hour": 2.0,
+        "bandwidth": 2039e9,
+        "link": "NVLink 3",
+        "link_bytes_per_second": 300e9,
+        "watts": 400.0,
+        "price": Price(usd_per_hour=2.0, spot_usd_per_hour=1.0, source="built by hand"),
         "source": "built by hand",
     }
     return DeviceFacts(**(content | changes))
 
 
 def facts(model: ModelFacts | None = None, data: DataFacts | None = None, device: DeviceFacts | None = None) -> Facts:
-    return Facts(model=model or smollm2(), data=data or data_facts(), device=device or laptop(), job_hash=sha("e"))
+    return Facts(
+        model=model or smollm2(),
+        data=data or data_facts(),
+        device=device or laptop(),
+        tariff=tariff(),
+        job_hash=sha("e"),
+    )
+
+
+def tariff(**changes: Any) -> Tariff:
+    content: dict[str, Any] = {"usd_per_gb_month": 0.02, "electricity_usd_per_kwh": None, "source": "built by hand"}
+    return Tariff(**(content | changes))
 
 
 # -- job and plan --------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from rankwise import api
+from rankwise.api import actuals, planning, training
 from rankwise.cli import app
 from rankwise.jobfile import read_job
 from rankwise.methods import METHODS
 from rankwise.options import JOB_OPTIONS
-from rankwise.records import Job
+from rankwise.records import DeviceFacts, Job
 from rankwise.store import Run
 from tests import builders
 from tests.builders import GB, laptop, whole_run, write_job
@@ -29,12 +30,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
 
 
+def on(monkeypatch: pytest.MonkeyPatch, device: DeviceFacts) -> None:
+    """Every verb of a job finds this device."""
+    for verbs in (planning, training, actuals):
+        monkeypatch.setattr(verbs, "observe_device", lambda *asked: device)
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder of its own, a cache of its own, and a device that needs no probing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop())
+    on(monkeypatch, laptop())
     return tmp_path
 
 
@@ -104,6 +111,18 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--retrieval": ("possible", "possible"),
     "--regex": ("yes|no", "yes|no"),
     "--engine": ("vllm", "vllm"),
+    "--serving-format": ("fp8", "fp8"),
+    "--context": ("2048", 2048),
+    "--concurrency": ("3", 3),
+    "--slots": ("2", 2),
+    "--zipf": ("0.8", 0.8),
+    "--pricing": ("spot", "spot"),
+    "--runs": ("12", 12),
+    "--sweep": ("6", 6),
+    "--failure-rate": ("0.2", 0.2),
+    "--energy": ("", True),
+    "--no-energy": ("", False),
+    "--write-bandwidth": ("2e8", 2e8),
     "--num-train-epochs": ("1.5", 1.5),
     "--max-steps": ("7", 7),
     "--learning-rate": ("1e-4", 1e-4),
@@ -127,7 +146,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--seed": ("0", 0),
     "--report-to": ("none", "none"),
 }
-FILES = {"--train", "--general", "--facts", "--json-schema"}
+FILES = {"--train", "--general", "--facts", "--json-schema", "--prices"}
 DESCRIBED = {"--examples", "--tokens-per-example"}
 
 
@@ -218,7 +237,7 @@ def test_a_plan_may_be_made_again(job: Path) -> None:
 def test_where_nothing_fits_the_plan_is_written_and_the_answer_is_no(
     job: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(memory_bytes=GB // 10))
+    on(monkeypatch, laptop(memory_bytes=GB // 10))
     result = run("plan", job, "--out", here / "out", "--json")
     assert result.exit_code == 3
     assert document(result)["verdict"]["method"] == "none" and (here / "out" / "report.html").is_file()
@@ -226,7 +245,7 @@ def test_where_nothing_fits_the_plan_is_written_and_the_answer_is_no(
 
 
 def test_training_where_nothing_fits_says_what_would(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(memory_bytes=GB // 10))
+    on(monkeypatch, laptop(memory_bytes=GB // 10))
     error = refused(3, "train", job)
     assert error["kind"] == "AnswerIsNo" and error["fix"].startswith("it would work if the device had ")
     error = refused(3, "train", job, "--method", "full")
@@ -366,7 +385,7 @@ def test_a_stale_plan_is_refused_and_says_what_changed(job: Path, here: Path, mo
     rows.write_text(before + GOOD)
     assert "rows.jsonl changed" in refused(1, "train", here / "out" / "plan.json", "--out", here / "new")["what"]
     rows.write_text(before)
-    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(memory_bytes=32 * GB))
+    on(monkeypatch, laptop(memory_bytes=32 * GB))
     error = refused(1, "train", here / "out")
     assert "the device changed" in error["what"] and "plan again" in error["fix"]
 
@@ -374,7 +393,7 @@ def test_a_stale_plan_is_refused_and_says_what_changed(job: Path, here: Path, mo
 def test_a_plan_for_several_devices_is_refused_rather_than_trained_on_one(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "observe_device", lambda hardware, where=None: laptop(count=2))
+    on(monkeypatch, laptop(count=2))
     assert document(run("plan", job, "--gpus", 2, "--json"))["verdict"]["parallel"] == "ddp"
     assert "this plan is for 2 devices" in refused(1, "train", job, "--gpus", 2)["what"]
 

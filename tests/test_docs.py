@@ -287,6 +287,16 @@ def test_the_accuracy_in_the_readme_is_that_of_the_benchmark() -> None:
             assert f"{metrics[f'{error}_{which}']:.2%}".replace("%", " %") in page, (error, which)
 
 
+def test_the_accuracy_of_times_in_the_readme_is_that_of_the_benchmark() -> None:
+    result = json.loads((ROOT / "benchmarks" / "time" / "result.json").read_text(encoding="utf-8"))
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (peer,) = (p for p in result["peers"] if p["name"] == "ftuneai")
+    assert f"Against {result['metrics']['rows']} published throughputs" in page
+    shown = [result["metrics"]["median_abs_error_out_of_sample"], peer["median_abs_error"]]
+    for share in (*shown, peer["ours_on_the_same_rows"]):
+        assert f"{share:.1%}".replace("%", " %") in page, share
+
+
 def test_example_rows_are_read_in_the_format_they_are_shown_for(tmp_path: Path) -> None:
     shown = set()
     for number, block in enumerate(all_blocks("jsonl")):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rankwise import api
+from rankwise.api import doctoring
 from rankwise.cli import app
 from rankwise.estimate import selfcheck
 from rankwise.records.selfcheck import NEVER_RUN_ON_GPU, SelfCheck
@@ -48,7 +48,7 @@ def test_without_a_gpu_the_gpu_self_check_names_what_is_missing(tmp_path: Path, 
 def test_the_self_check_on_the_cpu_writes_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The road of --gpu, on the device that is here and with a tiny model in place of the embedded one."""
     folder = tiny_llama(tmp_path / "tiny", hidden=64, intermediate=128)
-    monkeypatch.setattr(api, "locate", lambda name: folder)
+    monkeypatch.setattr(doctoring, "locate", lambda name: folder)
     kept = ("full bf16", "qlora, checkpointing")
     every = selfcheck.cases_of
     monkeypatch.setattr(selfcheck, "cases_of", lambda *given: {k: v for k, v in every(*given).items() if k in kept})

@@ -504,9 +504,5 @@ def test_a_second_folder_is_not_touched(model: Path, tmp_path: Path) -> None:
 
 def test_the_job_of_a_toy_run_is_the_job_that_is_stored(model: Path, tmp_path: Path) -> None:
     run = toy_run(tmp_path, model)
-    again = api.read_job(run.folder / "job.yaml", {}, api.METHODS)
-    assert (
-        again.content_hash()
-        == run.plan().job_hash
-        == api.read_job(toy_job(tmp_path, model), {}, api.METHODS).content_hash()
-    )
+    again = api.load_job(run.folder / "job.yaml", {})
+    assert again.content_hash() == run.plan().job_hash == api.load_job(toy_job(tmp_path, model), {}).content_hash()

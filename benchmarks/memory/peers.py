@@ -25,15 +25,16 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.memory.adapters import PEERS
 from benchmarks.memory.case import Case, RefusedError
 
 REVISION = "0" * 40
+Asked = TypeVar("Asked", bound=Case)
 
 
 def lay_out(root: Path, name: str, config: Mapping[str, Any]) -> str:
@@ -47,9 +48,8 @@ def lay_out(root: Path, name: str, config: Mapping[str, Any]) -> str:
     return str(folder)
 
 
-def ask(peer: str, case: Case) -> tuple[float | None, str | None]:
-    """(bytes, None), or (None, why not). A peer's own exception is its refusal."""
-    _, adapter = PEERS[peer]
+def ask(adapter: Callable[[Asked], float], case: Asked) -> tuple[float | None, str | None]:
+    """(the peer's number, None), or (None, why not). A peer's own exception is its refusal."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return adapter(case), None
@@ -75,7 +75,7 @@ def answer(rows: list[dict[str, Any]], cache: Path) -> dict[str, Any]:
             folder = lay_out(cache, row["options"]["model"], row["config"])
             case = Case(row["options"], row["config"], row.get("gpu") or "", folder)
         for peer in PEERS:
-            said[peer], reason = ask(peer, case) if case else (None, "no config at hand")
+            said[peer], reason = ask(PEERS[peer][1], case) if case else (None, "no config at hand")
             if reason is not None:
                 reasons[peer][reason] += 1
     peers = {

@@ -197,11 +197,16 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     if answer and answer.json_schema:
         schema = _resolve(answer.json_schema, base, where, ("format", "json_schema"))
         answer = answer.model_copy(update={"json_schema": schema})
+    costs = job.costs
+    if costs.prices:
+        costs = costs.model_copy(update={"prices": _resolve(costs.prices, base, where, ("costs", "prices"))})
     model = job.model
     for folder in (Path.cwd(), base):
         if (folder / job.model / "config.json").is_file():
             model = str((folder / job.model).resolve())
-    return job.model_copy(update={"data": data.model_copy(update=changes), "format": answer, "model": model})
+    return job.model_copy(
+        update={"data": data.model_copy(update=changes), "format": answer, "costs": costs, "model": model}
+    )
 
 
 def _resolve(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Path:

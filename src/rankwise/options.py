@@ -39,6 +39,22 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--json-schema": ("format.json_schema", str, "JSON schema that an answer must satisfy."),
     "--regex": ("format.regex", str, "Regular expression that an answer must match."),
     "--engine": ("serving.engine", str, "embedded | vllm."),
+    "--serving-format": (
+        "serving.serving_format",
+        str,
+        "Weights of the base in the server (bf16, fp8, awq, gptq, nf4).",
+    ),
+    "--context": ("serving.context", int, "Tokens of one served conversation."),
+    "--concurrency": ("serving.concurrency", int, "Conversations open at one time, over all tenants."),
+    "--slots": ("serving.slots", int, "Adapters that lie in the GPU's memory at one time."),
+    "--zipf": ("serving.zipf", float, "Popularity of tenants: share of requests ~ rank^-zipf."),
+    "--prices": ("costs.prices", str, "A file of your own prices (YAML, JSON, TOML); they go before ours."),
+    "--pricing": ("costs.pricing", str, "on-demand | spot."),
+    "--runs": ("costs.runs", int, "Training runs until the model is right; default 10 to 20."),
+    "--sweep": ("costs.sweep", int, "Runs of a planned sweep, in the place of --runs."),
+    "--failure-rate": ("costs.failure_rate", float, "Share of runs that die before their end, and resume."),
+    "--energy": ("costs.energy", bool, "Also the electricity."),
+    "--write-bandwidth": ("costs.write_bandwidth", float, "Bytes per second at which weights are read and written."),
     "--num-train-epochs": ("train.num_train_epochs", float, "Passes over the training rows."),
     "--max-steps": ("train.max_steps", int, "Optimizer steps."),
     "--learning-rate": ("train.learning_rate", float, "Peak learning rate."),
@@ -86,9 +102,7 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def estimate_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command every option of `estimate`'s table; the function gets those that were used as `options`."""
     flags = {"--" + name.replace("_", "-"): (name, option) for name, option in OPTIONS.items()}
-    parameters = [
-        _parameter(flag, option.kind, _help(option), "The configuration") for flag, (_, option) in flags.items()
-    ]
+    parameters = [_parameter(flag, option.kind, _help(option), option.panel) for flag, (_, option) in flags.items()]
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> Any:

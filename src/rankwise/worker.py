@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
@@ -26,7 +27,7 @@ from rankwise.errors import RankwiseError, TrainingError
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
-from rankwise.records import Event, Failed, Finished, Note, Plan, TrainConfig, Validation
+from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
 from rankwise.store import Run, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
@@ -38,8 +39,11 @@ from rankwise.train.mixing import mix
 from rankwise.watch.evidence import summarise
 
 
-def work(run: Run, *, resume: bool, stop_signal: threading.Event) -> Iterator[Event]:
+def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float | None = None) -> Iterator[Event]:
     """Carry the plan of `run` out and yield its events; they are on disk before they are yielded.
+
+    Args:
+        began: seconds since the epoch, from when loading is counted; None: from now.
 
     Raises:
         RankwiseError: in use, not resumable, data or training faults. Already written as a `failed` event.
@@ -48,7 +52,7 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event) -> Iterator[Ev
         run.stop_path.unlink(missing_ok=True)
         run.mend_events()
         try:
-            for event in _road(run, resume, stop_signal):
+            for event in _road(run, resume, stop_signal, began or time.time()):
                 run.append(event)
                 yield event
         except RankwiseError as error:
@@ -56,7 +60,7 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event) -> Iterator[Ev
             raise
 
 
-def _road(run: Run, resume: bool, stop_signal: threading.Event) -> Iterator[Event]:
+def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) -> Iterator[Event]:
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
@@ -82,7 +86,10 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event) -> Iterator[Even
         params=(trainable_params(model), total_params(model)),
         cpu=cpu,
     )
+    load_seconds = time.time() - began
     for event in loop.events(start):
+        if isinstance(event, Started):
+            event = event.model_copy(update={"load_seconds": load_seconds})
         if isinstance(event, Finished):
             yield from _keep_best(loop, checkpoints, event.step)
             _publish(run, plan, model, data)
@@ -199,7 +206,8 @@ def main() -> int:
         signal.signal(number, lambda *_: stop_signal.set())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        for event in work(Run.open(arguments.run), resume=arguments.resume, stop_signal=stop_signal):
+        run, began = Run.open(arguments.run), psutil.Process().create_time()
+        for event in work(run, resume=arguments.resume, stop_signal=stop_signal, began=began):
             print(event.model_dump_json(), file=events_out)
     except RankwiseError as error:
         print(_failed(error).model_dump_json(), file=events_out)

@@ -326,9 +326,9 @@ def test_lost_rows_and_missing_measures_are_warned_about() -> None:
 
 
 def test_a_budget_that_cannot_be_checked_is_said() -> None:
-    unknown = a100(usd_per_hour=None, matmul_flops={})
+    unknown = a100(price=None, matmul_flops={})
     told = builders.plan(job(budget={"usd": 1, "hours": 1}), facts(device=unknown)).warnings
-    assert "budget.usd is not checked: no price of A100-80GB is known" in told
+    assert "budget.usd is not checked: no on-demand price of A100-80GB is known" in told
     assert "budget.hours is not checked: the speed of A100-80GB is not known" in told
     checked = builders.plan(job(budget={"usd": 1000, "hours": 1000}), facts(device=a100())).warnings
     assert not [w for w in checked if "budget" in w]

@@ -9,7 +9,7 @@ from rankwise.estimate.price import price_configuration
 from rankwise.records import Configuration
 from tests import builders
 
-GB = builders.GB
+GB, TARIFF = builders.GB, builders.tariff()
 CONFIG = builders.llama_config(6, 512, 1408, 256, 32_000, False, 2048)
 
 
@@ -20,7 +20,7 @@ def asked(**said: object) -> Configuration:
 def changes(wanted: Configuration, **device: object) -> list[Change]:
     here = builders.a100(name="A", **device)
     larger = [builders.a100(name=f"A{n}", memory_bytes=n * GB) for n in (1, 2, 40)]
-    return single_changes(wanted, price_configuration(wanted, here), here, larger, lambda *_: None)
+    return single_changes(wanted, price_configuration(wanted, here, TARIFF), here, larger, TARIFF, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,16 @@ def test_what_fits_stands_first_and_the_smallest_peak_before_the_larger(found: l
 
 
 def test_only_what_helps_is_told(found: list[Change]) -> None:
-    before = price_configuration(asked(dropout=0.1), builders.a100(memory_bytes=2 * GB)).memory.peak_device
+    before = price_configuration(asked(dropout=0.1), builders.a100(memory_bytes=2 * GB), TARIFF).memory.peak_device
     assert all(c.estimate.memory.fits or c.estimate.memory.peak_device < (1 - WORTH) * before for c in found)
 
 
 def test_each_change_is_the_changed_step(found: list[Change]) -> None:
     by_words = {c.words: c.estimate for c in found}
-    half = price_configuration(asked(dropout=0.1, seq_len=256), builders.a100(memory_bytes=2 * GB))
+    half = price_configuration(asked(dropout=0.1, seq_len=256), builders.a100(memory_bytes=2 * GB), TARIFF)
     assert by_words["--seq-len 256"].memory == half.memory
     fused = price_configuration(
-        asked(dropout=0.1, loss="fused-linear", stack="today"), builders.a100(memory_bytes=2 * GB)
+        asked(dropout=0.1, loss="fused-linear", stack="today"), builders.a100(memory_bytes=2 * GB), TARIFF
     )
     assert by_words["--loss fused-linear"].memory == fused.memory
     one = by_words["--batch 1 --grad-accum 4"]

@@ -8,7 +8,7 @@ from rankwise.errors import UsageError
 from rankwise.estimate.configure import configure, positions_of, refuse_other_models
 from rankwise.estimate.options import OPTIONS, OTHER_TRAINING, typed
 from rankwise.methods import TUNERS
-from rankwise.records import Configuration
+from rankwise.records import Configuration, CostOptions
 from tests import builders
 
 LLAMA = builders.llama3_8b().config
@@ -32,7 +32,8 @@ def test_the_defaults_are_those_of_the_table() -> None:
     asked = made()
     stated = {name: option for name, option in OPTIONS.items() if not option.derived and option.default is not None}
     of_other_methods = {"prompt_length", "bottleneck"}
-    assert {n: getattr(asked, n) for n in stated if n not in of_other_methods} == {
+    found = asked.model_dump() | asked.costs.model_dump()
+    assert {n: found[n] for n in stated if n not in of_other_methods} == {
         n: o.default for n, o in stated.items() if n not in of_other_methods
     }
     assert (asked.rank, asked.alpha, asked.targets, asked.seq_len) == (16, 32.0, "all-linear", 2048)
@@ -45,7 +46,23 @@ def test_every_default_can_be_said_in_words() -> None:
 
 
 def test_every_option_is_a_field_and_every_field_an_option() -> None:
-    assert set(Configuration.model_fields) - {"id", "config", "notes"} == set(OPTIONS)
+    own = set(Configuration.model_fields) - {"id", "config", "costs", "notes"}
+    assert own | set(CostOptions.model_fields) == set(OPTIONS) and not own & set(CostOptions.model_fields)
+
+
+def test_what_the_bill_depends_on_is_said_by_options_of_their_kind_and_range() -> None:
+    assert made(variants=10, zipf=0.0, pricing="spot", failure_rate=0.0).costs == CostOptions(
+        variants=10, zipf=0.0, pricing="spot", failure_rate=0.0
+    )
+    for wrong in ({"variants": 0}, {"failure_rate": 1.0}, {"write_bandwidth": 0}, {"pricing": "cheap"}, {"zipf": -1}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            typed(wrong)
+
+
+def test_a_quantised_base_of_which_nothing_is_said_runs_under_the_trainers_flag() -> None:
+    assert made(method="qlora").autocast == "bf16" and made(method="qlora", dtype="fp16").autocast == "fp16"
+    assert made(method="qlora", autocast="none").autocast == "none"
+    assert made(method="qlora", kbit_upcast=True).autocast == made(method="lora").autocast == "none"
 
 
 def test_the_length_is_the_models_where_that_is_shorter() -> None:

@@ -96,7 +96,7 @@ def test_an_untrained_adapter_cannot_be_told_from_its_base(model: Path, tmp_path
 
 def test_a_foreign_model_is_judged_on_the_rows_of_a_job(model: Path, tmp_path: Path) -> None:
     run = trained(tmp_path / "a", model, train={"max_steps": 40, "save_steps": 20})
-    job = api.read_job(tmp_path / "a" / "job.yaml", {}, api.METHODS)
+    job = api.load_job(tmp_path / "a" / "job.yaml", {})
     same = by_metric(api.evaluate_model(str(model), job))
     assert same["heldout_loss"].difference == 0 and same["heldout_loss"].answer == "cannot tell"
     merged = by_metric(api.evaluate_model(str(api.merge(run)), job))

@@ -10,7 +10,8 @@ from torch import nn
 from rankwise.errors import ModelError, UsageError
 from rankwise.methods import AdapterOptions
 from rankwise.methods.bottleneck import params_per_adapter
-from rankwise.model.attach import adapter_bytes, trainable_params, untouched, wrap
+from rankwise.model.adapterfile import adapter_bytes
+from rankwise.model.attach import trainable_params, untouched, wrap
 from rankwise.model.bottleneck import Bottleneck, BottleneckModel, attach_bottleneck, load_bottleneck
 from rankwise.model.likelihood import final_logits
 from rankwise.model.load import load_base

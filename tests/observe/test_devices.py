@@ -9,7 +9,9 @@ import pytest
 
 from rankwise.errors import JobError, RankwiseError
 from rankwise.observe import devices, machine, rate
-from rankwise.observe.devices import known_gpus, match_gpu, observe_device
+from rankwise.observe.devices import observe_device
+from rankwise.observe.gpus import known_gpus, match_gpu
+from rankwise.observe.prices import price_of, read_prices
 from rankwise.records.job import Hardware
 
 
@@ -80,7 +82,7 @@ def test_every_entry_is_whole() -> None:
     for gpu in known_gpus():
         facts = observe_device(Hardware(gpu=gpu["name"], count=2, nodes=2))
         assert match_gpu(gpu["name"]) == gpu and all(match_gpu(alias) == gpu for alias in gpu["aliases"])
-        assert facts.count == 4 and facts.usd_per_hour is None
+        assert facts.count == 4 and facts.price == price_of(facts.name)
         assert facts.bf16 == ("bf16" in facts.matmul_flops) and facts.matmul_flops["fp32"] > 5e12
         assert facts.matmul_flops.get("bf16", 1e15) > facts.matmul_flops["fp32"]
         assert "datasheet" in facts.source or "whitepaper" in facts.source
@@ -88,6 +90,63 @@ def test_every_entry_is_whole() -> None:
             assert facts.name.startswith("MI")
         else:
             assert facts.bf16 == (facts.compute_capability >= 8.0)
+
+
+def test_the_figures_of_an_entry_fit_each_other() -> None:
+    """Peaks as each generation has them: fp16 as bf16, fp8 twice that, int8 twice, or four times on GeForce cards."""
+    for gpu in known_gpus():
+        facts = observe_device(Hardware(gpu=gpu["name"]))
+        peaks, narrow = facts.matmul_flops, facts.matmul_flops.get("fp16")
+        assert peaks.get("bf16", narrow) == narrow and (narrow is None) == (facts.name == "P100-16GB")
+        assert ("fp8" in peaks) == ((facts.compute_capability or 0) >= 8.9 or facts.name.startswith("MI300"))
+        if narrow and "fp8" in peaks:
+            assert peaks["fp8"] == pytest.approx(2 * narrow, rel=0.02)
+        if narrow and "int8" in peaks:
+            times = {"MI250X": (1.0,), "RTX-2080": (4.0,), "RTX-3": (4.0,), "RTX-4": (4.0,), "RTX-5": (4.0,)}
+            allowed = next((t for start, t in times.items() if facts.name.startswith(start)), (2.0,))
+            assert any(peaks["int8"] == pytest.approx(n * narrow, rel=0.02) for n in allowed), facts.name
+        assert facts.bandwidth and 3e11 <= facts.bandwidth <= 8e12
+        assert facts.watts is None or 70 <= facts.watts <= 1000
+
+
+def test_a_link_has_the_rate_of_its_generation() -> None:
+    rates = {"PCIe 3.0 x16": 16e9, "PCIe 4.0 x16": 32e9, "PCIe 5.0 x16": 64e9}
+    rates |= {"NVLink 2": 150e9, "NVLink 3": 300e9, "NVLink 4": 450e9, "NVLink 5": 900e9}
+    for gpu in known_gpus():
+        facts = observe_device(Hardware(gpu=gpu["name"]))
+        if facts.name in ("H800-80GB", "A800-80GB"):
+            assert facts.link_bytes_per_second == 200e9  # what they differ in
+        elif facts.name.startswith("MI"):
+            assert facts.link and facts.link.startswith("Infinity Fabric")
+        else:
+            assert facts.link_bytes_per_second == rates[facts.link or ""]
+
+
+@pytest.mark.parametrize(
+    ("written", "link", "bandwidth", "watts", "fp16"),
+    [
+        ("A100-80GB", "NVLink 3", 2039e9, 400, 312e12),
+        ("NVIDIA A100 80GB PCIe", "PCIe 4.0 x16", 1935e9, 300, 312e12),
+        ("NVIDIA A100-SXM4-40GB", "NVLink 3", 1555e9, 400, 312e12),
+        ("V100-SXM2-16GB", "NVLink 2", 900e9, 300, 125e12),
+        ("Tesla V100-PCIE-16GB", "PCIe 3.0 x16", 900e9, 250, 112e12),
+        ("A800 80GB PCIe", "PCIe 4.0 x16", 1935e9, None, 312e12),
+    ],
+)
+def test_a_pcie_card_is_not_its_module(
+    written: str, link: str, bandwidth: float, watts: float | None, fp16: float
+) -> None:
+    facts = observe_device(Hardware(gpu=written))
+    assert (facts.link, facts.bandwidth, facts.watts) == (link, bandwidth, watts)
+    assert facts.matmul_flops["fp16"] == fp16
+
+
+def test_a_users_prices_go_into_the_facts(tmp_path: Path) -> None:
+    file = tmp_path / "ours.yaml"
+    file.write_text("date: 2026-11-01\ngpus: {l4: {on_demand: 0.5}}\n")
+    mine = observe_device(Hardware(gpu="L4"), prices=read_prices(file))
+    assert mine.usd_per_hour == 0.5 and mine.price is not None and str(file) in mine.price.source
+    assert mine.identity_hash == observe_device(Hardware(gpu="L4")).identity_hash
 
 
 def test_memory_is_what_the_driver_leaves_and_the_context_a_small_part_of_it() -> None:
@@ -109,6 +168,7 @@ def test_the_context_of_a_t4_is_the_measured_one() -> None:
 def test_this_processor_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = observe_device(Hardware(gpu="cpu"))
     assert first.kind == "cpu" and first.matmul_measured and first.matmul_flops["fp32"] > 1e9
+    assert (first.price, first.link, first.bandwidth, first.watts) == (None, None, None, None)
     assert first.cores and first.cores >= 1 and 0 < (first.available_bytes or 0) <= first.memory_bytes
     monkeypatch.setattr(rate, "_probe", lambda _: pytest.fail("measured again"))
     again = observe_device(Hardware(gpu="cpu"))
@@ -149,7 +209,9 @@ def test_a_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = (facts.kind, facts.name, facts.bf16, facts.memory_bytes, facts.available_bytes)
     assert seen == ("gpu", "NVIDIA H100 80GB HBM3", True, 81559 - 551 << 20, 80994 << 20)
     assert facts.compute_capability == 9.0
-    assert facts.context_bytes == observe_device(Hardware(gpu="H100")).context_bytes
+    listed = observe_device(Hardware(gpu="H100"))
+    assert facts.context_bytes == listed.context_bytes and facts.price == listed.price
+    assert (facts.bandwidth, facts.link, facts.watts) == (3350e9, "NVLink 4", 700)
     with pytest.raises(JobError, match="1 GPUs"):
         observe_device(Hardware(count=2))
 
@@ -168,7 +230,7 @@ def test_a_driver_without_reserved_memory_and_a_gpu_that_is_not_listed(monkeypat
     monkeypatch.setattr(devices.subprocess, "run", answer)
     facts = observe_device(Hardware())
     assert (facts.memory_bytes, facts.bf16, facts.compute_capability) == (8119 << 20, False, 6.1)
-    assert facts.context_bytes is None
+    assert facts.context_bytes is None and facts.price is None and facts.bandwidth is None and facts.link is None
 
 
 def test_cgroup_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

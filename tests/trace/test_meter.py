@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from rankwise.trace.layers import NO_LAYER, Layers
-from rankwise.trace.meter import TRAINED, Meter, Recording, count_flops, named
+from rankwise.trace.meter import TRAINED, Meter, Recording, launched, named
 from rankwise.trace.peaks import peak_of
 from rankwise.trace.run import run_step
 from tests.trace.families import VOCAB, setup
@@ -62,7 +62,7 @@ def test_labels_phases_and_flops() -> None:
     with meter:
         with meter.during("forward"), named("stand-in"):
             logits = torch.empty(2, VOCAB, device="meta")
-            count_flops(7)
+            launched(attention=7)
         with meter.during("backward"):
             product = torch.mm(torch.empty(3, 4, device="meta"), torch.empty(4, 5, device="meta"))
     first, *_, last = meter.close().births
@@ -73,7 +73,7 @@ def test_labels_phases_and_flops() -> None:
 
 
 def test_nothing_counts_outside() -> None:
-    count_flops(1)
+    launched(attention=1)
     with named("nobody listens"):
         assert torch.empty(2, device="meta").shape == (2,)
     assert Meter.active is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankwise.records import Event, Evidence
+from rankwise.records import Actual, Event, Evidence
 from rankwise.store import replay
 from rankwise.watch.evidence import summarise
 from tests import builders
@@ -34,8 +34,10 @@ def test_predictions_stand_beside_what_happened() -> None:
     estimate = PLAN.chosen()
     assert estimate
     found = {a.quantity: a for a in evidence(whole_run()).actuals}
-    assert set(found) == {"train_seconds", "tokens_per_second", "peak_memory", "trainable_params", "checkpoint"}
-    assert (found["train_seconds"].predicted, found["train_seconds"].actual) == (estimate.time.train_seconds, 20.0)
+    durations = {"step_seconds", "validation_seconds", "save_seconds", "train_seconds"}
+    assert set(found) == durations | {"tokens_per_second", "peak_memory", "trainable_params", "checkpoint"}
+    assert (found["step_seconds"].predicted, found["step_seconds"].actual) == (estimate.time.step_seconds, 1.0)
+    assert found["train_seconds"].predicted == estimate.time.train_seconds
     assert found["train_seconds"].interval == estimate.time.interval
     assert found["tokens_per_second"].actual == 700.0
     assert found["peak_memory"].actual == builders.GB and found["peak_memory"].predicted == estimate.memory.peak_device
@@ -75,3 +77,25 @@ def test_a_run_resumed_twice_from_the_same_save_sums_up_the_same() -> None:
     lost = [step(11, loss=9.0, tokens=1), validation(15, 0.001), saved(15)]
     events = [*head, started(10), *lost, started(10), *lost, started(10), *tail]
     assert evidence(replay(events)) == evidence(whole)
+
+
+def test_a_run_is_the_sum_of_those_parts_that_were_predicted() -> None:
+    """A plan that foresaw no validations is not blamed for them; one that foresaw loading is held to it."""
+    events = [started(load_seconds=9.0) if e.event == "started" else e for e in whole_run()]
+
+    def took(**parts: float | None) -> dict[str, Actual]:
+        told = {"load_seconds": None, "evaluation_seconds": None, "save_seconds": None, "relative": (0.5, 2.0), **parts}
+        priced = PLAN.chosen()
+        assert priced
+        changed = priced.model_copy(update={"time": priced.time.model_copy(update=told)})
+        others = tuple(changed if c.id == changed.id else c for c in PLAN.candidates)
+        plan = PLAN.model_copy(update={"candidates": others})
+        return {a.quantity: a for a in summarise(plan, events).actuals}
+
+    assert took()["train_seconds"].actual == 20.0 and took()["train_seconds"].source == "steps"
+    whole = took(load_seconds=10.0, evaluation_seconds=12.0, save_seconds=1.0)
+    assert whole["train_seconds"].actual == pytest.approx(20.0 + 9.0 + 5 * 3.0 + 4 * 0.1)
+    assert whole["train_seconds"].source == "steps + load + validations + checkpoints"
+    assert (whole["validation_seconds"].predicted, whole["validation_seconds"].actual) == (12.0, 15.0)
+    assert whole["validation_seconds"].interval == (6.0, 24.0)
+    assert whole["save_seconds"].actual == pytest.approx(0.4)

@@ -201,9 +201,9 @@ def _warnings(job: Job, facts: Facts, price: Price, winner: Priced | None, price
             f"{data.long_rows} of {data.rows + data.dropped_rows} training rows are too long; "
             f"{data.dropped_rows} rows and {data.lost_supervised_tokens} answer tokens are lost"
         )
-    if job.budget.usd is not None and facts.device.usd_per_hour is None:
-        warnings.append(f"budget.usd is not checked: no price of {facts.device.name} is known")
-    if job.budget.hours is not None and not facts.device.matmul_flops:
+    if job.budget.usd is not None and not (facts.device.price and facts.device.price.at(job.costs.pricing)):
+        warnings.append(f"budget.usd is not checked: no {job.costs.pricing} price of {facts.device.name} is known")
+    if job.budget.hours is not None and not (winner and winner.estimate.time.train_seconds):
         warnings.append(f"budget.hours is not checked: the speed of {facts.device.name} is not known")
     if job.data.general is None:
         warnings.append("no data.general: forgetting of general ability will not be measured, and nothing is replayed")

@@ -8,7 +8,7 @@ from rankwise.estimate.memory import device_name
 from rankwise.estimate.options import OPTIONS
 from rankwise.estimate.price import price_configuration
 from rankwise.methods import tuner
-from rankwise.records import Configuration, DeviceFacts, Estimate
+from rankwise.records import Configuration, DeviceFacts, Estimate, Tariff
 from rankwise.trace.stack import usual_stack
 
 # Worth telling: a change that makes it fit, or takes more than this share off the peak.
@@ -30,6 +30,7 @@ def single_changes(
     before: Estimate,
     device: DeviceFacts,
     larger: Sequence[DeviceFacts],
+    tariff: Tariff,
     progress: Callable[[str, int, int], None],
 ) -> list[Change]:
     """The changes worth telling, those that fit first, then the smallest peak first.
@@ -40,27 +41,27 @@ def single_changes(
     tried = [*_changed(asked, device)]
     found = []
     for done, (words, changed) in enumerate(tried, 1):
-        if (estimate := _priced(changed, device)) is not None:
+        if (estimate := _priced(changed, device, tariff)) is not None:
             found.append(Change(words, estimate))
         progress("single changes", done, len(tried))
-    found += _larger_device(asked, larger)
+    found += _larger_device(asked, larger, tariff)
     limit = (1 - WORTH) * before.memory.peak_device
     worth = [c for c in found if c.estimate.memory.fits or c.estimate.memory.peak_device < limit]
     return sorted(worth, key=lambda c: (not c.estimate.memory.fits, c.estimate.memory.peak_device))
 
 
-def _priced(changed: Configuration, device: DeviceFacts) -> Estimate | None:
+def _priced(changed: Configuration, device: DeviceFacts, tariff: Tariff) -> Estimate | None:
     """None where the change cannot be made for this model or method."""
     several = device.model_copy(update={"count": changed.devices})
     try:
-        return price_configuration(changed, several)
+        return price_configuration(changed, several, tariff)
     except RankwiseError:
         return None
 
 
-def _larger_device(asked: Configuration, larger: Sequence[DeviceFacts]) -> list[Change]:
+def _larger_device(asked: Configuration, larger: Sequence[DeviceFacts], tariff: Tariff) -> list[Change]:
     for device in larger:
-        estimate = _priced(asked.model_copy(update={"gpu": device.name}), device)
+        estimate = _priced(asked.model_copy(update={"gpu": device.name}), device, tariff)
         if estimate is not None and estimate.memory.fits:
             return [Change(f"--gpu {device.name}", estimate)]
     return []

@@ -7,7 +7,7 @@ from rankwise.errors import UsageError
 from rankwise.estimate.options import OPTIONS
 from rankwise.methods import Tuner, tuner
 from rankwise.methods.prompt import PROMPT_TUNERS
-from rankwise.records import Configuration
+from rankwise.records import Configuration, CostOptions
 
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "model_max_length")
 USUAL_LENGTH = 2048
@@ -37,9 +37,12 @@ def configure(said: Mapping[str, Any], config: Mapping[str, Any]) -> Configurati
     chosen |= _of_method(said, method)
     chosen["seq_len"] = _length(said, config)
     chosen["parallel"] = _parallel(said, chosen["gpus"] * chosen["nodes"])
+    if _as_in_the_trainer(said, method) and chosen["dtype"] in ("bf16", "fp16"):
+        chosen["autocast"] = chosen["dtype"]
     _refuse_impossible(chosen, method)
     notes = _assumed(said, chosen, method)
-    return Configuration(**chosen, id=said.get("id"), config=dict(config), notes=tuple(notes))
+    costs = CostOptions(**{name: chosen.pop(name) for name in CostOptions.model_fields})
+    return Configuration(**chosen, costs=costs, id=said.get("id"), config=dict(config), notes=tuple(notes))
 
 
 def refuse_other_models(config: Mapping[str, Any], name: str) -> None:
@@ -86,6 +89,11 @@ def _of_method(said: Mapping[str, Any], method: Tuner) -> dict[str, Any]:
     found["kbit_upcast"] = said.get("kbit_upcast", method.base != "as-loaded")
     found["double_quant"] = said.get("double_quant", method.base == "nf4")
     return found
+
+
+def _as_in_the_trainer(said: Mapping[str, Any], method: Tuner) -> bool:
+    """A quantised base of which neither preparation nor autocast is said: both, as Trainer and TRL users have them."""
+    return method.base != "as-loaded" and not {"kbit_upcast", "autocast", "amp"} & set(said)
 
 
 def _length(said: Mapping[str, Any], config: Mapping[str, Any]) -> int:
@@ -139,8 +147,9 @@ def _assumed(said: Mapping[str, Any], chosen: dict[str, Any], method: Tuner) -> 
     notes = []
     if method.base != "as-loaded" and "kbit_upcast" not in said:
         notes.append(
-            "PEFT's preparation for k-bit training is taken as done (what is not quantised is fp32): --no-kbit-upcast "
-            "prices the model without it"
+            "PEFT's preparation for k-bit training is taken as done (what is not quantised is fp32)"
+            + (f", under the Trainer's {chosen['autocast']} flag" if _as_in_the_trainer(said, method) else "")
+            + ": --no-kbit-upcast prices the model without it"
         )
     if method.name == "full" and said.get("adapter_dtype"):
         notes.append(f"adapter_dtype says nothing about {method.name}, which has no adapter")

@@ -48,16 +48,15 @@ def measure(setup: Setup, folder: Path, device: str = "cpu", timed: int = TIMED)
         ModelError: the folder cannot be loaded.
         torch.OutOfMemoryError: it does not fit.
     """
-    _refuse_what_cannot_run(setup)
-    step = _Real(setup, folder, torch.device(device))
+    refuse_what_cannot_run(setup)
+    step = RealStep(setup, folder, torch.device(device))
     try:
         with _bytes_on(step) as found:
             for _ in range(STEPS):
                 step.run()
-        seconds = min((_seconds(step) for _ in range(timed)), default=None)
+        seconds = min((step.seconds() for _ in range(timed)), default=None)
     finally:
-        step.__dict__.clear()  # the model must be gone before the next one is loaded
-        _empty(device)
+        step.close()
     return Measured(**found, step_seconds=seconds)
 
 
@@ -65,22 +64,23 @@ def plain_steps(setup: Setup, folder: Path, loaded: Callable[[], int]) -> int:
     """As `measure` on a CPU, with nobody watching, for who reads the resident set afterwards. Returns what `loaded`
     says once the model is there.
     """
-    _refuse_what_cannot_run(setup)
-    step = _Real(setup, folder, torch.device("cpu"))
+    refuse_what_cannot_run(setup)
+    step = RealStep(setup, folder, torch.device("cpu"))
     found = loaded()
     for _ in range(STEPS):
         step.run()
     return found
 
 
-def _refuse_what_cannot_run(setup: Setup) -> None:
+def refuse_what_cannot_run(setup: Setup) -> None:
+    """Raises UsageError for a setup that is not one process on one device, or whose loss only a trace has."""
     if setup.parallel != "none" or setup.offload != "none":
         raise UsageError(f"parallel {setup.parallel}, offload {setup.offload}: one process is measured on one device")
     if setup.loss not in MEASURED_LOSSES:
         raise UsageError(f"loss {setup.loss} is a stand-in", expected=f"one of {', '.join(MEASURED_LOSSES)}")
 
 
-class _Real:
+class RealStep:
     """The model, its optimizer and random rows, ready to step."""
 
     def __init__(self, setup: Setup, folder: Path, device: torch.device) -> None:
@@ -101,6 +101,24 @@ class _Real:
             autocast=self._autocast,
             loss_of=lambda model, batch: LOSSES[self.setup.loss](model, batch, self.held),
         )
+
+    def seconds(self) -> float:
+        """Run one step; its wall clock."""
+        self._wait()
+        began = time.perf_counter()
+        self.run()
+        self._wait()
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        """The model must be gone before the next one is loaded."""
+        device = self.device
+        self.__dict__.clear()
+        _empty(device)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _backward(self, loss: Tensor) -> None:
         torch.autograd.backward(loss)
@@ -233,7 +251,7 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
 
 
 @contextmanager
-def _bytes_on(step: _Real) -> Iterator[dict[str, int | None]]:
+def _bytes_on(step: RealStep) -> Iterator[dict[str, int | None]]:
     """Filled in when the context ends: the fields of Measured that are bytes."""
     found: dict[str, int | None] = {"peak_reserved": None, "process_bytes": None, "context_bytes": None}
     if step.device.type == "cpu":
@@ -267,17 +285,6 @@ def _most(seen: profile) -> int:
     return most
 
 
-def _seconds(step: _Real) -> float:
-    cuda = step.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(step.device)
-    began = time.perf_counter()
-    step.run()
-    if cuda:
-        torch.cuda.synchronize(step.device)
-    return time.perf_counter() - began
-
-
 def process_bytes() -> int | None:
     """Bytes of this process on its GPU as nvidia-smi counts them; None where it cannot tell (some containers)."""
     query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
@@ -289,8 +296,8 @@ def process_bytes() -> int | None:
     return sum(held) << 20 if held else None
 
 
-def _empty(device: str) -> None:
+def _empty(device: torch.device) -> None:
     gc.collect()
-    if torch.device(device).type == "cuda":
+    if device.type == "cuda":
         torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()

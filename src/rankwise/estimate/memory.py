@@ -9,6 +9,7 @@ from typing import Any
 
 from rankwise.methods import tuner
 from rankwise.records import DeviceFacts, MemoryEstimate, Setup, Trace
+from rankwise.records.ledger import Family
 
 # What a process on a CPU needs beside tensors: 0.45 GB of Python with torch, transformers and peft imported, and 0.4 GB
 # of oneDNN's prepared kernels and allocator slack after a few steps (docs/log.md).
@@ -55,7 +56,7 @@ def estimate_memory(trace: Trace, setup: Setup, device: DeviceFacts) -> MemoryEs
     )
 
 
-def family(method: str, parallel: str = "none") -> str:
+def family(method: str, parallel: str = "none") -> Family:
     """sharded (ZeRO, FSDP); on whole models full, adapter (over a base as it was loaded) or quantised."""
     if parallel not in ("none", "ddp"):
         return "sharded"

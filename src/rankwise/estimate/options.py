@@ -4,10 +4,13 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from rankwise.errors import UsageError
 from rankwise.methods import TUNERS
+from rankwise.records.costs import CostOptions
 from rankwise.records.setup import Attention, Dtype, Loss, Offload, Parallel, Stack
 
 
@@ -21,7 +24,8 @@ class Option:
         default: what holds when nothing is said; None where that is `derived` from other options, or unknown.
         derived: the default in words, where it is no constant.
         choices: the values that exist; empty where any will do.
-        least: the smallest value of a number.
+        least: the smallest value of a number. above: a number is larger than this. below: it is smaller than this.
+        panel: heading in --help.
     """
 
     kind: type
@@ -30,6 +34,9 @@ class Option:
     derived: str = ""
     choices: tuple[str, ...] = ()
     least: float | None = None
+    above: float | None = None
+    below: float | None = None
+    panel: str = "The configuration"
 
     @property
     def default_words(self) -> str:
@@ -60,8 +67,10 @@ OPTIONS: dict[str, Option] = {
     "rank": Option(
         int, "Rank of a low-rank adapter.", 16, "16; what PEFT takes where rank means something else", least=1
     ),
-    "alpha": Option(float, "Scale of a low-rank adapter; it changes no memory.", derived="2 x rank", least=0),
-    "dropout": Option(float, "Dropout on the adapter's input; above 0 it keeps a mask and a copy.", 0.0, least=0),
+    "alpha": Option(float, "Scale of a low-rank adapter; it changes no memory.", derived="2 x rank", above=0),
+    "dropout": Option(
+        float, "Dropout on the adapter's input; above 0 it keeps a mask and a copy.", 0.0, least=0, below=1
+    ),
     "targets": Option(
         str,
         "Adapted modules: `all-linear`, or names with commas.",
@@ -74,6 +83,7 @@ OPTIONS: dict[str, Option] = {
         str,
         "Autocast arithmetic (bf16, fp16) over a frozen base in --dtype, as Hugging Face's bf16 and fp16 flags do.",
         "none",
+        "none; --dtype over a quantised base where --kbit-upcast is not said either",
         choices=("none", "bf16", "fp16"),
     ),
     "adapter_dtype": Option(str, "Of the adapter's weights.", "fp32", choices=_choice(Dtype)),
@@ -133,9 +143,39 @@ OPTIONS: dict[str, Option] = {
     "nodes": Option(int, "Machines.", 1, least=1),
     "gpu": Option(str, "GPU by name, loosely written (`rankwise gpus`), or `cpu`.", derived="this machine's device"),
     "examples": Option(int, "Training rows; without them the time of the whole run is unknown.", least=1),
-    "epochs": Option(float, "Passes over the rows.", 1.0, least=0),
+    "epochs": Option(float, "Passes over the rows.", 1.0, above=0),
     "tokens_per_example": Option(int, "Mean real length of a row, which sets the time.", derived="--seq-len", least=1),
 }
+
+COSTS = "The bill"
+
+
+def _of_field(field: FieldInfo, derived: str = "") -> Option:
+    """An option that is a field of CostOptions: its sentence, its default and its bounds stand there."""
+    kinds = [k for k in (get_args(field.annotation) or (field.annotation,)) if k is not type(None)]
+    kind = kinds[0] if kinds[0] in (int, float, bool) else str
+    bounds = {name: getattr(m, name) for m in field.metadata for name in ("ge", "gt", "lt") if hasattr(m, name)}
+    return Option(
+        kind,
+        (field.description or "").partition("; null:")[0].removesuffix(".") + ".",
+        field.default,
+        derived,
+        choices=_choice(field.annotation) if get_origin(field.annotation) is Literal else (),
+        least=bounds.get("ge"),
+        above=bounds.get("gt"),
+        below=bounds.get("lt"),
+        panel=COSTS,
+    )
+
+
+DERIVED = {
+    "prices": "our list (`rankwise gpus`)",
+    "runs": "10 to 20",
+    "sweep": "none",
+    "save_steps": "four times in a run",
+    "eval_steps": "four times in a run",
+}
+OPTIONS |= {name: _of_field(field, DERIVED.get(name, "")) for name, field in CostOptions.model_fields.items()}
 
 # What people ask for that is no supervised fine-tuning step: to price it as one would be wrong.
 OTHER_TRAINING = {
@@ -200,13 +240,17 @@ def _of_kind(key: str, option: Option, value: Any) -> Any:
 
 
 def _require_range(key: str, value: float, option: Option) -> None:
-    """Shares and scales may be small but never zero or less, but for dropout."""
-    least = option.least if option.least is not None else -math.inf
-    open_end = option.kind is float and key != "dropout"
-    if not math.isfinite(value) or value < least or (open_end and value <= least):
-        raise UsageError(f"{key} is {value}", expected=f"a number {'above' if open_end else 'of at least'} {least:g}")
-    if key == "dropout" and value >= 1:
-        raise UsageError(f"dropout is {value}", expected="a share from 0 to below 1")
+    least, above, below = option.least, option.above, option.below
+    inside = (
+        math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+    if not inside:
+        bounds = {"of at least": least, "above": above, "below": below}
+        said = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        raise UsageError(f"{key} is {value}", expected=f"a number {said}")
 
 
 def _require_choice(key: str, value: str, option: Option) -> None:

@@ -16,11 +16,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rankwise.errors import RankwiseError
+from rankwise.estimate.commands import told
 from rankwise.estimate.devicechecks import device_conditions
+from rankwise.estimate.ledger import entry_of, workload_of
 from rankwise.estimate.measured import TIMED, measure
-from rankwise.estimate.time import estimate_time
+from rankwise.estimate.time import passes
 from rankwise.methods import METHODS
 from rankwise.records import DeviceFacts, Setup, Trace
+from rankwise.records.ledger import LedgerEntry
 from rankwise.records.selfcheck import NEVER_RUN_ON_GPU, Compared, Measured, SelfCheck
 from rankwise.store import now, require_space
 from rankwise.trace.peaks import trace
@@ -159,6 +162,7 @@ def compare(
     """Trace a setup and run it. What does not fit or has no kernel here becomes a row with its error."""
     predicted = trace(setup)
     measured, error = _run(setup, predicted, folder, device, timed)
+    seconds = _formula_seconds(setup, predicted, facts)
     return Compared(
         id=name,
         model=model,
@@ -167,7 +171,10 @@ def compare(
         predicted_reserved=predicted.peak_reserved if setup.device != "cpu" else None,
         predicted_phase=predicted.peak_phase,
         flops=float(sum(predicted.flops.values())),
-        predicted_seconds=_predicted_seconds(setup, predicted, facts),
+        predicted_seconds=None
+        if seconds is None or facts is None
+        else told(facts, setup.method, "step", seconds).seconds,
+        formula_seconds=seconds,
         measured=measured,
         error=error,
     )
@@ -183,11 +190,30 @@ def _run(setup: Setup, predicted: Trace, folder: Path, device: str, timed: int) 
         return None, f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
 
 
-def _predicted_seconds(setup: Setup, predicted: Trace, facts: DeviceFacts | None) -> float | None:
+def _formula_seconds(setup: Setup, predicted: Trace, facts: DeviceFacts | None) -> float | None:
     if facts is None or setup.method not in METHODS:
         return None
-    found = estimate_time(predicted, setup, facts, mean_length=float(setup.max_length), max_steps=None)
-    return found.step_seconds
+    found = passes(predicted, setup, facts, mean_length=float(setup.max_length))
+    return None if found is None else found.total
+
+
+def ledger_entries(found: SelfCheck, facts: DeviceFacts) -> list[LedgerEntry]:
+    """What a self-check measured of the time of steps on the device of `facts`."""
+    return [
+        entry_of(
+            facts,
+            row.setup.method,
+            "step",
+            predicted=row.formula_seconds,
+            corrected=row.predicted_seconds,
+            actual=row.measured.step_seconds,
+            model=row.model,
+            work=workload_of(row.setup, float(row.setup.max_length)),
+            source="doctor",
+        )
+        for row in found.rows
+        if row.formula_seconds and row.measured and row.measured.step_seconds
+    ]
 
 
 @contextmanager

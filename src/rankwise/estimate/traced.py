@@ -15,13 +15,21 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from rankwise.records import Record, Setup, Shapes, Trace, content_hash
+from rankwise.records import AdapterFile, Record, Setup, Shapes, Trace, content_hash
 from rankwise.store import cache_folder, write_text
 from rankwise.trace.stack import usual_stack
 from rankwise.version import __version__
 
 TRACING = ("torch", "transformers", "peft", "bitsandbytes")
-TRACED_CODE = ("trace", "methods", "model/attach.py", "model/bottleneck.py", "model/targets.py", "step.py")
+TRACED_CODE = (
+    "trace",
+    "methods",
+    "model/adapterfile.py",
+    "model/attach.py",
+    "model/bottleneck.py",
+    "model/targets.py",
+    "step.py",
+)
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 _seen: dict[str, Record] = {}
@@ -57,12 +65,28 @@ def shapes_of(config: dict[str, Any]) -> Shapes:
     return _remembered("shapes", config, Shapes, now)
 
 
+def adapter_file_of(setup: Setup) -> int | None:
+    """Bytes of adapter_model.safetensors of a setup's adapter; None for full fine-tuning. Raises as `traced`."""
+    if setup.method == "full":
+        return None
+    kept = ("config", "method", "r", "target_modules", "num_virtual_tokens", "bottleneck_size", "adapter_dtype")
+
+    def now() -> AdapterFile:
+        from rankwise.trace.adapterfile import adapter_file
+
+        with _quiet():
+            return AdapterFile(bytes=adapter_file(setup))
+
+    return _remembered("adapters", setup.model_dump(mode="json", include=set(kept)), AdapterFile, now).bytes
+
+
 def simplified(setup: Setup) -> Setup:
     """The setup without what leaves the memory alone, so that equal steps are traced once.
 
     alpha scales a product; dropout keeps a mask whatever its rate; from the second micro-batch on, all are alike; the
     share of labels matters for the loss that looks at it, and the positions that it keeps are whole; a stack that is
-    not said is the one that the loss is usually met with.
+    not said is the one that the loss is usually met with; of a GPU's compute capability the kernels that PyTorch picks
+    look at 8.0 and 9.0 alone.
     """
     kept = max(1, round(setup.max_length * setup.labelled_share))
     return setup.model_copy(
@@ -73,8 +97,15 @@ def simplified(setup: Setup) -> Setup:
             "labelled_share": kept / setup.max_length if setup.loss == "labelled" else 1.0,
             "stack": setup.stack or usual_stack(setup),
             "world_size": 1 if setup.parallel == "none" else setup.world_size,
+            "device": _kernels_of(setup.device),
         }
     )
+
+
+def _kernels_of(device: str) -> str:
+    """`gpu-8.9` -> `gpu-8.0`: the device with the same kernels."""
+    said = device.partition("-")[2]
+    return f"gpu-{max(c for c in (0.0, 8.0, 9.0) if c <= float(said))}" if said else device
 
 
 def _remembered(kind: str, key: Any, record: type[AnyRecord], make: Callable[[], AnyRecord]) -> AnyRecord:

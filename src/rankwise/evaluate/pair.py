@@ -9,18 +9,14 @@ from typing import Any
 from rankwise.evaluate.knowledge import choice_rows, chosen, states
 from rankwise.evaluate.paired import compare_losses, compare_shares
 from rankwise.evaluate.style import Exchange, exchanges, format_rule, same_answer
-from rankwise.model.generate import answer
+from rankwise.evaluate.workload import MOST_ROWS, PROBE_TOKENS, SPARE_TOKENS, Spent, question
+from rankwise.model.generate import answer_ids
 from rankwise.model.likelihood import row_losses
 from rankwise.records import Answer, Comparison, Evaluation, Job
 from rankwise.text.dataset import Dataset
 from rankwise.text.masks import Encoded
 from rankwise.text.probes import Probe
 from rankwise.text.template import ChatText
-
-# Rows that are answered in full; generation is the dearest part of an evaluation.
-MOST_ROWS = 64
-# A short answer, and a little room to go wrong in.
-PROBE_TOKENS = 24
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,6 +29,7 @@ class Pair:
         tuned: the trained model.
         as_base: context manager that yields the untouched base.
         progress: told (what, done, total).
+        spent: what was asked, and how long it took.
     """
 
     chat: ChatText
@@ -40,6 +37,7 @@ class Pair:
     as_base: Callable[[], AbstractContextManager[Any]]
     progress: Progress
     notes: list[str] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
 
     def both(self, what: str, ask: Callable[[Any, Progress], Any]) -> tuple[Any, Any]:
         """(base's, tuned's) outcome of `ask(model, progress)`."""
@@ -48,6 +46,8 @@ class Pair:
         return before, ask(self.tuned, lambda _, done, total: self.progress(f"{what}, tuned", done, total))
 
     def answers(self, what: str, conversations: Sequence[Any], tokens: int) -> tuple[list[str], list[str]]:
+        prompts = [self.chat.encode_prompt(c) for c in conversations]
+
         def ask(model: Any, progress: Progress) -> list[str]:
             done = 0
 
@@ -56,16 +56,21 @@ class Pair:
                 done += count
                 progress(what, done, len(conversations))
 
-            return answer(model, self.chat, conversations, tokens, on_batch=on_batch)
+            began = time.monotonic()
+            said = answer_ids(model, self.chat, conversations, tokens, on_batch=on_batch)
+            self.spent.answered(prompts, said, tokens, time.monotonic() - began)
+            return [self.chat.decode(ids) for ids in said]
 
         return self.both(what, ask)
 
     def losses(self, what: str, rows: Sequence[Encoded], autocast: Any) -> tuple[Any, Any]:
         def ask(model: Any, progress: Progress) -> list[tuple[float, int]]:
+            began = time.monotonic()
             found = []
             for i in range(0, len(rows), 16):
                 found += row_losses(model, rows[i : i + 16], autocast)
                 progress(what, len(found), len(rows))
+            self.spent.scored(rows, time.monotonic() - began)
             return found
 
         return self.both(what, ask)
@@ -97,7 +102,7 @@ def _style(job: Job, data: Dataset, pair: Pair) -> tuple[list[Comparison], list[
     if not asked:
         pair.notes.append("no held-out conversation, so answers were not compared")
         return [], []
-    room = max(len(pair.chat.encode(e.expected)) for e in asked) + 16
+    room = max(len(pair.chat.encode(e.expected)) for e in asked) + SPARE_TOKENS
     said = pair.answers("answers", [e.messages for e in asked], room)
     right = [[same_answer(e.expected, s) for e, s in zip(asked, side, strict=True)] for side in said]
     source = f"greedy answers to {len(asked)} held-out prompts"
@@ -131,7 +136,7 @@ def _facts(probes: Sequence[Probe], pair: Pair, autocast: Any) -> tuple[list[Com
     if not probes:
         pair.notes.append("no `data.facts` in the job, so what the model knows was not measured")
         return [], []
-    conversations = [[{"role": "user", "content": p.question}] for p in probes]
+    conversations = [question(p) for p in probes]
     said = pair.answers("closed-book facts", conversations, PROBE_TOKENS)
     right = [[states(p.answer, s) for p, s in zip(probes, side, strict=True)] for side in said]
     source = f"greedy answers to {len(probes)} closed-book questions that contain the expected words"

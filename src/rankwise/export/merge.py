@@ -22,14 +22,19 @@ def merge(plan: Plan, adapter: Path, out: Path) -> Path:
     Raises:
         SpaceError: the disk of `out` has no room for the model.
     """
-    base_folder = plan.facts.model.path
-    require_space(out.parent, plan.facts.model.weight_bytes, "the merged model")
+    facts = plan.facts.model
+    require_space(out.parent, facts.weight_bytes, "the merged model")
+    return fold(facts.path, adapter, out, four_bit=plan.verdict.method == "qlora", dtype=facts.dtype)
+
+
+def fold(base_folder: Path, adapter: Path, out: Path, *, four_bit: bool, dtype: str) -> Path:
+    """Fold `adapter` into the model of `base_folder`, saved in `dtype` (bf16, else fp32)."""
     with publish_folder(out) as folder, quiet_transformers():
-        model: Any = load_base(base_folder, dtype="fp32", four_bit=plan.verdict.method == "qlora")
-        if plan.verdict.method == "qlora":
+        model: Any = load_base(base_folder, dtype="fp32", four_bit=four_bit)
+        if four_bit:
             model = model.dequantize().to(torch.float32)
         merged = load_adapter(model, adapter).merge_and_unload(safe_merge=True)
-        merged.to(DTYPES.get(plan.facts.model.dtype, torch.float32))
+        merged.to(DTYPES.get(dtype, torch.float32))
         merged.save_pretrained(folder)
         copy_text_files(base_folder, folder)
         _carry_licence(base_folder, folder)

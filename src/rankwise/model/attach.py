@@ -219,34 +219,6 @@ def total_params(model: nn.Module) -> int:
     return sum(_count(p) for p in model.parameters())
 
 
-def adapter_bytes(model: nn.Module) -> int:
-    """Bytes of the tensors that adapter_model.safetensors would hold, without its header of a few kB."""
-    if isinstance(model, BottleneckModel):
-        state = model.adapter_state()
-    elif _saves_prompt(model):
-        return _prompt_bytes(model)
-    else:
-        # A 4-bit weight cannot be listed without its values; nothing of it is saved.
-        listed = dict(model.named_parameters()) if _is_four_bit(model) else None
-        state = peft.get_peft_model_state_dict(model, state_dict=listed, save_embedding_layers=False)
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-
-
-def _saves_prompt(model: Any) -> bool:
-    """Does the file hold the prompt that the encoder makes, instead of the encoder's own weights?"""
-    config = model.active_peft_config
-    return config.is_prompt_learning and config.peft_type in ("PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CARTRIDGE")
-
-
-def _prompt_bytes(model: Any) -> int:
-    encoder, tokens = model.prompt_encoder["default"], model.prompt_tokens["default"].unsqueeze(0)
-    first = next(encoder.parameters())
-    count = model.active_peft_config.num_virtual_tokens
-    with torch.no_grad():
-        prompt = encoder(tokens[:, :count].to(first.device))
-    return int(prompt.numel() * prompt.element_size())
-
-
 def _count(parameter: nn.Parameter) -> int:
     """bitsandbytes packs two weights in a byte and keeps the real shape in `quant_state`."""
     state = getattr(parameter, "quant_state", None)

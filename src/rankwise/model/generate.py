@@ -17,6 +17,7 @@ from rankwise.model.likelihood import device_of, evaluating
 from rankwise.model.load import quiet_transformers
 
 Messages = Sequence[Mapping[str, Any]]
+BATCH = 16  # rows that are answered together
 
 
 class Speech(Protocol):
@@ -37,7 +38,7 @@ def answer(
     text: Speech,
     conversations: Sequence[Messages],
     max_new_tokens: int,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[str]:
     """The model's greedy answer to each conversation, in order, without special tokens.
@@ -62,13 +63,13 @@ def answer_ids(
     text: Speech,
     conversations: Sequence[Messages],
     max_new_tokens: int,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """As `answer`, the token ids (which their text, encoded again, need not give back), without the stop token."""
     prompts = [text.encode_prompt(c) for c in conversations]
     answers: list[list[int]] = [[] for _ in prompts]
-    for room, rows in _batches(prompts, max_new_tokens, _positions(model), batch_size):
+    for room, rows in batches(prompts, max_new_tokens, _positions(model), batch_size):
         new = _greedy(model, text, [prompts[i] for i in rows], room)
         for i, ids in zip(rows, new, strict=True):
             answers[i] = ids
@@ -106,8 +107,8 @@ def stream(model: nn.Module, text: Speech, messages: Messages, max_new_tokens: i
         raise failure[0]
 
 
-def _batches(
-    prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int | None, size: int
+def batches(
+    prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int | None, size: int = BATCH
 ) -> Iterator[tuple[int, list[int]]]:
     """(new tokens allowed, row numbers), longest prompts first so that running out of memory shows at once. Rows near
     the end of the context are kept apart, so that they do not shorten the answers of others."""

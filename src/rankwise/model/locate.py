@@ -28,8 +28,11 @@ WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "merges.txt", "voc
 UNWANTED = ["*/*", "consolidated*", "*.bin", "*.pt", "*.pth"]
 
 
-def locate(name: str) -> Path:
+def locate(name: str, *, download: bool = True) -> Path:
     """Folder with config.json, tokenizer.json and safetensors weights of the model that a job names.
+
+    Args:
+        download: False: a hub id counts as found only where the hub's cache on this machine has it.
 
     Raises:
         ModelError: not found, not reachable, or not usable (no safetensors, no tokenizer.json, an adapter).
@@ -40,7 +43,7 @@ def locate(name: str) -> Path:
     if folder.is_dir():
         return check_folder(folder.resolve(), name)
     if HUB_ID.fullmatch(name) and not folder.exists():
-        return check_folder(_from_hub(name), name)
+        return check_folder(_from_hub(name, download), name)
     raise _no_such_model(name, folder)
 
 
@@ -90,12 +93,14 @@ def check_folder(folder: Path, name: str) -> Path:
     return folder
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, download: bool) -> Path:
     """Download, or find in the hub cache. huggingface_hub reads HF_HUB_OFFLINE, HF_HOME and HF_TOKEN itself."""
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+        return Path(
+            snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=not download)
+        )
     except GatedRepoError:
         raise ModelError(
             f"{name} is gated on the Hugging Face hub",

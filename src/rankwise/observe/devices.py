@@ -1,33 +1,30 @@
 """DeviceFacts of this machine, or of a GPU named in a job and found in devices.toml."""
 
-import difflib
-import re
 import shutil
 import subprocess
-import tomllib
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rankwise.errors import JobError
+from rankwise.observe.gpus import match_gpu
 from rankwise.observe.machine import available_memory, cpu_name, has_native_bf16, total_memory, usable_cores
+from rankwise.observe.prices import PriceList, price_of
 from rankwise.observe.rate import measured_rate
 from rankwise.records import DeviceFacts
 from rankwise.records.job import Hardware
 
 MIB = 1 << 20
 FIELDS = ("name", "memory.total", "memory.free", "compute_cap", "memory.reserved")
-NOISE = re.compile(r"\b(nvidia|geforce|tesla|amd|instinct|gpu|graphics|card)\b")
-FORM = re.compile(r"rtx|pcie|sxm\d?|hbm\d\w?|oam")  # words of a name that people leave out or add
-SIZE = re.compile(r"\d+gb")
+DTYPES = ("bf16", "fp16", "fp32", "fp8", "int8")
 
 
-def observe_device(hardware: Hardware, where: Path | None = None) -> DeviceFacts:
+def observe_device(hardware: Hardware, where: Path | None = None, prices: PriceList | None = None) -> DeviceFacts:
     """The device that a job would run on.
 
     Args:
         where: the run folder, which need not be there yet; its disk is looked at (default: the working folder's).
+        prices: the user's own, which go before ours.
 
     Raises:
         JobError: a GPU name that no entry matches, or more devices asked of this machine than it has.
@@ -36,7 +33,7 @@ def observe_device(hardware: Hardware, where: Path | None = None) -> DeviceFacts
     target = (where or Path.cwd()).resolve()
     disk = next(p for p in (target, *target.parents) if p.exists())
     if hardware.gpu is not None and hardware.gpu.lower() != "cpu":
-        return _named(hardware.gpu, count)
+        return _named(hardware.gpu, count, prices)
     here = [] if hardware.gpu else gpus_here()
     if not here:
         return _cpu(count, disk)
@@ -45,72 +42,12 @@ def observe_device(hardware: Hardware, where: Path | None = None) -> DeviceFacts
             f"hardware.count is {count}, and this machine has {len(here)} GPUs ({here[0]['name']})",
             fix=f"set hardware.count to {len(here)}, or name the GPU of the machine you plan for in hardware.gpu",
         )
-    return _gpu_here(here[0], count, disk)
+    return _gpu_here(here[0], count, disk, prices)
 
 
-def known_gpus() -> tuple[dict[str, Any], ...]:
-    """The entries of devices.toml."""
-    return _table()
-
-
-def match_gpu(name: str) -> dict[str, Any]:
-    """The entry that a loosely written name means. Where only the memory tells two apart, the name must say it.
-
-    Raises:
-        JobError: none or several match; the nearest names are offered.
-    """
-    words = _words(name)
-    near_by = [(distance, g) for g in _table() if (distance := _distance(words, g)) is not None]
-    fitting = [g for distance, g in near_by if distance == min(d for d, _ in near_by)]
-    if len(fitting) == 1:
-        return fitting[0]
-    names = [g["name"] for g in _table()]
-    near = [g["name"] for g in fitting] or _nearest(name)
-    raise JobError(
-        f"hardware.gpu {name}: " + ("could be several GPUs" if fitting else "no such GPU is known"),
-        expected=f"one of {', '.join(names)}, or cpu",
-        fix=f"did you mean {' or '.join(near)}?" if near else "name the nearest of these",
-    )
-
-
-@cache
-def _table() -> tuple[dict[str, Any], ...]:
-    path = Path(__file__).with_name("devices.toml")
-    return tuple(tomllib.loads(path.read_text(encoding="utf-8"))["gpu"])
-
-
-def _names(gpu: dict[str, Any]) -> list[str]:
-    return [gpu["name"], *gpu["aliases"]]
-
-
-def _words(name: str) -> frozenset[str]:
-    """Lower-case parts without vendor words: `Tesla T4 16GB` -> {t4, 16gb}; `RTX4090` -> {rtx, 4090}."""
-    text = re.sub(r"(\d+)\s*gi?b\b", r"\1gb", name.lower())
-    text = re.sub(r"\brtx[\s_-]*(?=\d)", "rtx ", text)
-    return frozenset(re.findall(r"[a-z0-9]+", NOISE.sub(" ", text)))
-
-
-def _distance(wanted: frozenset[str], gpu: dict[str, Any]) -> int | None:
-    """Words by which a name differs from the nearest name of the entry; None if it names another GPU."""
-    names = [_words(n) for n in _names(gpu)]
-    sizes = {w for w in wanted if SIZE.fullmatch(w)}
-    if not sizes <= frozenset().union(*names):
-        return None
-    return min((len(wanted ^ n) for n in names if _model(wanted) == _model(n)), default=None)
-
-
-def _model(words: frozenset[str]) -> frozenset[str]:
-    return frozenset(w for w in words if not FORM.fullmatch(w) and not SIZE.fullmatch(w))
-
-
-def _nearest(name: str) -> list[str]:
-    simple = {" ".join(sorted(_words(n))): g["name"] for g in _table() for n in _names(g)}
-    close = difflib.get_close_matches(" ".join(sorted(_words(name))), list(simple), 3, 0.4)
-    return list(dict.fromkeys(simple[c] for c in close))
-
-
-def _named(name: str, count: int) -> DeviceFacts:
+def _named(name: str, count: int, prices: PriceList | None) -> DeviceFacts:
     gpu = match_gpu(name)
+    form = _form(name, gpu)
     return DeviceFacts(
         kind="gpu",
         name=gpu["name"],
@@ -119,18 +56,29 @@ def _named(name: str, count: int) -> DeviceFacts:
         memory_bytes=gpu["memory_mib"] * MIB,
         available_bytes=None,
         bf16=gpu.get("native_bf16", True),
-        matmul_flops=_peaks(gpu),
+        matmul_flops=_peaks(gpu | form),
         matmul_measured=False,
         compute_capability=gpu.get("compute_capability"),
         context_bytes=_context(gpu),
         disk_free_bytes=None,
-        usd_per_hour=None,
         source=f"{gpu['source']} (dense peaks)",
+        **_of_the_table(form),
+        price=price_of(gpu["name"], prices),
     )
 
 
 def _peaks(gpu: dict[str, Any]) -> dict[str, float]:
-    return {dtype: float(gpu[dtype]) for dtype in ("bf16", "fp32") if dtype in gpu}
+    return {dtype: float(gpu[dtype]) for dtype in DTYPES if dtype in gpu}
+
+
+def _form(name: str, gpu: dict[str, Any]) -> dict[str, Any]:
+    """The entry as it holds for the module, or for the PCIe card if the name says that it is one."""
+    return gpu["pcie"] if "pcie" in gpu and "pcie" in name.lower() else gpu
+
+
+def _of_the_table(form: dict[str, Any]) -> dict[str, Any]:
+    """What only a table knows of a GPU, whether it is here or not."""
+    return {key: form.get(key) for key in ("bandwidth", "link", "link_bytes_per_second", "watts")}
 
 
 def _context(gpu: dict[str, Any]) -> tuple[int, int, int]:
@@ -138,10 +86,10 @@ def _context(gpu: dict[str, Any]) -> tuple[int, int, int]:
     return low, likely, high
 
 
-def _known_context(name: str) -> tuple[int, int, int] | None:
-    """The context of the GPU that nvidia-smi calls this; None if the table has no such GPU."""
+def _entry(name: str) -> dict[str, Any] | None:
+    """The entry of the GPU that nvidia-smi calls this; None if the table has no such GPU."""
     try:
-        return _context(match_gpu(name))
+        return match_gpu(name)
     except JobError:
         return None
 
@@ -162,13 +110,13 @@ def _cpu(count: int, where: Path) -> DeviceFacts:
         compute_capability=None,
         context_bytes=None,
         disk_free_bytes=shutil.disk_usage(where).free,
-        usd_per_hour=None,
         source=f"this machine; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
     )
 
 
-def _gpu_here(gpu: dict[str, Any], count: int, where: Path) -> DeviceFacts:
+def _gpu_here(gpu: dict[str, Any], count: int, where: Path, prices: PriceList | None) -> DeviceFacts:
     rate = measured_rate("cuda", gpu["name"])
+    entry = _entry(gpu["name"])
     return DeviceFacts(
         kind="gpu",
         name=gpu["name"],
@@ -180,10 +128,11 @@ def _gpu_here(gpu: dict[str, Any], count: int, where: Path) -> DeviceFacts:
         matmul_flops=rate.flops,
         matmul_measured=True,
         compute_capability=gpu["capability"],
-        context_bytes=_known_context(gpu["name"]),
+        context_bytes=_context(entry) if entry else None,
         disk_free_bytes=shutil.disk_usage(where).free,
-        usd_per_hour=None,
         source=f"nvidia-smi {datetime.now(UTC):%Y-%m-%d}; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
+        **(_of_the_table(_form(gpu["name"], entry)) if entry else {}),
+        price=price_of(entry["name"], prices) if entry else None,
     )
 
 

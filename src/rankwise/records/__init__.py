@@ -3,6 +3,20 @@
 from rankwise.records.artifact import Artifact, Check, Lineage, Verification
 from rankwise.records.base import Interval, Record, content_hash
 from rankwise.records.configuration import Configuration, Shapes
+from rankwise.records.costs import (
+    Billing,
+    CostOptions,
+    FlopsByPhase,
+    MoneyEstimate,
+    ServingEstimate,
+    ServingLoad,
+    Slots,
+    StepSeconds,
+    StorageEstimate,
+    Tariff,
+    TimeEstimate,
+    VelocityEstimate,
+)
 from rankwise.records.event import (
     EVENT,
     Event,
@@ -16,36 +30,34 @@ from rankwise.records.event import (
     Validation,
 )
 from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
-from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts
+from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, Price
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.plan import (
     Candidate,
     Estimate,
     Flip,
-    FlopsByPhase,
     MemoryEstimate,
-    MoneyEstimate,
     Plan,
     Reason,
     Rejection,
-    ServingEstimate,
-    StorageEstimate,
-    TimeEstimate,
     TrainConfig,
     Verdict,
 )
-from rankwise.records.setup import Buckets, Setup, Trace
+from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Setup, Trace
 
 __all__ = [
     "EVENT",
     "Actual",
+    "AdapterFile",
     "Answer",
     "Artifact",
+    "Billing",
     "Buckets",
     "Candidate",
     "Check",
     "Comparison",
     "Configuration",
+    "CostOptions",
     "DataFacts",
     "DeviceFacts",
     "Estimate",
@@ -68,23 +80,31 @@ __all__ = [
     "ModelFacts",
     "MoneyEstimate",
     "Note",
+    "PhaseWork",
     "Plan",
+    "Price",
+    "Product",
     "Reason",
     "Record",
     "Rejection",
     "Saved",
     "ServingEstimate",
+    "ServingLoad",
     "Setup",
     "Shapes",
+    "Slots",
     "Started",
     "Step",
+    "StepSeconds",
     "Stopped",
     "StorageEstimate",
+    "Tariff",
     "TimeEstimate",
     "Trace",
     "TrainConfig",
     "TrainOptions",
     "Validation",
+    "VelocityEstimate",
     "Verdict",
     "Verification",
     "content_hash",

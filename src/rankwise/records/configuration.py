@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rankwise.records.base import Record
+from rankwise.records.costs import CostOptions
 from rankwise.records.facts import LinearShape
 from rankwise.records.setup import Attention, Dtype, Loss, Offload, Parallel, Setup, Stack
 
@@ -52,6 +53,7 @@ class Configuration(Record):
     examples: int | None
     epochs: float
     tokens_per_example: int | None = Field(description="Mean real length; None: rows are full.")
+    costs: CostOptions
     notes: tuple[str, ...] = Field((), description="What was assumed or ignored.")
 
     @property

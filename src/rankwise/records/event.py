@@ -24,6 +24,7 @@ class Started(BaseEvent):
     threads: int
     device: str
     versions: dict[str, str]
+    load_seconds: float | None = Field(None, description="From the start of the process to the model being ready.")
 
 
 class Step(BaseEvent):

@@ -57,7 +57,10 @@ class Finding(Record):
 class Actual(Record):
     """A prediction beside what happened."""
 
-    quantity: str = Field(description="train_seconds, tokens_per_second, peak_memory, trainable_params or checkpoint.")
+    quantity: str = Field(
+        description="step_seconds, validation_seconds, save_seconds, train_seconds (the whole run), tokens_per_second, "
+        "peak_memory, trainable_params, checkpoint; evaluation_seconds and merge_seconds of the commands after it."
+    )
     unit: str
     predicted: float | None
     interval: Interval | None

@@ -7,6 +7,19 @@ from pydantic import Field
 
 from rankwise.errors import ModelError
 from rankwise.records.base import Record
+from rankwise.records.costs import Pricing, Tariff
+
+NOT_IDENTITY: dict[str, Any] = {
+    "matmul_flops": {},
+    "available_bytes": None,
+    "bandwidth": None,
+    "link": None,
+    "link_bytes_per_second": None,
+    "watts": None,
+    "disk_free_bytes": None,
+    "price": None,
+    "source": "",
+}
 
 
 class LinearShape(Record):
@@ -80,6 +93,18 @@ class DataFacts(Record):
     source: str = Field(description="Where these facts come from.")
 
 
+class Price(Record):
+    """What one device costs an hour to rent, without tax. None is unknown, never 0."""
+
+    usd_per_hour: float | None = Field(gt=0, description="On demand.")
+    spot_usd_per_hour: float | None = Field(gt=0, description="Of capacity that the provider may take back.")
+    source: str = Field(description="Who says so, with its date.")
+
+    def at(self, pricing: Pricing) -> float | None:
+        """USD per hour as it is charged under `pricing`; None if unknown."""
+        return self.usd_per_hour if pricing == "on-demand" else self.spot_usd_per_hour
+
+
 class DeviceFacts(Record):
     """The device a run would use."""
 
@@ -90,22 +115,32 @@ class DeviceFacts(Record):
     memory_bytes: int = Field(description="Memory of one device that processes can use (RAM for a CPU).")
     available_bytes: int | None = Field(description="Memory free now; None for a device that is not here.")
     bf16: bool = Field(description="Has native bfloat16 arithmetic.")
-    matmul_flops: dict[str, float] = Field(description="FLOP/s per dtype (bf16, fp32) of one device.")
+    matmul_flops: dict[str, float] = Field(
+        description="FLOP/s per dtype (bf16, fp16, fp32, fp8, int8, as far as known) of one device."
+    )
     matmul_measured: bool = Field(description="True: measured here; False: peak of the datasheet.")
     compute_capability: float | None = Field(description="NVIDIA's, e.g. 8.0; None for other devices.")
     context_bytes: tuple[int, int, int] | None = Field(
         description="Low, likely, high: what a process takes beyond what torch reserves. None for a CPU, or unknown."
     )
+    bandwidth: float | None = Field(None, description="Bytes per second of the device's own memory, datasheet.")
+    link: str | None = Field(None, description="What joins it to the other devices of its machine, e.g. NVLink 4.")
+    link_bytes_per_second: float | None = Field(None, description="Of that link: one direction, one device, all lanes.")
+    watts: float | None = Field(None, description="Thermal design power of one device, datasheet.")
     disk_free_bytes: int | None = Field(description="Free bytes where runs are written.")
-    usd_per_hour: float | None = Field(description="Price of one device; None if unknown.")
+    price: Price | None = Field(None, description="Of one device; None for a device that nobody rents out.")
     source: str = Field(description="Where these facts come from, with its date.")
 
     @property
+    def usd_per_hour(self) -> float | None:
+        """On-demand price of one device; None if unknown."""
+        return None if self.price is None else self.price.usd_per_hour
+
+    @property
     def identity_hash(self) -> str:
-        """Hash of what makes it the same device for a plan: not the measured rate, nor what is free at the moment."""
-        return Record.content_hash(
-            self.model_copy(update={"matmul_flops": {}, "available_bytes": None, "disk_free_bytes": None, "source": ""})
-        )
+        """Hash of what makes it the same device for a plan: not its price, what a table or a measurement says of its
+        speed, nor what is free at the moment."""
+        return Record.content_hash(self.model_copy(update=NOT_IDENTITY))
 
 
 class Facts(Record):
@@ -115,4 +150,5 @@ class Facts(Record):
     model: ModelFacts
     data: DataFacts
     device: DeviceFacts
+    tariff: Tariff
     job_hash: str = Field(description="Hash of the Job these facts were observed for.")

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rankwise.records.base import Record
+from rankwise.records.costs import Billing, ServingLoad
 
 Goal = Literal["instruction", "knowledge", "task", "unsure"]
 OnLong = Literal["drop", "truncate", "split", "error"]
@@ -104,8 +105,8 @@ class AnswerFormat(Record):
         return self
 
 
-class Serving(Record):
-    """Where the result will be served; limits of the engine enter the choice of method."""
+class Serving(ServingLoad):
+    """Where the result will be served, and what it has to carry; limits of the engine enter the choice of method."""
 
     engine: Literal["embedded", "vllm"] = Field("embedded", description="Serving engine.")
 
@@ -153,6 +154,7 @@ class Job(Record):
     retrieval: Literal["possible", "no"] = Field("no", description="Could answers be looked up at run time?")
     format: AnswerFormat | None = Field(None, description="What a well-formed answer is.")
     serving: Serving = Field(Serving(), description="Where it will be served.")
+    costs: Billing = Field(Billing(), description="What the bill depends on.")
     train: TrainOptions = Field(TrainOptions(), description="Overrides of the plan, by Hugging Face names.")
 
     @field_validator("hardware", mode="before")

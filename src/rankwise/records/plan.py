@@ -5,6 +5,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rankwise.records.base import Interval, Record
+from rankwise.records.costs import (
+    CostOptions,
+    MoneyEstimate,
+    ServingEstimate,
+    StorageEstimate,
+    TimeEstimate,
+    VelocityEstimate,
+)
 from rankwise.records.facts import Facts
 from rankwise.records.job import Job, OnLong
 
@@ -44,6 +52,18 @@ class TrainConfig(Record):
         """Rows per optimizer step on one device."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
+    def costs(self, job: Job, facts: Facts) -> CostOptions:
+        """What the bill depends on: said in the job, and done by this configuration."""
+        return CostOptions(
+            **job.costs.model_dump(),
+            **job.serving.model_dump(exclude={"engine"}),
+            variants=job.variants,
+            keep_last=self.save_total_limit,
+            save_steps=self.save_steps,
+            eval_steps=self.eval_steps,
+            eval_examples=facts.data.validation_rows,
+        )
+
 
 class Candidate(Record):
     """One way to do the job."""
@@ -76,45 +96,6 @@ class MemoryEstimate(Record):
     fits: bool = Field(description="True when the upper end of the interval is within capacity.")
 
 
-class FlopsByPhase(Record):
-    """Floating-point operations of one optimizer step, a multiply-add counted as two."""
-
-    forward: float
-    backward: float
-    optimizer: float
-
-
-class TimeEstimate(Record):
-    flops_per_token: float
-    flops: FlopsByPhase
-    tokens_per_second: float | None = Field(description="Over all devices.")
-    step_seconds: float | None
-    train_seconds: float | None
-    interval: Interval | None = Field(description="Of train_seconds.")
-
-
-class MoneyEstimate(Record):
-    train_usd: float | None
-    interval: Interval | None
-
-
-class StorageEstimate(Record):
-    """Bytes on disk."""
-
-    checkpoint_bytes: int = Field(description="One resumable checkpoint.")
-    adapter_bytes: int | None = Field(description="The adapter alone; None for full fine-tuning.")
-    run_bytes: int = Field(description="The most that the run folder holds at one time.")
-    usd_per_month: float | None
-
-
-class ServingEstimate(Record):
-    """Bytes in a server's memory, weights only."""
-
-    base_bytes: int
-    per_variant_bytes: int
-    all_variants_bytes: int
-
-
 class Estimate(Record):
     """One candidate priced. `null` is unknown, never 0."""
 
@@ -128,6 +109,7 @@ class Estimate(Record):
     money: MoneyEstimate
     storage: StorageEstimate
     serving: ServingEstimate
+    velocity: VelocityEstimate
     sources: dict[str, str] = Field(description="Where each group of numbers comes from.")
     notes: tuple[str, ...]
 

@@ -51,6 +51,7 @@ class Compared(Record):
     predicted_phase: str
     flops: float = Field(description="Of one step by the trace, a multiply-add as two.")
     predicted_seconds: float | None = Field(description="By the estimate for this device; None where it has none.")
+    formula_seconds: float | None = Field(None, description="The same before this machine's ledger corrects it.")
     measured: Measured | None = Field(description="None: it did not run; `error` says why.")
     error: str | None = None
 

@@ -58,6 +58,33 @@ class Buckets(Record):
     workspace: int
 
 
+class Product(Record):
+    """Equal matrix products, (m, k) x (k, n), `batch` in one kernel."""
+
+    batch: int
+    m: int
+    n: int
+    k: int
+    dtype: str = Field(description="Of the arithmetic: bf16, fp16, fp32, int8.")
+    count: float = Field(description="How many; a micro-batch of several has the mean.")
+
+
+class PhaseWork(Record):
+    """What a device does in one phase of a micro-batch (optimizer: of a step). A multiply-add counts as two."""
+
+    products: tuple[Product, ...]
+    attention_flops: float
+    moved_bytes: float = Field(description="Read and written outside of products, attention's operands among them.")
+    unpacked_bytes: float = Field(description="Read and written while quantised weights are rebuilt.")
+    kernels: float = Field(description="Launches.")
+
+
+class AdapterFile(Record):
+    """What an adapter takes on disk."""
+
+    bytes: int | None = Field(description="Of adapter_model.safetensors, header included; None without an adapter.")
+
+
 class Trace(Record):
     """What one device holds during a step. Bytes as PyTorch's caching allocator counts them (rounded up to blocks)."""
 
@@ -73,4 +100,7 @@ class Trace(Record):
     trainable_params: int
     total_params: int
     flops: dict[str, int] = Field(description="forward, backward, optimizer: of one micro-batch, multiply-add as two.")
+    work: dict[str, PhaseWork] = Field(description="forward, backward, eval: of one micro-batch; optimizer: of a step.")
+    parameter_bytes: int = Field(description="Of all parameters before sharding, as they are held.")
+    trained_bytes: int = Field(description="Of the trained ones among them.")
     notes: tuple[str, ...] = ()

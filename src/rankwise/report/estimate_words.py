@@ -6,14 +6,10 @@ from rankwise.records import Configuration, Estimate
 from rankwise.report.glossary import method_name
 from rankwise.report.quantities import (
     count,
-    duration,
-    duration_range,
-    rate,
     share,
     size,
     size_range,
     size_scale,
-    usd,
 )
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
@@ -87,28 +83,15 @@ def memory_rows(estimate: Estimate) -> list[Row]:
 
 
 def estimate_lines(estimate: Estimate) -> list[str]:
-    """Everything but the peak: other peaks, parameters, time, storage, serving."""
-    memory, time, storage, serving = estimate.memory, estimate.time, estimate.storage, estimate.serving
+    """Other peaks, and what is trained."""
+    memory = estimate.memory
     others = {"evaluation": memory.eval_peak, "saving": memory.save_peak, "merging": memory.merge_peak}
     said = [f"{name} {size(number)}" for name, number in others.items() if number is not None]
-    lines = [
+    return [
         f"Other peaks (allocated): {', '.join(said)}",
         f"Trained: {count(estimate.trainable_params)} of {count(estimate.total_params)} parameters "
         f"({share(estimate.trainable_params / estimate.total_params)})",
-        f"Time: {duration(time.step_seconds)} a step, {rate(time.tokens_per_second)}"
-        if time.step_seconds is not None
-        else "Time: unknown",
     ]
-    if time.train_seconds is not None:
-        lines.append(f"Whole run: {duration(time.train_seconds)} ({duration_range(time.interval)})")
-    if estimate.money.train_usd is not None:
-        lines.append(f"Price: {usd(estimate.money.train_usd)}")
-    adapter = "" if storage.adapter_bytes is None else f"adapter {size(storage.adapter_bytes)}, "
-    lines.append(
-        f"Storage: {adapter}checkpoint {size(storage.checkpoint_bytes)}, run {size(storage.run_bytes)} at most"
-    )
-    lines.append(f"Serving: base {size(serving.base_bytes)}, {size(serving.per_variant_bytes)} for each variant")
-    return lines
 
 
 def change_row(words: str, estimate: Estimate, before: Estimate) -> tuple[str, str, str, str]:

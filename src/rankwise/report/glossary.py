@@ -25,6 +25,10 @@ METRICS = {
 QUANTITIES = {
     "train_seconds": "Training time",
     "step_seconds": "Time of a step",
+    "validation_seconds": "Validations while training",
+    "save_seconds": "Writing checkpoints",
+    "evaluation_seconds": "Evaluation",
+    "merge_seconds": "Merge",
     "peak_memory": "Peak memory",
     "peak_device": "Peak memory",
     "checkpoint": "Checkpoint on disk",

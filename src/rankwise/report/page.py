@@ -4,7 +4,7 @@ import base64
 import gzip
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -31,7 +31,7 @@ class Payload(NamedTuple):
 def plan_page(plan: Plan) -> str:
     """The page of a plan."""
     view = plan_view(plan)
-    return _render("plan.html.j2", {"plan": plan, "view": view, "curves": None})
+    return render("plan.html.j2", {"plan": plan, "view": view}, version=plan.rankwise_version)
 
 
 def run_page(
@@ -52,19 +52,32 @@ def run_page(
     """
     view = plan_view(plan)
     run = run_view(plan, events, evidence, artifact, state, folder)
-    context = {"plan": plan, "view": view, "run": run, "evidence": evidence, "artifact": artifact}
-    return _render("run.html.j2", context | {"curves": charts.training_curves(events)})
+    curves = charts.training_curves(events)
+    context = {"plan": plan, "view": view, "run": run, "evidence": evidence, "artifact": artifact, "curves": curves}
+    return render(
+        "run.html.j2", context, version=plan.rankwise_version, figures={"curves-data": curves} if curves else {}
+    )
 
 
-def _render(template: str, context: dict[str, Any]) -> str:
+def render(
+    template: str, context: dict[str, Any], *, version: str, figures: Mapping[str, dict[str, Any]] | None = None
+) -> str:
+    """A template as one file.
+
+    Args:
+        version: of the program that made what is shown.
+        figures: Plotly figures by the id that `data-chart` names.
+    """
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
-    payload = plotly_payload() if context["curves"] else None
+    payload = plotly_payload() if figures else None
     allowed = [_csp_hash(script)] + ([payload.csp_hash] if payload else [])
     return (
         _environment()
         .get_template(template)
         .render(
             **context,
+            version=version,
+            figures=figures or {},
             css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8").strip()),  # noqa: S704 our own file
             script=Markup(script),  # noqa: S704 our own file
             script_hashes=allowed,
@@ -95,8 +108,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names = ("size", "size_range", "duration", "duration_range", "usd", "rate", "count", "nats", "plain", "share")
-    numbers = {name: _typeset(getattr(words, name)) for name in (*names, "points", "learning_rate", "short_hash")}
+    scaled = ("size", "size_range", "duration", "duration_range", "usd", "usd_range", "rate", "count", "nats", "plain")
+    numbers = {name: _typeset(getattr(words, name)) for name in (*scaled, "share", "points", "learning_rate")}
+    numbers["short_hash"] = _typeset(words.short_hash)
     environment.filters.update(numbers)
     environment.filters.update(prose=prose, headline=headline, clip=clip, typeset=typography, stored=words.stored_bytes)
     environment.globals.update({name: _typeset(getattr(words, name)) for name in ("measured", "difference", "bounds")})

@@ -83,7 +83,16 @@ def usd(value: float | None) -> str:
     """12.50 USD."""
     if value is None:
         return UNKNOWN
-    return f"{value:,.2f} USD" if value >= 0.01 or value == 0 else "under 0.01 USD"
+    if 0 < value < 0.01:
+        return "under 0.01 USD"
+    return f"{value:,.0f} USD" if value >= 1000 else f"{value:,.2f} USD"
+
+
+def usd_range(interval: tuple[float, float] | None) -> str:
+    """20.87 to 28.64 USD."""
+    if interval is None:
+        return UNKNOWN
+    return f"{usd(interval[0]).removesuffix(' USD')} to {usd(interval[1])}"
 
 
 def rate(tokens_per_second: float | None) -> str:

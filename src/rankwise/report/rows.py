@@ -25,6 +25,7 @@ from rankwise.records import (
     Validation,
 )
 from rankwise.report import words
+from rankwise.report.bill_words import bill
 from rankwise.report.charts import (
     MemoryBar,
     Track,
@@ -69,6 +70,7 @@ class PlanView:
     verdict: str
     chosen: Estimate | None
     candidates: tuple[CandidateRow, ...]
+    bill: tuple[tuple[str, str], ...]
     memory: MemoryBar | None
     capacity_at: float | None
     config: dict[str, str]
@@ -126,6 +128,9 @@ def plan_view(plan: Plan) -> PlanView:
         candidates=tuple(_candidate_row(plan, e, chosen) for e in plan.candidates),
         memory=memory_bar(chosen) if chosen else None,
         capacity_at=capacity_mark(chosen) if chosen else None,
+        bill=tuple(bill(chosen, plan.verdict.config.costs(plan.job, plan.facts)))
+        if chosen and plan.verdict.config
+        else (),
         config={key: _config_text(value) for key, value in config.items() if value is not None},
     )
 

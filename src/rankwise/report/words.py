@@ -45,6 +45,7 @@ from rankwise.report.quantities import (
     size_range,
     size_scale,
     usd,
+    usd_range,
     with_interval,
 )
 from rankwise.report.run_words import (
@@ -112,6 +113,7 @@ __all__ = [
     "stored_bytes",
     "training_sentence",
     "usd",
+    "usd_range",
     "validation_sentence",
     "verdict_sentence",
     "with_interval",

@@ -174,4 +174,10 @@ class _Long:
                 for position in range(TEMPLATE + 1, TEMPLATE + self.added + 1):
                     counted[phase, position] += flops
         self.out.flops = dict(counted)
+        for (phase, layer), work in self.short.work.items():
+            places = [self.place(layer)] if layer != NO_LAYER else [NO_LAYER]
+            if layer == TEMPLATE:
+                places += range(TEMPLATE + 1, TEMPLATE + self.added + 1)
+            for position in places:
+                self.out.work[phase, position] = work
         return self.out

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from rankwise.trace.layers import NO_LAYER, Layers
+from rankwise.trace.work import Work, moved, size
 
 Phase = Literal["load", "forward", "backward", "optimizer", "eval", "save", "merge"]
 Kind = Literal["weights", "gradients", "optimizer", "activations", "logits", "workspace"]
@@ -47,11 +48,12 @@ class Event:
 
 @dataclass
 class Recording:
-    """What a meter saw: storages by key, their births and deaths in order, and the arithmetic by phase and layer."""
+    """What a meter saw: storages by key, their births and deaths in order; arithmetic and work by phase and layer."""
 
     births: list[Birth] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     flops: dict[tuple[Phase, int], int] = field(default_factory=dict)
+    work: dict[tuple[Phase, int], Work] = field(default_factory=dict)
 
 
 class Meter(TorchDispatchMode):
@@ -168,9 +170,14 @@ class Meter(TorchDispatchMode):
         packet = func._overloadpacket
         if self.phase == "optimizer":
             self._see_optimizer(out, args, str(packet))
+            if not func.is_view:
+                self._work_of_optimizer(out, args)
             return out
-        if packet in flop_registry:
-            self.count(flop_registry[packet](*args, **(kwargs or {}), out_val=out))
+        flops = flop_registry[packet](*args, **(kwargs or {}), out_val=out) if packet in flop_registry else None
+        if flops is not None:
+            self.count(flops)
+        if not func.is_view:
+            self.work().see(func, args, kwargs, out, flops)
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self.see(tensor, op=str(packet))
@@ -180,6 +187,18 @@ class Meter(TorchDispatchMode):
         """Arithmetic done here; a multiply-add counts as two."""
         spot = (self.phase, self.where() if layer is None else layer)
         self.recording.flops[spot] = self.recording.flops.get(spot, 0) + flops
+
+    def work(self, layer: int | None = None) -> Work:
+        """The work of this phase in a layer (None: the one that runs now)."""
+        spot = (self.phase, self.where() if layer is None else layer)
+        if spot not in self.recording.work:
+            self.recording.work[spot] = Work()
+        return self.recording.work[spot]
+
+    def forget_work(self, phase: Phase) -> None:
+        """Count the work of a phase anew."""
+        for spot in [s for s in self.recording.work if s[0] == phase]:
+            del self.recording.work[spot]
 
     def _see_optimizer(self, out: Any, args: Any, op: str) -> None:
         """An operation works for the layer of the tensor it is given first; a foreach operation, one to one, for those
@@ -202,6 +221,28 @@ class Meter(TorchDispatchMode):
             if tensor.device.type == self.device:  # AdamW's step counts are on the host
                 self.count(tensor.numel(), layer)
             self.see(tensor, layer=layer, op=op)
+
+    def _work_of_optimizer(self, out: Any, args: Any) -> None:
+        """Bytes count in the layer that the operation works for; those of a foreach operation, which returns nothing
+        where it writes its inputs and is launched once for all, in each tensor's own. The step counts on the host are
+        no work of the device.
+        """
+        first = args[0] if args else None
+        many = isinstance(first, (list, tuple))
+        every = tree_leaves((args, first if out is None else out))
+        tensors = [t for t in every if isinstance(t, Tensor) and t.device.type == self.device]
+        if not tensors:
+            return
+        layers = [NO_LAYER if (layer := self.layer_of(t)) is None else layer for t in tensors]
+        for tensor, layer in zip(tensors, layers, strict=True):
+            if not self._norms(tensor):
+                self.work(layer if many else layers[0]).bytes += size(tensor)
+        self.work(NO_LAYER if many else layers[0]).kernels += 1
+
+    def _norms(self, tensor: Tensor) -> bool:
+        """Clipping joins one number of each parameter: that grows with the layers, and weighs nothing beside them."""
+        key = self.live.get(tensor.untyped_storage()._cdata)
+        return key is not None and self.recording.births[key].op == "aten.stack"
 
     def layer_of(self, tensor: Tensor) -> int | None:
         key = self.live.get(tensor.untyped_storage()._cdata)
@@ -236,10 +277,40 @@ def on_host() -> Iterator[None]:
         meter.elsewhere = before
 
 
-def count_flops(flops: int) -> None:
-    """Arithmetic of a stand-in, told to the meter that is running."""
+def launched(*tensors: Tensor, attention: int = 0, layer: int | None = None) -> None:
+    """A kernel that a stand-in stands for: what it reads and writes, and the arithmetic of attention."""
+    meter = Meter.active
+    if meter is None:
+        return
+    if attention:
+        meter.count(attention)
+    work = meter.work(layer)
+    work.attention += attention
+    work.bytes += moved(tensors)
+    work.kernels += 1
+
+
+def launched_product(m: int, n: int, k: int, dtype: str) -> None:
+    """A product that a stand-in makes without one of torch's operations."""
     if Meter.active is not None:
-        Meter.active.count(flops)
+        Meter.active.count(2 * m * n * k)
+        work = Meter.active.work()
+        work.products[1, m, n, k, dtype] += 1
+        work.kernels += 1
+
+
+def unpacked(packed: int, weight: Tensor) -> None:
+    """A kernel that rebuilds `weight` from `packed` bytes."""
+    if Meter.active is not None:
+        work = Meter.active.work()
+        work.unpacked += packed + moved(weight)
+        work.kernels += 1
+
+
+def launched_on(tensor: Tensor, *tensors: Tensor) -> None:
+    """A kernel of an optimizer's stand-in, in the layer of its parameter."""
+    if Meter.active is not None:
+        launched(tensor, *tensors, layer=Meter.active.layer_of(tensor))
 
 
 def _state_tensors(state: Any) -> list[Tensor]:

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rankwise.records.setup import Buckets, Setup, Trace
+from rankwise.records.setup import Buckets, PhaseWork, Product, Setup, Trace
 from rankwise.trace.allocator import replay
 from rankwise.trace.blocks import MIN_BLOCK
 from rankwise.trace.build import spans_layers
-from rankwise.trace.extend import TRACED, UnlikeLayersError, extend
+from rankwise.trace.extend import TEMPLATE, TRACED, UnlikeLayersError, extend
 from rankwise.trace.loading import requests
 from rankwise.trace.meter import Event, Recording
-from rankwise.trace.run import STEPS, Run, count_params, decoder_layers_of, merge_temporaries, run_step
+from rankwise.trace.run import STEPS, Run, count_params, decoder_layers_of, layer_bytes, merge_temporaries, run_step
 from rankwise.trace.shard import shard
+from rankwise.trace.work import total
 
 TRAINING = ("load", "forward", "backward", "optimizer")
 
@@ -53,6 +54,9 @@ def trace(setup: Setup) -> Trace:
             trainable_params=run.trainable_params,
             total_params=run.total_params,
             flops=_flops(run),
+            work={phase: _work(run, phase) for phase in ("forward", "backward", "optimizer", "eval")},
+            parameter_bytes=run.parameter_bytes,
+            trained_bytes=run.trained_bytes,
             notes=run.notes,
         )
 
@@ -68,11 +72,14 @@ def _whole(setup: Setup) -> Run:
     except UnlikeLayersError:
         return _sharded(run_step(setup), setup)
     more = layers - TRACED
+    held, trained = layer_bytes(short.recording, TEMPLATE)
     return replace(
         short,
         recording=long,
         trainable_params=short.trainable_params + more * (short.trainable_params - shorter[0]),
         total_params=short.total_params + more * (short.total_params - shorter[1]),
+        parameter_bytes=short.parameter_bytes + more * held,
+        trained_bytes=short.trained_bytes + more * trained,
     )
 
 
@@ -143,6 +150,22 @@ def _flops(run: Run) -> dict[str, int]:
         "backward": sums["backward"] // run.micro_batches,
         "optimizer": sums["optimizer"] // STEPS,
     }
+
+
+def _work(run: Run, phase: str) -> PhaseWork:
+    """Of one micro-batch, of one optimizer step, or of one evaluated batch."""
+    times = 1 if phase in ("optimizer", "eval") else run.micro_batches  # the optimizer's is that of the last step
+    work = total(part for (at, _), part in run.recording.work.items() if at == phase)
+    return PhaseWork(
+        products=tuple(
+            Product(batch=batch, m=m, n=n, k=k, dtype=dtype, count=count / times)
+            for (batch, m, n, k, dtype), count in sorted(work.products.items())
+        ),
+        attention_flops=work.attention / times,
+        moved_bytes=work.bytes / times,
+        unpacked_bytes=work.unpacked / times,
+        kernels=work.kernels / times,
+    )
 
 
 def _merge_peak(setup: Setup, run: Run) -> int | None:

@@ -19,7 +19,7 @@ from rankwise.trace.kernels.loss import FAST_KERNELS, IN_CLASS, LOSSES
 from rankwise.trace.kernels.numeric import Autocast, CudaNumerics
 from rankwise.trace.kernels.optimizers import optimizer
 from rankwise.trace.layers import NO_LAYER, Layers
-from rankwise.trace.meter import Meter, Recording, named
+from rankwise.trace.meter import FROZEN, TRAINED, Meter, Recording, named
 from rankwise.trace.stack import traits
 
 SIXTEEN_BIT = {"qlora": "lora", "lora-8bit": "lora", "gptq-lora": "lora"}  # an adapter is merged into 16-bit weights
@@ -34,6 +34,8 @@ class Run:
     trainable_params: int
     total_params: int
     micro_batches: int
+    parameter_bytes: int
+    trained_bytes: int
     notes: tuple[str, ...]
 
 
@@ -45,15 +47,30 @@ def run_step(setup: Setup, layers: int | None = None) -> Run:
         step = _Step(model, setup)
         with step.meter, fast_kernels(model) if setup.loss in FAST_KERNELS else nullcontext():
             for _ in range(STEPS):
+                step.meter.forget_work("optimizer")  # the first step makes the state, those after it do not
                 step.train()
             step.evaluate()
+        recording = step.meter.close()
         return Run(
-            recording=step.meter.close(),
+            recording=recording,
             trainable_params=counted[0],
             total_params=counted[1],
             micro_batches=STEPS * len(step.batches),
+            parameter_bytes=_bytes_of(recording, (TRAINED, FROZEN)),
+            trained_bytes=_bytes_of(recording, (TRAINED,)),
             notes=getattr(model, "notes", ()),
         )
+
+
+def _bytes_of(recording: Recording, parameters: tuple[str, ...], layer: int | None = None) -> int:
+    """Of parameters, in one layer or in all."""
+    held = (b for b in recording.births if b.kind == "weights" and b.op in parameters)
+    return sum(b.bytes for b in held if layer is None or b.layer == layer)
+
+
+def layer_bytes(recording: Recording, layer: int) -> tuple[int, int]:
+    """(all, trained) bytes of one layer's parameters."""
+    return _bytes_of(recording, (TRAINED, FROZEN), layer), _bytes_of(recording, (TRAINED,), layer)
 
 
 def count_params(setup: Setup, layers: int | None) -> tuple[int, int]:

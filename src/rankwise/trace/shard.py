@@ -25,6 +25,7 @@ from rankwise.trace.meter import FROZEN, TRAINED, Birth, Event, Kind, Phase, Rec
 from rankwise.trace.stack import fp32_master, traits
 
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
+SUB_GROUP_BYTES = 4_000_000_000  # fp32 gradients of DeepSpeed's sub_group_size, 1e9 elements by default
 
 
 def shard(recording: Recording, setup: Setup) -> Recording:
@@ -43,7 +44,7 @@ class _Rewriter:
 
     def __init__(self, recording: Recording, setup: Setup) -> None:
         self.old, self.setup, self.ranks = recording, setup, setup.world_size
-        self.out = Recording(flops=recording.flops)
+        self.out = Recording(flops=recording.flops, work=recording.work)
         self.key: dict[int, int] = {}
 
     def run(self) -> Recording:
@@ -100,11 +101,10 @@ class _Fsdp(_Rewriter):
     def __init__(self, recording: Recording, setup: Setup) -> None:
         super().__init__(recording, setup)
         self.units = self.parameters()
-        self.trained = self.parameters([TRAINED])
         self.master = 2 if fp32_master(setup) else 1
         self.frozen = setup.method != "full"
         self.root: int | None = None
-        self.held: list[tuple[int, int]] = []
+        self.held: list[int] = []
 
     def size(self, birth: Birth) -> int:
         if self.setup.offload != "none" and (birth.op in (TRAINED, FROZEN) or birth.phase == "optimizer"):
@@ -146,7 +146,7 @@ class _Fsdp(_Rewriter):
                 self._reduce([g for g in grads if g[1].layer == layer], layer)
                 grads = [g for g in grads if g[1].layer != layer]
         self._reduce(grads, NO_LAYER)
-        for key, _ in self.held:
+        for key in self.held:
             self.death(key, "backward", NO_LAYER)
         self.held = []
         self._release_root("backward")
@@ -157,7 +157,7 @@ class _Fsdp(_Rewriter):
             self.copy(event)
             return [(event.key, old)] if old.kind == "gradients" else []
         if self._keeps(old, event):
-            self.held.append((self.key.pop(event.key), old.layer))
+            self.held.append(self.key.pop(event.key))
         else:
             self.copy(event)
         return []
@@ -173,12 +173,10 @@ class _Fsdp(_Rewriter):
         if not grads:
             return
         flat = self.birth(sum(b.bytes for _, b in grads), "gradients", "reduce-scatter", "backward", layer)
-        shares = []
         for old_key, birth in grads:
             self.death(self.key.pop(old_key), "backward", layer)
             size = 0 if self.setup.offload != "none" else self.split(birth.bytes) * self.master
-            shares.append(self.birth(size, "gradients", birth.op, "backward", layer, birth.layer))
-            self.key[old_key] = shares[-1]
+            self.key[old_key] = self.birth(size, "gradients", birth.op, "backward", layer, birth.layer)
         self.death(flat, "backward", layer)
 
     def _gather(self, layer: int, phase: Phase) -> list[int]:
@@ -229,7 +227,7 @@ class _Zero(_Rewriter):
         elif phase in ("forward", "backward", "eval") and self.stage == 3:
             self._gathering(phase, events)
         elif phase == "optimizer":
-            partition = [self._partition(layer, size, phase) for layer, size in self.trained.items()]
+            partition = list(self._partitions(phase))
             super().block(phase, events)
             for key, layer in partition:
                 self.death(key, phase, layer)
@@ -244,10 +242,15 @@ class _Zero(_Rewriter):
         for _ in range(2):
             self.birth(self.bucket, "gradients", "reduce bucket", "load", NO_LAYER)
 
-    def _partition(self, layer: int, size: int, phase: Phase) -> tuple[int, int]:
-        """This rank's gradients in fp32, for the step."""
-        wide = 0 if self.setup.offload != "none" else self.split(size * 4 // self.item)
-        return self.birth(wide, "gradients", "fp32 gradient partition", phase, layer), layer
+    def _partitions(self, phase: Phase) -> Iterator[tuple[int, int]]:
+        """This rank's gradients in fp32, for the step: all of them, or in stage 3 those of one sub-group at a time."""
+        left = SUB_GROUP_BYTES if self.stage == 3 else None
+        for layer, size in self.trained.items():
+            wide = 0 if self.setup.offload != "none" else self.split(size * 4 // self.item)
+            if left is not None:
+                wide = min(wide, left)
+                left -= wide
+            yield self.birth(wide, "gradients", "fp32 gradient partition", phase, layer), layer
 
     def _gathering(self, phase: Phase, events: list[Event]) -> None:
         """Stage 3: a layer's 16-bit weights while it runs, and the next layer's ahead of it."""

@@ -65,7 +65,7 @@ class Checkpoints:
     def _retain(self, losses: dict[int, float]) -> list[str]:
         steps = self.steps()
         best = self.best(losses)
-        keep = {*steps[-self.keep_last :], *([best] if best is not None else [])}
+        keep = {*steps[max(0, len(steps) - self.keep_last) :], *([best] if best is not None else [])}
         doomed = [step for step in steps if step not in keep]
         for step in doomed:
             shutil.rmtree(self.path(step))

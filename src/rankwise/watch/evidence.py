@@ -12,6 +12,7 @@ from rankwise.records import (
     Saved,
     Started,
     Step,
+    TimeEstimate,
     Validation,
 )
 from rankwise.watch.findings import find
@@ -47,12 +48,13 @@ def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:
     finished = next((e for e in reversed(events) if isinstance(e, Finished)), None)
     saved = [e for e in events if isinstance(e, Saved)]
     started = next((e for e in events if isinstance(e, Started)), None)
-    seconds = sum(e.seconds for e in events if isinstance(e, Step)) if finished else None
-    tokens = sum(e.tokens for e in events if isinstance(e, Step))
+    steps = [e for e in events if isinstance(e, Step)]
+    seconds = sum(e.seconds for e in steps) if finished else None
+    tokens = sum(e.tokens for e in steps)
     memory, clock = estimate.memory, estimate.time
     peak = finished.peak_memory_bytes if finished else None
     return [
-        _actual("train_seconds", "s", clock.train_seconds, clock.interval, seconds, "sum of step times"),
+        *_durations(clock, events, seconds),
         _actual(
             "tokens_per_second",
             "tokens/s",
@@ -78,6 +80,35 @@ def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:
             saved[-1].bytes if saved else None,
             "bytes of the last checkpoint",
         ),
+    ]
+
+
+def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | None) -> list[Actual]:
+    """The run and its parts. Only parts that were predicted count in the whole: like is compared with like."""
+    steps = sum(isinstance(e, Step) for e in events)
+    started = next((e for e in events if isinstance(e, Started)), None)
+    validating, saving = (
+        None if stepping is None else sum(e.seconds for e in events if isinstance(e, kind))
+        for kind in (Validation, Saved)
+    )
+    beside = {
+        "load": (clock.load_seconds, started.load_seconds if started else None),
+        "validations": (clock.evaluation_seconds, validating),
+        "checkpoints": (clock.save_seconds, saving),
+    }
+    counted = {name: took for name, (predicted, took) in beside.items() if predicted is not None and took is not None}
+    whole = None if stepping is None else stepping + sum(counted.values())
+
+    def part(quantity: str, predicted: float | None, took: float | None, source: str) -> Actual:
+        around = clock.relative
+        interval = (predicted * around[0], predicted * around[1]) if predicted is not None and around else None
+        return _actual(quantity, "s", predicted, interval, took, source)
+
+    return [
+        part("step_seconds", clock.step_seconds, stepping / steps if stepping and steps else None, "mean of all steps"),
+        part("validation_seconds", clock.evaluation_seconds, validating, "sum over validations"),
+        part("save_seconds", clock.save_seconds, saving, "sum over checkpoints"),
+        _actual("train_seconds", "s", clock.train_seconds, clock.interval, whole, " + ".join(["steps", *counted])),
     ]
 
 

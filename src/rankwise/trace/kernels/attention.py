@@ -20,7 +20,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward, use_gqa_in_sdpa
 from transformers.masking_utils import sdpa_mask
 
-from rankwise.trace.meter import count_flops, named
+from rankwise.trace.meter import launched, named
 
 # A name with `flash` in it would be looked up on the hub.
 FUSED = {
@@ -45,14 +45,14 @@ class Flash(torch.autograd.Function):
         out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1]).transpose(1, 2)
         lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
         ctx.save_for_backward(q, k, v, out, lse)
-        _count(q, k, 2)
+        _count(q, k, 2, v, out)
         return out
 
     @staticmethod
     @named("flash attention backward")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, _, _ = ctx.saved_tensors
-        _count(q, k, 5)
+        q, k, v, out, _ = ctx.saved_tensors
+        _count(q, k, 5, v, out, grad, q, k, v)
         batch, heads, length, size = q.shape
         rows = -(-length // FLASH_ROWS) * FLASH_ROWS
         work = [
@@ -78,23 +78,25 @@ class Efficient(torch.autograd.Function):
         out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[-1]).transpose(1, 2)
         lse = torch.empty(*q.shape[:2], -(-q.shape[2] // 32) * 32, dtype=torch.float32, device=q.device)
         ctx.save_for_backward(q, k, v, out, lse)
-        _count(q, k, 2)
+        _count(q, k, 2, v, out)
         return out
 
     @staticmethod
     @named("memory-efficient attention backward")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, _, _ = ctx.saved_tensors
-        _count(q, k, 5)
+        q, k, v, out, _ = ctx.saved_tensors
+        _count(q, k, 5, v, out, grad, q, k, v)
         work = [torch.empty(q.shape[:-1], device=q.device)]
         if q.shape[-1] > 128:
             work += [torch.empty(t.shape, device=q.device) for t in (q, k, v)]
         return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
-def _count(q: Tensor, k: Tensor, products: int) -> None:
+def _count(q: Tensor, k: Tensor, products: int, *moved: Tensor) -> None:
+    """`moved`: what the kernel reads or writes beside q and k."""
     batch, heads, length, size = q.shape
-    count_flops(products * batch * heads * length * k.shape[2] * size)  # 2 a multiply-add, half of the square
+    work = products * batch * heads * length * k.shape[2] * size  # 2 a multiply-add, half of the square
+    launched(q, k, *moved, attention=work)
 
 
 def _half(module: nn.Module, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +165,7 @@ def _sdpa_cpu(
         out, _ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             q, k, v, 0.0, attention_mask is None, attn_mask=attention_mask
         )
-    _count(q, k, 2)
+    _count(q, k, 2, v, out)
     return out.transpose(1, 2).contiguous(), None
 
 

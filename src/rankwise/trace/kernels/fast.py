@@ -13,26 +13,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rankwise.trace.meter import launched
+
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(hidden, weight, torch.empty(hidden.shape[:-1], device=hidden.device))
-        return torch.empty_like(hidden)
+        out = torch.empty_like(hidden)
+        launched(hidden, weight, out)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        weight = ctx.saved_tensors[1]
+        hidden, weight, _ = ctx.saved_tensors
+        launched(hidden, weight, grad, grad)
         return grad, torch.empty_like(weight) if ctx.needs_input_grad[1] else None
 
 
 class _InPlace(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        launched(tensor, tensor)
         return tensor.view_as(tensor)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        launched(grad, grad)
         return grad
 
 

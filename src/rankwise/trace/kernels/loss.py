@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rankwise.step import IGNORE, Batch, summed_loss
-from rankwise.trace.meter import named
+from rankwise.trace.meter import launched, named
 
 CHUNK = 128  # tokens: litgpt's and torchtune's order of magnitude
 Held = list[object]
@@ -97,11 +97,13 @@ class _InPlaceCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         lse = torch.empty(logits.shape[0], device=logits.device)
         ctx.save_for_backward(logits, lse, targets)
+        launched(logits, lse)
         return torch.empty(logits.shape[0], device=logits.device)
 
     @staticmethod
     @named("in-place cross-entropy backward")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        launched(ctx.saved_tensors[0], ctx.saved_tensors[0])
         return ctx.saved_tensors[0], None
 
 
@@ -159,6 +161,7 @@ class _FusedLinear(torch.autograd.Function):
         for start in range(0, rows, chunk):
             part = hidden[start : start + chunk]
             logits = part @ weight.t()
+            launched(logits, logits)  # softmax and gradient in place
             grad_hidden[start : start + chunk] = logits @ weight
             if grad_weight is not None:
                 grad_weight += logits.t() @ part

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from rankwise.trace.kernels.attention import scaled_dot_product_attention
-from rankwise.trace.meter import named
+from rankwise.trace.meter import launched, named
 
 F = torch.nn.functional
 # torch/amp, CUDA: ops that autocast to the lower precision, and ops that autocast to fp32 (the ones that models call).
@@ -102,6 +102,7 @@ class _Softmax(torch.autograd.Function):
         out = torch.empty_like(input, dtype=dtype)
         ctx.given = input.dtype
         ctx.save_for_backward(out)
+        launched(input, out)
         return out
 
     @staticmethod
@@ -109,6 +110,8 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         product = torch.empty_like(grad)
         result = torch.empty_like(grad, dtype=ctx.given)
+        launched(grad, ctx.saved_tensors[0], product)
+        launched(product, grad, result)
         del product
         return result, None
 

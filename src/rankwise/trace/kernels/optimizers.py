@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from transformers.optimization import Adafactor
 
 from rankwise.errors import UsageError
-from rankwise.trace.meter import on_host
+from rankwise.trace.meter import launched_on, on_host
 
 PAGED_FROM = 100_000  # bitsandbytes pages states of parameters from this size on
 
@@ -32,6 +32,9 @@ class FusedAdamW(Optimizer):
                 if p.grad is not None and p not in self.state:
                     step = torch.zeros((), device=p.device)
                     self.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                if p.grad is not None:
+                    state = self.state[p]
+                    launched_on(p, p, p.grad, *[state["exp_avg"], state["exp_avg_sq"]] * 2)  # read and written
 
 
 def _bitsandbytes(kind: str, *, paged: bool = False) -> Callable[[list[Tensor]], Optimizer]:

@@ -13,7 +13,8 @@ import torch
 from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 
-from rankwise.trace.meter import count_flops, named
+from rankwise.trace.meter import launched, launched_product, named, unpacked
+from rankwise.trace.work import moved
 
 BLOCK, NESTED_BLOCK = 64, 256
 
@@ -87,6 +88,7 @@ class Linear4bit(bnb.nn.Linear4bit, Quantised):  # type: ignore[misc]
             scales = scales + 0.0  # plus the offset
         weight = torch.empty(self.out_features, self.in_features, dtype=like.dtype, device="meta")
         del scales
+        unpacked(numel // 2 + 4 * numel // BLOCK, weight)
         return weight
 
 
@@ -152,8 +154,10 @@ class _Int8(torch.autograd.Function):
         statistics = torch.empty(rows, device="meta")
         product = torch.empty(*rows, layer.out_features, dtype=torch.int32, device="meta")
         out = torch.empty(*rows, layer.out_features, dtype=torch.float16, device="meta")
+        launched(half, quantised, statistics)
+        launched_product(x.numel() // layer.in_features, layer.out_features, layer.in_features, "int8")
+        launched(product, statistics, out)
         del half, quantised, statistics, product
-        count_flops(2 * x.numel() * layer.out_features)
         return out.to(x.dtype)
 
     @staticmethod
@@ -191,4 +195,6 @@ class GptqLinear(nn.Module, Quantised):
         return out if self.bias is None else out + self.bias
 
     def dequantised(self, like: Tensor) -> Tensor:
-        return torch.empty(self.out_features, self.in_features, dtype=like.dtype, device="meta")
+        weight = torch.empty(self.out_features, self.in_features, dtype=like.dtype, device="meta")
+        unpacked(moved((self.qweight, self.qzeros, self.scales)), weight)
+        return weight

@@ -1,0 +1,121 @@
+"""From a job or a plan to a run that trains, or goes on training."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rankwise.api.actuals import aside, keep_training_times
+from rankwise.api.planning import load_job, model_of, plan_job
+from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
+from rankwise.observe.devices import observe_device
+from rankwise.records import Event, Plan
+from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
+
+
+def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
+    """A run folder that is ready to train: from a job (planned now) or from a plan.json (checked to be still true).
+
+    Raises:
+        PlanError: the plan is stale or described data that is not there.
+        AnswerIsNo: nothing can run here.
+        RunError, SpaceError: the folder is in use, the disk too small.
+    """
+    if target.is_dir() or target.suffix == ".json":
+        decided = _plan_from_file(target, options)
+    else:
+        decided = plan_job(load_job(target, options), out)
+    _refuse_unrunnable(decided)
+    run = Run(out or new_run_folder(decided.job.name or "run"))
+    estimate = decided.chosen()
+    assert estimate is not None
+    require_space(run.folder, estimate.storage.run_bytes, f"this run ({decided.verdict.candidate})")
+    run.begin(decided)
+    return run
+
+
+def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
+    path = target / "plan.json" if target.is_dir() else target
+    decided = read_record(path, Plan)
+    if said := [key for key, value in options.items() if value is not None]:
+        raise UsageError(
+            f"a plan is carried out as it stands, but {', '.join(said)} would change it",
+            fix="give the job instead of the plan, with these options",
+        )
+    _refuse_stale(decided, path)
+    return decided
+
+
+def _refuse_stale(decided: Plan, path: Path) -> None:
+    """A plan holds only for the base, the data and the device that it was made for."""
+    changed = []
+    if model_of(decided.job).weights_hash != decided.base_hash:
+        changed.append("the base model")
+    changed += [
+        f"the data file {name}"
+        for name, digest in decided.facts.data.files.items()
+        if not Path(name).is_file() or hash_file(Path(name)) != digest
+    ]
+    if observe_device(decided.job.hardware).identity_hash != decided.hardware_hash:
+        changed.append("the device")
+    if changed:
+        raise PlanError(
+            f"{path} is stale: {', '.join(changed)} changed since it was made",
+            fix="plan again with `rankwise plan` and the job file, or train from the job file, which plans again",
+        )
+
+
+def _refuse_unrunnable(decided: Plan) -> None:
+    if decided.verdict.config is None:
+        ways = [f.if_ for f in decided.flips] + [r.would_flip_if for r in decided.rejected if r.would_flip_if]
+        why = "; ".join(f"{r.method}: {r.number or r.text}" for r in decided.rejected)
+        if all(r.rule == "disk_fits" for r in decided.rejected):
+            raise SpaceError(f"not enough disk for this run: {why}", fix=f"it would work if {ways[0]}" if ways else "")
+        raise AnswerIsNo(f"nothing can run here: {why}", fix=f"it would work if {ways[0]}" if ways else "")
+    device = decided.facts.device
+    if device.kind == "gpu" and device.available_bytes is None:
+        raise PlanError(
+            f"this plan is for {device.name}, which this machine does not have",
+            fix="train on such a machine, or drop hardware.gpu from the job to plan for this one",
+        )
+    if device.count > 1:
+        raise PlanError(
+            f"this plan is for {device.count} devices, and this version trains on one",
+            fix="set hardware.count and hardware.nodes to 1",
+        )
+    if decided.facts.model.folder is None:
+        raise PlanError(
+            f"this plan is for {decided.job.model} by its config alone; its files were not looked at",
+            fix="give data.train, so that the plan reads the model's files",
+        )
+    if decided.job.data.train is None:
+        raise PlanError(
+            "this plan describes its data (examples, tokens_per_example); there are no rows to train on",
+            fix="give data.train",
+        )
+
+
+def train(run: Run, *, resume: bool = False) -> Iterator[Event]:
+    """Train in a process of its own; yields events as they happen and leaves evidence.json behind.
+
+    Raises:
+        Interrupted: stopped on request. RankwiseError: what went wrong; the run can be resumed.
+    """
+    from rankwise.train.launch import launch
+
+    if resume:
+        _refuse_stale(run.plan(), run.plan_path)
+        if run.state() == "finished":
+            raise RunError(f"{run.folder} has finished; there is nothing to resume", fix="`rankwise show` shows it")
+    with run.lock():
+        pass  # say so here, in one sentence, when another process holds the folder
+    yield from launch(run, resume=resume)
+    with aside():
+        keep_training_times(run)
+
+
+def latest_unfinished(root: Path) -> Run:
+    """The newest run below `root` that can be resumed. Raises RunError when there is none."""
+    for run in reversed(list_runs(root)):
+        if run.state() in ("stopped", "killed", "failed"):
+            return run
+    raise RunError(f"no run in {root}/ can be resumed", fix="`rankwise runs` lists them")

@@ -1,0 +1,91 @@
+"""`rankwise report`, `show` and `runs`"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rankwise.cli.face import Json, RunFolder, command
+from rankwise.cli.printing import cell, print_json, print_lines, print_outcome
+
+
+@command
+def report(*, run: RunFolder, as_json: Json = False) -> int:
+    """Write the run's page: one self-contained HTML file. Example: `rankwise report RUN`"""
+    from rankwise import api
+
+    opened = api.open_run(run)
+    path = api.report(opened)
+    if as_json:
+        print_json({"report": str(path), "bytes": path.stat().st_size})
+    else:
+        if opened.evidence_path.is_file() and (found := opened.evidence().evaluation):
+            _print_answers(found)
+        print_lines(f"Page: {path.resolve()}")
+    return 0
+
+
+def _print_answers(found: Any) -> None:
+    """Three answers before and after, the ones that changed first."""
+    changed = sorted(found.answers, key=lambda a: (a.base_ok == a.tuned_ok, a.kind != "format"))
+    for shown in changed[:3]:
+        mark = {True: "ok", False: "not ok"}
+        print_lines(
+            f"asked:  {shown.prompt}",
+            f"before: {_one_line(shown.base)}  ({mark[shown.base_ok]})",
+            f"after:  {_one_line(shown.tuned)}  ({mark[shown.tuned_ok]})",
+            "",
+        )
+
+
+def _one_line(text: str, most: int = 200) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
+
+
+@command
+def show(*, run: RunFolder, as_json: Json = False) -> int:
+    """Verdict, losses, verification and artifact of one run. Example: `rankwise show RUN --json`"""
+    from rankwise import api
+    from rankwise.report import words
+
+    opened = api.open_run(run)
+    if as_json:
+        print_json(api.show(opened))
+        return 0
+    decided, state, events = opened.plan(), opened.state(), opened.events()
+    step = max((getattr(e, "step", 0) for e in events), default=0)
+    total = decided.verdict.config.max_steps if decided.verdict.config else None
+    print_lines(words.verdict_sentence(decided), words.state_sentence(state, step, total, opened.folder), "")
+    if opened.evidence_path.is_file():
+        print_outcome(opened)
+    return 0
+
+
+@command
+def runs(
+    *,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where runs are kept.")] = Path("runs"),
+    as_json: Json = False,
+) -> int:
+    """The runs of this folder. Example: `rankwise runs`"""
+    from rich import box
+    from rich.table import Table
+
+    from rankwise import api
+
+    found = api.runs(folder)
+    if as_json:
+        print_json(found)
+        return 0
+    if not found:
+        print_lines(f"No runs in {folder}/ yet. `rankwise train JOB` makes one.")
+        return 0
+    columns = ("run", "state", "method", "steps", "base_validation_loss", "best_validation_loss", "proven")
+    heads = ("run", "state", "method", "steps", "base loss [nats]", "best loss [nats]", "proven")
+    table = Table(*heads, box=box.SIMPLE)
+    for line in found:
+        table.add_row(*(cell(line.get(column)) for column in columns))
+    Console(highlight=False).print(table)
+    return 0

@@ -1,0 +1,78 @@
+"""`rankwise train`"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from rankwise.cli.face import Json, command
+from rankwise.cli.printing import notes, print_json, print_outcome, progress_bars
+from rankwise.errors import UsageError
+from rankwise.options import job_options
+
+
+@command
+@job_options
+def train(
+    *,
+    target: Annotated[
+        Path | None, typer.Argument(metavar="JOB|PLAN|RUN", help="A job file, a plan.json, or with --resume a run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default runs/<name>-<time>).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run from its last checkpoint.")] = False,
+    as_json: Json = False,
+    options: dict[str, Any],
+) -> int:
+    """Carry a plan out, with live progress. Example: `rankwise train job.yaml --out runs/first`"""
+    from rankwise import api
+
+    run = _run_to_train(target, out, resume, options)
+    notes.print(f"run {escape(str(run.folder))}")
+    _watch(api.train(run, resume=resume), run.plan().verdict.config)
+    api.report(run)
+    if as_json:
+        print_json(api.show(run))
+    else:
+        print_outcome(run)
+    return 0
+
+
+def _run_to_train(target: Path | None, out: Path | None, resume: bool, options: dict[str, Any]) -> Any:
+    from rankwise import api
+
+    if not resume:
+        if target is None:
+            raise UsageError("nothing to train", fix="give a job file or a plan.json; --resume continues a run")
+        return api.prepare(target, out, options)
+    if options:
+        raise UsageError(
+            f"a run is resumed as it was planned; {', '.join(options)} cannot change", fix="start a new run"
+        )
+    if target is not None and target.is_file():
+        target = None if out else target.parent  # `train JOB --out RUN --resume`: the run is what counts
+    folder = out or target
+    return api.open_run(folder) if folder else api.latest_unfinished(Path("runs"))
+
+
+def _watch(events: Iterator[Any], config: Any) -> None:
+    """Print a run as it happens: a live bar on a terminal, plain lines elsewhere."""
+    from rankwise.report import words
+
+    every, total = config.logging_steps, config.max_steps
+    if not notes.is_terminal:
+        every = max(every, total // 20)
+    with progress_bars(False) if notes.is_terminal else _no_bar() as bar:
+        for event in events:
+            if event.event == "step":
+                bar("training", event.step, total)
+                if event.step % every and event.step not in (1, total):
+                    continue
+            notes.print(escape(words.event_line(event, total)))
+
+
+@contextmanager
+def _no_bar() -> Iterator[Callable[[str, int, int], None]]:
+    yield lambda what, done, total: None

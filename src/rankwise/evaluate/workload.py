@@ -1,0 +1,91 @@
+"""How much an evaluation will ask of the models, known before one of them is loaded, and how much it did ask."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rankwise.evaluate.knowledge import choice_rows
+from rankwise.evaluate.style import exchanges
+from rankwise.model.generate import BATCH, Messages, batches
+from rankwise.records import Job
+from rankwise.records.ledger import AnswerBatch, EvaluationWork
+from rankwise.text.dataset import Dataset
+from rankwise.text.masks import IGNORE, Encoded
+from rankwise.text.probes import Probe
+from rankwise.text.template import ChatText
+
+# Rows that are answered in full; generation is the dearest part of an evaluation.
+MOST_ROWS = 64
+# Tokens of an answer to a closed-book question: a short one, and a little room to go wrong in.
+PROBE_TOKENS = 24
+# Tokens that an answer may be longer than the longest expected one.
+SPARE_TOKENS = 16
+
+
+@dataclass
+class Spent:
+    """What an evaluation has done so far, and the seconds of its two parts."""
+
+    forward_seconds: float = 0.0
+    generation_seconds: float = 0.0
+    rows: list[Encoded] = field(default_factory=list)
+    batches: list[AnswerBatch] = field(default_factory=list)
+
+    def scored(self, rows: Sequence[Encoded], seconds: float) -> None:
+        """One model found likelihoods of `rows`."""
+        self.forward_seconds += seconds
+        self.rows += rows
+
+    def answered(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], room: int, seconds: float
+    ) -> None:
+        """One model gave `answers`, each of at most `room` tokens; a stop token is a step, too."""
+        self.generation_seconds += seconds
+        self.batches += _answering(prompts, room, lambda rows, most: min(most, 1 + max(len(answers[i]) for i in rows)))
+
+    def work(self) -> EvaluationWork:
+        return EvaluationWork(**_likelihoods(self.rows), batches=tuple(self.batches))
+
+
+def expected_work(
+    job: Job, data: Dataset, probes: Sequence[Probe], chat: ChatText, positions: int | None
+) -> EvaluationWork:
+    """What `evaluate` will ask: the base answers until it is cut off, the tuned model as long as the row's answer."""
+    rows = [*data.validation, *data.general, *(row for p in probes if p.choices for row in choice_rows(p, chat))]
+    done: list[AnswerBatch] = []
+    asked = exchanges(data.held_out)[:MOST_ROWS]
+    if asked:
+        prompts = [chat.encode_prompt(e.messages) for e in asked]
+        wanted = [len(chat.encode(e.expected)) for e in asked]
+        room = max(wanted) + SPARE_TOKENS
+        done += _answering(prompts, room, lambda rows, most: most, positions)
+        done += _answering(prompts, room, lambda rows, most: min(most, 1 + max(wanted[i] for i in rows)), positions)
+    if probes:
+        prompts = [chat.encode_prompt(question(p)) for p in probes]
+        done += 2 * _answering(prompts, PROBE_TOKENS, lambda rows, most: most, positions)
+    return EvaluationWork(**_likelihoods([*rows, *rows]), batches=tuple(done))
+
+
+def question(probe: Probe) -> Messages:
+    """A closed-book question as a conversation."""
+    return [{"role": "user", "content": probe.question}]
+
+
+def _likelihoods(rows: Sequence[Encoded]) -> dict[str, int]:
+    return {
+        "rows": len(rows),
+        "tokens": sum(len(row.ids) for row in rows),
+        "labelled": sum(label != IGNORE for row in rows for label in row.labels[1:]),
+    }
+
+
+def _answering(
+    prompts: Sequence[Sequence[int]],
+    room: int,
+    steps: Callable[[Sequence[int], int], int],
+    positions: int | None = None,
+) -> list[AnswerBatch]:
+    """The batches that `prompts` are answered in; `steps` says (row numbers, steps allowed) -> steps taken."""
+    return [
+        AnswerBatch(rows=len(rows), prompt=max(len(prompts[i]) for i in rows), steps=steps(rows, most))
+        for most, rows in batches(prompts, room, positions, BATCH)
+    ]

@@ -1,0 +1,6 @@
+"""For every test: no ledger of this machine corrects a time, and none is written to."""
+
+import os
+
+# Not by a fixture: those of a module or the session run before one of a test, and processes inherit this.
+os.environ["RANKWISE_LEDGER"] = "off"
