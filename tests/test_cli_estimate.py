@@ -179,7 +179,7 @@ def test_an_unknown_model_is_answered_with_the_nearest_names() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--gpu", "A1000"], "A1000: no such GPU"),
+        (["--gpu", "A100"], "could be several GPUs"),
         (["--rank", "200"], "rank 200"),
         (["--targets", "c_attn"], "c_attn"),
         (["--optimizer", "adam"], "adam"),
@@ -195,6 +195,18 @@ def test_an_unknown_model_is_answered_with_the_nearest_names() -> None:
 )
 def test_bad_input_is_a_usage_error(options: list[str], said: str) -> None:
     assert said in refused("--model", "small.json", *options)["what"]
+
+
+def test_an_unknown_gpu_leaves_unknown_what_depends_on_it_and_prices_the_rest() -> None:
+    common = ("--model", "small.json", "--seq-len", 64, "--examples", 1000, "--variants", 3)
+    found, known = answer(*common, "--gpu", "Voodoo 2"), answer(*common, "--gpu", "A100-80GB")
+    assert found["memory"]["capacity"] is found["memory"]["fits"] is None
+    assert found["time"]["train_seconds"] is found["money"]["train_usd"] is found["serving"]["gpus"] is None
+    assert found["memory"]["peak_allocated"] == known["memory"]["peak_allocated"]
+    assert found["storage"] == known["storage"] and found["serving"]["base_bytes"] == known["serving"]["base_bytes"]
+    assert any("no GPU Voodoo 2 is known" in note for note in found["notes"])
+    text = run("estimate", *common, "--gpu", "Voodoo 2").stdout
+    assert "nobody knows if it fits" in text and "one change" not in text
 
 
 # -- batches -------------------------------------------------------------------------------------

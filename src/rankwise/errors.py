@@ -62,6 +62,10 @@ class JobError(UsageError):
     pass
 
 
+class UnknownGpuError(JobError):
+    """A GPU of a name that no entry of the device table matches."""
+
+
 class DataError(RankwiseError):
     """A fault in a data file; `what` starts with `file:line:` so that editors can jump to it."""
 

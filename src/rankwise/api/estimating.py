@@ -9,16 +9,17 @@ import yaml
 
 from rankwise.api.prices import own_prices, tariff_of
 from rankwise.api.progress import Progress, quiet
-from rankwise.errors import ModelError, RankwiseError, UsageError
+from rankwise.errors import ModelError, RankwiseError, UnknownGpuError, UsageError
 from rankwise.estimate import changes
 from rankwise.estimate.changes import Change
 from rankwise.estimate.configure import configure, refuse_other_models
 from rankwise.estimate.options import typed
 from rankwise.estimate.price import price_configuration
 from rankwise.observe.described import describe_model
-from rankwise.observe.devices import observe_device
+from rankwise.observe.devices import observe_device, unknown_gpu
 from rankwise.observe.gpus import known_gpus
-from rankwise.records import Configuration, Estimate
+from rankwise.observe.prices import PriceList
+from rankwise.records import Configuration, DeviceFacts, Estimate
 from rankwise.records.job import Hardware
 
 
@@ -53,9 +54,20 @@ def price_asked(asked: Configuration) -> Estimate:
     """Price a configuration on the device that it names. Raises UsageError."""
     with _as_usage():
         prices = own_prices(asked.costs)
-        device = observe_device(hardware_of(asked), prices=prices)
+        asked, device = _device_of(asked, prices)
         priced = price_configuration(asked, device, tariff_of(prices))
     return priced if prices is None else priced.model_copy(update={"notes": (*priced.notes, *prices.notes)})
+
+
+def _device_of(asked: Configuration, prices: PriceList | None) -> tuple[Configuration, DeviceFacts]:
+    """A GPU that nobody knows leaves its fit, time and money unknown; all else is priced, and a note says so."""
+    try:
+        return asked, observe_device(hardware_of(asked), prices=prices)
+    except UnknownGpuError as error:
+        note = (
+            f"no GPU {asked.gpu} is known, so fit, time and money are unknown ({error.fix}; `rankwise gpus` lists them)"
+        )
+        return asked.model_copy(update={"notes": (*asked.notes, note)}), unknown_gpu(str(asked.gpu), asked.devices)
 
 
 def hardware_of(asked: Configuration) -> Hardware:
@@ -69,7 +81,7 @@ def single_changes(asked: Configuration, before: Estimate, progress: Progress = 
     device = observe_device(hardware_of(asked), prices=prices)
     names = sorted(known_gpus(), key=lambda g: g["memory_mib"])
     gpus = [observe_device(Hardware(gpu=g["name"], count=asked.gpus, nodes=asked.nodes), prices=prices) for g in names]
-    larger = [g for g in gpus if g.memory_bytes > device.memory_bytes] if asked.gpu else []
+    larger = [g for g in gpus if (g.memory_bytes or 0) > (device.memory_bytes or 0)] if asked.gpu else []
     return changes.single_changes(asked, before, device, larger, tariff_of(prices), progress)
 
 

@@ -56,7 +56,7 @@ def estimate(
         print_json(found.model_dump(mode="json"))
     else:
         _print_estimate(asked, found)
-    return 0 if found.memory.fits or asked.gpu is None else 3
+    return 3 if found.memory.fits is False and asked.gpu is not None else 0
 
 
 def _calibrate(asked: Any, as_json: bool) -> Any:
@@ -102,7 +102,7 @@ def _print_estimate(asked: Any, found: Any) -> None:
     console.print(costs)
     print_lines("")
     print_passage("Notes", found.notes)
-    if found.memory.fits:
+    if found.memory.fits is not False:
         return
     with progress_bars(False) as progress:
         changes = api.single_changes(asked, found, progress)

@@ -169,7 +169,7 @@ def _reasons(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
         _reason(
             "memory_fits",
             f"It fits {facts.device.name}.",
-            f"{memory.interval[1] / 1e9:.2f} GB at the upper end, {memory.capacity / 1e9:.2f} GB there",
+            f"{memory.interval[1] / 1e9:.2f} GB at the upper end, {memory.room / 1e9:.2f} GB there",
         )
     )
     if job.variants > 1 and winner.candidate.method != "full":

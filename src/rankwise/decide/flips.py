@@ -29,9 +29,11 @@ def find_flips(job: Job, facts: Facts, verdict: Callable[[Job, Facts], str]) -> 
 def _axes(job: Job, facts: Facts) -> list[tuple[Callable[[float], str], Callable[[float], World], float]]:
     """(how to say a factor, the world at that factor, the furthest factor looked at)."""
     device, data = facts.device, facts.data
+    there = device.memory_bytes
+    assert there is not None  # a plan is made for a device that is known
 
     def memory(factor: float) -> World:
-        changed = device.model_copy(update={"memory_bytes": int(device.memory_bytes * factor)})
+        changed = device.model_copy(update={"memory_bytes": int(there * factor)})
         return job, facts.model_copy(update={"device": changed})
 
     def amount(factor: float) -> World:
@@ -39,9 +41,7 @@ def _axes(job: Job, facts: Facts) -> list[tuple[Callable[[float], str], Callable
         return job, facts.model_copy(update={"data": data.model_copy(update=update)})
 
     def say_memory(factor: float) -> str:
-        return (
-            f"the device had {device.memory_bytes * factor / 1e9:.2f} GB instead of {device.memory_bytes / 1e9:.1f} GB"
-        )
+        return f"the device had {there * factor / 1e9:.2f} GB instead of {there / 1e9:.1f} GB"
 
     def say_amount(factor: float) -> str:
         return (

@@ -53,7 +53,7 @@ def memory_fits(job: Job, facts: Facts, priced: Priced, others: list[Priced]) ->
     return Rejection(
         method=priced.candidate.id,
         rule="memory_fits",
-        number=f"{memory.interval[1] / 1e9:.2f} GB needed at the upper end, {memory.capacity / 1e9:.2f} GB there",
+        number=f"{memory.interval[1] / 1e9:.2f} GB needed at the upper end, {memory.room / 1e9:.2f} GB there",
         text=f"{priced.candidate.id} does not fit into the memory of {facts.device.name}.",
         would_flip_if=f"the device had {memory.interval[1] / 1e9:.1f} GB",
     )
@@ -163,7 +163,7 @@ def quantisation_needed(job: Job, facts: Facts, priced: Priced, others: list[Pri
         method=priced.candidate.id,
         rule="quantisation_needed",
         number=f"LoRA needs {lora.estimate.memory.interval[1] / 1e9:.2f} GB at the upper end of "
-        f"{lora.estimate.memory.capacity / 1e9:.2f} GB",
+        f"{lora.estimate.memory.room / 1e9:.2f} GB",
         text="Plain LoRA fits, and 4-bit weights cost time in every pass and quality that nobody has to pay here.",
         would_flip_if=f"the device had less than {lora.estimate.memory.interval[1] / 1e9:.1f} GB",
     )
@@ -181,7 +181,7 @@ def recomputation_needed(job: Job, facts: Facts, priced: Priced, others: list[Pr
         method=priced.candidate.id,
         rule="recomputation_needed",
         number=f"{plain[0].estimate.memory.interval[1] / 1e9:.2f} GB needed without, "
-        f"{plain[0].estimate.memory.capacity / 1e9:.2f} GB there",
+        f"{plain[0].estimate.memory.room / 1e9:.2f} GB there",
         text="Activations fit, so computing them twice only costs time.",
         would_flip_if=f"the device had less than {plain[0].estimate.memory.interval[1] / 1e9:.1f} GB",
     )

@@ -52,7 +52,7 @@ def estimate_memory(trace: Trace, setup: Setup, device: DeviceFacts) -> MemoryEs
         merge_peak=trace.merge_peak,
         capacity=device.memory_bytes,
         interval=interval,
-        fits=interval[1] <= device.memory_bytes,
+        fits=None if device.memory_bytes is None else interval[1] <= device.memory_bytes,
     )
 
 

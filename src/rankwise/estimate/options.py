@@ -141,7 +141,11 @@ OPTIONS: dict[str, Option] = {
     ),
     "gpus": Option(int, "Devices a node.", 1, least=1),
     "nodes": Option(int, "Machines.", 1, least=1),
-    "gpu": Option(str, "GPU by name, loosely written (`rankwise gpus`), or `cpu`.", derived="this machine's device"),
+    "gpu": Option(
+        str,
+        "GPU by name, loosely written (`rankwise gpus`), or `cpu`; of an unknown one fit, time and money are unknown.",
+        derived="this machine's device",
+    ),
     "examples": Option(int, "Training rows; without them the time of the whole run is unknown.", least=1),
     "epochs": Option(float, "Passes over the rows.", 1.0, above=0),
     "tokens_per_example": Option(int, "Mean real length of a row, which sets the time.", derived="--seq-len", least=1),

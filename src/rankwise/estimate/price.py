@@ -124,7 +124,9 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
 def price_configuration(asked: Configuration, device: DeviceFacts, tariff: Tariff) -> Estimate:
     """Price one configuration. Raises what `traced` raises."""
     setup = asked.setup(device_name(device))
-    room = device.memory_bytes - process_bytes(device, setup.world_size) if device.kind == "gpu" else None
+    room = None
+    if device.kind == "gpu" and device.memory_bytes is not None:
+        room = device.memory_bytes - process_bytes(device, setup.world_size)
     rows_per_step = asked.batch * asked.grad_accum * asked.devices
     steps = None if asked.examples is None else math.ceil(asked.examples * asked.epochs / rows_per_step)
     shapes = shapes_of(asked.config)
@@ -307,7 +309,7 @@ def _device_notes(work: Work, time: TimeEstimate) -> list[str]:
     if device.kind == "gpu" and device.context_bytes is None:
         notes.append(f"the CUDA context of {device.name} is not known; 0.5 GB is assumed")
     if time.step_seconds is None:
-        notes.append(f"time is unknown: {', '.join(_unknown(work))} of {device.name} is not known")
+        notes.append(f"time is unknown without {' and '.join(_unknown(work))} of {device.name}")
     if work.nodes > 1 and device.kind == "gpu":
         notes.append("the network between nodes is taken as a card a GPU of 200 Gb/s, 400 Gb/s from Hopper on")
     if "bf16" in (setup.dtype, setup.autocast) and not device.bf16:

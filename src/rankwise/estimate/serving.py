@@ -196,7 +196,7 @@ def _fleet(
     options: CostOptions,
 ) -> Fleet | None:
     """None where GPUs cannot be counted."""
-    if conversation is None or device.kind != "gpu":
+    if conversation is None or device.kind != "gpu" or device.memory_bytes is None:
         return None
     return Fleet(
         weights=base,

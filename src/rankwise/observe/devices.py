@@ -67,6 +67,25 @@ def _named(name: str, count: int, prices: PriceList | None) -> DeviceFacts:
     )
 
 
+def unknown_gpu(name: str, count: int) -> DeviceFacts:
+    """A GPU of which nothing is known but its name: what depends on it is unknown."""
+    return DeviceFacts(
+        kind="gpu",
+        name=name,
+        count=count,
+        cores=None,
+        memory_bytes=None,
+        available_bytes=None,
+        bf16=True,
+        matmul_flops={},
+        matmul_measured=False,
+        compute_capability=None,
+        context_bytes=None,
+        disk_free_bytes=None,
+        source=f"{name} is not in the table of GPUs",
+    )
+
+
 def _peaks(gpu: dict[str, Any]) -> dict[str, float]:
     return {dtype: float(gpu[dtype]) for dtype in DTYPES if dtype in gpu}
 

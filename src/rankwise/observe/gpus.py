@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rankwise.errors import JobError
+from rankwise.errors import JobError, UnknownGpuError
 
 NOISE = re.compile(r"\b(nvidia|geforce|tesla|amd|instinct|gpu|graphics|card)\b")
 FORM = re.compile(r"rtx|pcie|sxm\d?|hbm\d\w?|oam")  # words of a name that people leave out or add
@@ -23,7 +23,7 @@ def match_gpu(name: str) -> dict[str, Any]:
     """The entry that a loosely written name means. Where only the memory tells two apart, the name must say it.
 
     Raises:
-        JobError: none or several match; the nearest names are offered.
+        UnknownGpuError: none matches. JobError: several do. The nearest names are offered.
     """
     words = _words(name)
     near_by = [(distance, g) for g in _table() if (distance := _distance(words, g)) is not None]
@@ -32,7 +32,8 @@ def match_gpu(name: str) -> dict[str, Any]:
         return fitting[0]
     names = [g["name"] for g in _table()]
     near = [g["name"] for g in fitting] or _nearest(name)
-    raise JobError(
+    kind = JobError if fitting else UnknownGpuError
+    raise kind(
         f"hardware.gpu {name}: " + ("could be several GPUs" if fitting else "no such GPU is known"),
         expected=f"one of {', '.join(names)}, or cpu",
         fix=f"did you mean {' or '.join(near)}?" if near else "name the nearest of these",

@@ -112,7 +112,9 @@ class DeviceFacts(Record):
     name: str
     count: int = Field(description="Devices over all nodes.")
     cores: int | None = Field(description="Usable CPU cores; None for a GPU that is not here.")
-    memory_bytes: int = Field(description="Memory of one device that processes can use (RAM for a CPU).")
+    memory_bytes: int | None = Field(
+        description="Memory of one device that processes can use (RAM for a CPU); None for a GPU that nobody knows."
+    )
     available_bytes: int | None = Field(description="Memory free now; None for a device that is not here.")
     bf16: bool = Field(description="Has native bfloat16 arithmetic.")
     matmul_flops: dict[str, float] = Field(

@@ -91,9 +91,15 @@ class MemoryEstimate(Record):
     eval_peak: int | None
     save_peak: int | None
     merge_peak: int | None
-    capacity: int
+    capacity: int | None
     interval: Interval
-    fits: bool = Field(description="True when the upper end of the interval is within capacity.")
+    fits: bool | None = Field(description="True when the upper end of the interval is within capacity.")
+
+    @property
+    def room(self) -> int:
+        """The capacity of a device that is known, as that of every plan is."""
+        assert self.capacity is not None
+        return self.capacity
 
 
 class Estimate(Record):

@@ -123,7 +123,7 @@ def memory_bar(estimate: Estimate) -> MemoryBar:
         parts.append(("process", "Python, libraries, device context and memory the allocator holds in reserve", rest))
     total = sum(number for _, _, number in parts) or 1
     segments = tuple(Segment(name, meaning, number, 100 * number / total) for name, meaning, number in parts)
-    widest = max(memory.capacity, memory.interval[1], memory.peak_device, 1)
+    widest = max(memory.room, memory.interval[1], memory.peak_device, 1)
     low, high = (100 * end / widest for end in memory.interval)
     return MemoryBar(segments, Track(low, high, 100 * memory.peak_device / widest))
 
@@ -131,7 +131,7 @@ def memory_bar(estimate: Estimate) -> MemoryBar:
 def capacity_mark(estimate: Estimate) -> float:
     """Where the capacity lies on the device scale of `memory_bar`, in percent."""
     memory = estimate.memory
-    return 100 * memory.capacity / max(memory.capacity, memory.interval[1], memory.peak_device, 1)
+    return 100 * memory.room / max(memory.room, memory.interval[1], memory.peak_device, 1)
 
 
 def score_tracks(comparison: Comparison) -> tuple[Track, Track]:

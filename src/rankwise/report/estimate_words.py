@@ -71,11 +71,12 @@ def memory_rows(estimate: Estimate) -> list[Row]:
     if memory.peak_reserved is not None:
         rows.append(Row("reserved", size(memory.peak_reserved, scale), "by PyTorch's caching allocator", False))
     fits = "fits" if memory.fits else "does not fit"
+    there = "of unknown: nobody knows if it fits" if memory.capacity is None else f"of {size(memory.capacity)}: {fits}"
     rows.append(
         Row(
             "device",
             size(memory.peak_device, scale),
-            f"{size_range(memory.interval)} of {size(memory.capacity)}: {fits}",
+            f"{size_range(memory.interval)} {there}",
             False,
         )
     )

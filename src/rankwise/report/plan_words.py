@@ -77,7 +77,7 @@ def _nothing_sentence(plan: Plan) -> str:
         memory = smallest.memory
         return (
             f"Nothing fits {where}: the smallest option, {method_name(smallest.method)}, needs up to "
-            f"{size(memory.interval[1])} of memory and there are {size(memory.capacity)}."
+            f"{size(memory.interval[1])} of memory and there are {size(memory.room)}."
         )
     if plan.rejected:
         return f"Nothing can run on {where}. {rejection_line(plan.rejected[0])}"

@@ -31,6 +31,8 @@ def launch(run: Run, *, resume: bool) -> Iterator[Event]:
     with _Forward(worker) as forward:
         assert worker.stdout is not None
         for line in worker.stdout:
+            if last is None and forward.asked:
+                worker.send_signal(signal.SIGINT)  # the first came before it listened, and an import may swallow that
             last = EVENT.validate_json(line)
             yield last
         code = worker.wait()

@@ -166,7 +166,7 @@ class Desk:
     def capacity(self, gpu: str) -> int:
         """Bytes that one GPU of that kind offers, read off a small estimate that every table needs."""
         smallest = RECIPES[-1]
-        return self.price(MODELS["7B"], smallest.method, **smallest.options, gpu=gpu).memory.capacity
+        return self.price(MODELS["7B"], smallest.method, **smallest.options, gpu=gpu).memory.room
 
     def priced(self, model: str, way: Recipe, gpu: str, count: int, **options: Any) -> Estimate:
         """A recipe on `count` GPUs."""
@@ -202,7 +202,7 @@ def _fit(gpu: str, count: int, parallel: str, found: Estimate) -> Fit:
         parallel=parallel,
         peak_device=memory.peak_device,
         interval=memory.interval,
-        capacity=memory.capacity,
+        capacity=memory.room,
     )
 
 
