@@ -93,7 +93,7 @@ def version_of(peer: str) -> str | None:
         return None
 
 
-def main() -> int:
+def program(answer: Callable[[list[dict[str, Any]], Path], dict[str, Any]]) -> int:
     """Rows from standard input, answers to standard output."""
     rows = json.load(sys.stdin)
     warnings.simplefilter("ignore")
@@ -107,4 +107,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(answer))

@@ -17,18 +17,14 @@ its server), llm-flops (times parts of the backward pass, not the step).
 """
 
 import json
-import logging
-import os
 import subprocess
 import sys
-import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.memory.peers import ask, lay_out, version_of
+from benchmarks.memory.peers import ask, lay_out, program, version_of
 from benchmarks.time.adapters import PEERS, Run
 
 if TYPE_CHECKING:  # it stands on rankwise, which the peers' interpreter does not have
@@ -112,18 +108,5 @@ def answer(rows: list[dict[str, Any]], cache: Path) -> dict[str, Any]:
     return {"predictions": predictions, "peers": peers}
 
 
-def main() -> int:
-    """Rows from standard input, answers to standard output."""
-    rows = json.load(sys.stdin)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as cache:
-        # Read by the hub libraries at import, so before any peer is imported.
-        os.environ |= {"HF_HUB_CACHE": cache, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-        json.dump(answer(rows, Path(cache)), sys.stdout, indent=1)
-    sys.stdout.write("\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(answer))

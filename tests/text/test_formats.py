@@ -228,24 +228,25 @@ IN_TMP = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], d
 ENDINGS = st.sampled_from([".jsonl", ".json", ".csv"])
 
 
-def read_or_refuse(path: Path) -> None:
+def is_read_or_refused(path: Path) -> bool:
+    """Rows were found, or one sentence says why not; anything else that is raised is a crash."""
     try:
-        assert read_rows(path).rows
+        return bool(read_rows(path).rows)
     except DataError as error:
-        assert error.what
+        return bool(error.what)
 
 
 @IN_TMP
 @given(junk=st.binary(max_size=60) | st.text('[]{}",:\n\\u d8textrole1', max_size=60).map(str.encode), ending=ENDINGS)
 def test_junk_bytes_are_refused_or_read_but_never_crash(tmp_path: Path, junk: bytes, ending: str) -> None:
-    read_or_refuse(write(tmp_path, f"junk{ending}", junk))
+    assert is_read_or_refused(write(tmp_path, f"junk{ending}", junk))
 
 
 @IN_TMP
 @given(rows=st.lists(ANY_JSON, max_size=4))
 def test_any_json_is_refused_or_read_but_never_crashes(tmp_path: Path, rows: list[object]) -> None:
-    read_or_refuse(write(tmp_path, "any.json", json.dumps(rows)))
-    read_or_refuse(write(tmp_path, "any.jsonl", "\n".join(map(json.dumps, rows))))
+    assert is_read_or_refused(write(tmp_path, "any.json", json.dumps(rows)))
+    assert is_read_or_refused(write(tmp_path, "any.jsonl", "\n".join(map(json.dumps, rows))))
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)

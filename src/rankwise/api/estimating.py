@@ -64,9 +64,8 @@ def _device_of(asked: Configuration, prices: PriceList | None) -> tuple[Configur
     try:
         return asked, observe_device(hardware_of(asked), prices=prices)
     except UnknownGpuError as error:
-        note = (
-            f"no GPU {asked.gpu} is known, so fit, time and money are unknown ({error.fix}; `rankwise gpus` lists them)"
-        )
+        near = error.fix if error.fix.startswith("did you mean") else "`rankwise gpus` lists them"
+        note = f"no GPU {asked.gpu} is known, so fit, time and money are unknown ({near})"
         return asked.model_copy(update={"notes": (*asked.notes, note)}), unknown_gpu(str(asked.gpu), asked.devices)
 
 

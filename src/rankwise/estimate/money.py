@@ -6,7 +6,7 @@ machine of one's own draws, and is in no sum.
 
 import math
 
-from rankwise.records import CostOptions, DeviceFacts, Interval, MoneyEstimate, TimeEstimate
+from rankwise.records import Billing, CostOptions, DeviceFacts, Interval, MoneyEstimate, TimeEstimate
 
 # Runs until a model is fit for use when nobody says: "Budget for at least 10-20 training runs" (the lesson). No study
 # of the number was found.
@@ -131,4 +131,6 @@ def money_source(device: DeviceFacts, options: CostOptions) -> str:
         runs = f"{options.runs} runs, as asked"
     else:
         runs = f"{low:.0f} to {high:.0f} runs, the lesson's figure"
-    return f"{price}; {runs}; {options.failure_rate * 100:.3g} % of runs die and resume from their last checkpoint"
+    assumed = " (assumed)" if options.failure_rate == Billing.model_fields["failure_rate"].default else ""
+    died = f"{options.failure_rate * 100:.3g} % of runs{assumed} die and resume from their last checkpoint"
+    return f"{price}; {runs}; {died}"

@@ -1,12 +1,15 @@
 """Rows and sentences of `rankwise tables`: what the lesson said, what was computed, why they differ."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rankwise.records.tables import Claim, CostRow, Figure, Fit, MemoryRow, Number, Said, Tables
 from rankwise.report.glossary import method_name
 from rankwise.report.quantities import UNKNOWN, count, duration, duration_range, plain, size, size_range, usd
+
+AnyRow = TypeVar("AnyRow", MemoryRow, CostRow)
 
 VERDICTS = {
     "right": "right",
@@ -100,17 +103,20 @@ def fit_words(fit: Fit) -> str:
 
 def memory_verdicts(tables: Tables) -> list[Cell]:
     """The lesson's memory table, cell by cell."""
-    found: dict[tuple[str, str], list[MemoryRow]] = {}
-    for row in tables.memory:
+    return _verdicts(tables.memory, _memory_computed)
+
+
+def _verdicts(table: Sequence[AnyRow], computed: Callable[[Sequence[AnyRow]], str]) -> list[Cell]:
+    """Of a table's rows those of which the lesson said something, one cell for a size and a method."""
+    found: dict[tuple[str, str], list[AnyRow]] = {}
+    for row in table:
         if row.said is not None:
             found.setdefault((row.size, row.method), []).append(row)
     cells = []
     for (size_name, way), rows in found.items():
         said = rows[0].said
         assert said is not None
-        cells.append(
-            Cell(f"{size_name} {method(way)}", said.text, _memory_computed(rows), VERDICTS[said.verdict], said.why)
-        )
+        cells.append(Cell(f"{size_name} {method(way)}", said.text, computed(rows), VERDICTS[said.verdict], said.why))
     return cells
 
 
@@ -180,20 +186,14 @@ def money(value: float | None, interval: tuple[float, float] | None) -> str:
 
 def cost_verdicts(tables: Tables) -> list[Cell]:
     """The lesson's cost table, cell by cell."""
-    found: dict[tuple[str, str], list[CostRow]] = {}
-    for row in tables.cost:
-        if row.said is not None:
-            found.setdefault((row.size, row.method), []).append(row)
-    cells = []
-    for (size_name, way), rows in found.items():
-        said = rows[0].said
-        assert said is not None
-        computed = "; ".join(
-            f"{money(row.usd_at_said_price, row.usd_at_said_price_interval)} at {row.tokens_per_example:,} tokens"
-            for row in rows
-        )
-        cells.append(Cell(f"{size_name} {method(way)}", said.text, computed, VERDICTS[said.verdict], said.why))
-    return cells
+    return _verdicts(tables.cost, _cost_computed)
+
+
+def _cost_computed(rows: Sequence[CostRow]) -> str:
+    return "; ".join(
+        f"{money(row.usd_at_said_price, row.usd_at_said_price_interval)} at {row.tokens_per_example:,} tokens"
+        for row in rows
+    )
 
 
 # -- claims ----------------------------------------------------------------------------------------

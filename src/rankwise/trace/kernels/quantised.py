@@ -6,7 +6,7 @@ for 256 of those): Dettmers et al. 2023 and bitsandbytes' QuantState. LLM.int8: 
 row. GPTQ int4: eight weights in an int32, scales fp16 and packed zeros per group, one int32 index per input.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import bitsandbytes as bnb
 import torch
@@ -37,19 +37,18 @@ class _Dequantised(torch.autograd.Function):
         return torch.matmul(grad, ctx.layer.dequantised(grad)), None, None
 
 
-class Quantised:
-    """What the three kinds of layer share: `dequantised(like)` makes the temporaries of rebuilding the weight."""
+class Quantised(Protocol):
+    """A layer whose weight is rebuilt for a product: `dequantised(like)` makes the temporaries of that."""
 
-    in_features: int
-    out_features: int
-    keeps_input = False  # bitsandbytes before 0.42 saved it
+    keeps_input: bool
 
-    def dequantised(self, like: Tensor) -> Tensor:
-        raise NotImplementedError
+    def dequantised(self, like: Tensor) -> Tensor: ...
 
 
-class Linear4bit(bnb.nn.Linear4bit, Quantised):  # type: ignore[misc]
+class Linear4bit(bnb.nn.Linear4bit):  # type: ignore[misc]
     """bitsandbytes' Linear4bit with a packed weight on `meta`."""
+
+    keeps_input = False  # bitsandbytes before 0.42 saved it
 
     def __init__(self, linear: nn.Linear, compute_dtype: torch.dtype, double_quant: bool) -> None:
         nn.Module.__init__(self)
@@ -118,7 +117,7 @@ def _state(weight: Tensor, double_quant: bool) -> QuantState:
     )
 
 
-class Linear8bitLt(bnb.nn.Linear8bitLt, Quantised):  # type: ignore[misc]
+class Linear8bitLt(bnb.nn.Linear8bitLt):  # type: ignore[misc]
     """bitsandbytes' Linear8bitLt: the input is quantised row by row, the product is int32, backward rebuilds the
     weight in 16 bit.
     """
@@ -166,11 +165,12 @@ class _Int8(torch.autograd.Function):
         return torch.matmul(grad, ctx.layer.dequantised(grad)), None, None
 
 
-class GptqLinear(nn.Module, Quantised):
+class GptqLinear(nn.Module):
     """GPTQ int4 (a group size of -1 is one group a column), as AutoGPTQ's Triton kernel trains it: fp16, the weight
     rebuilt for each product.
     """
 
+    keeps_input = False
     qweight: Tensor
 
     def __init__(self, linear: nn.Linear, group_size: int) -> None:
