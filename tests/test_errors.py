@@ -6,7 +6,7 @@ from rankwise import errors
 from rankwise.errors import AnswerIsNo, DataError, JobError, RankwiseError
 
 KINDS = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, RankwiseError)]
-CODES = {"UsageError": 2, "JobError": 2, "AnswerIsNo": 3}
+CODES = {"UsageError": 2, "JobError": 2, "UnknownGpuError": 2, "AnswerIsNo": 3}
 
 
 def test_the_three_sentences_stand_below_each_other() -> None:
@@ -26,7 +26,7 @@ def test_every_kind_has_the_exit_code_of_the_contract(kind: type[RankwiseError])
 
 def test_there_are_as_many_kinds_as_the_tree_in_the_module_shows() -> None:
     named = [k.__name__ for k in KINDS]
-    assert len(named) == 11
+    assert len(named) == 12
     assert all(name in (errors.__doc__ or "") for name in named)
 
 

@@ -3,6 +3,7 @@
 RankwiseError            exit 1: refused or failed
 ├── UsageError           exit 2: the call or the job file is not what the contract says
 │   └── JobError         a key, a value or a combination in a job that cannot be meant (with the YAML line)
+│       └── UnknownGpuError  a GPU of a name that no entry of the device table matches
 ├── DataError            a data file that cannot be read as training rows or probes (with file and line)
 ├── ModelError           a model that cannot be found, read or used
 ├── PlanError            a plan that is stale or cannot be carried out here
