@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test check prove bench-memory bench-time bench-time-embedded clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -32,6 +32,9 @@ demo: install  ## the clinic job: plan, train, evaluate, merge, verify, report (
 	$(RANKWISE) merge $(DEMO_RUN)
 	$(RANKWISE) report $(DEMO_RUN)
 
+docs: install  ## the pages that are made from data: docs/how-it-decides.md
+	$(BIN)/python -m rankwise.api.how > docs/how-it-decides.md
+
 check: install  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,6 +55,9 @@ bench-time: install .venv-peers/.installed  ## predicted against published throu
 
 bench-time-embedded: install  ## the embedded job on this machine: calibrate, then predicted against actual seconds (10 minutes)
 	$(BIN)/python -m benchmarks.time.embedded --out benchmarks/time/embedded.json
+
+bench-decisions: install  ## our call on published head-to-heads, beside two baselines
+	$(BIN)/python -m benchmarks.decisions.bench
 
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers

@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from rankwise.decide.candidates import candidates
 from rankwise.decide.choose import choose
-from rankwise.decide.rules import Priced
-from rankwise.estimate.price import price
+from rankwise.decide.offers import Market
+from rankwise.estimate.price import price_all
+from rankwise.estimate.tracers import tracers
 from rankwise.records import (
     Artifact,
     DataFacts,
     DeviceFacts,
+    Diagnosis,
     Event,
     Facts,
     Failed,
@@ -18,6 +19,7 @@ from rankwise.records import (
     Job,
     Lineage,
     LinearShape,
+    Measurement,
     ModelFacts,
     Note,
     Plan,
@@ -113,6 +115,11 @@ def smollm2() -> ModelFacts:
     return llama(name="embedded", layers=30, hidden=576, intermediate=1536, kv=192, vocab=49_152, tied=True)
 
 
+def tiny() -> ModelFacts:
+    """A Llama of 0.8M parameters: its traces take a moment."""
+    return llama(name="tiny", layers=2, hidden=128, intermediate=512, kv=64, vocab=2048, tied=True)
+
+
 def llama3_8b() -> ModelFacts:
     return llama(name="llama-3-8b", layers=32, hidden=4096, intermediate=14_336, kv=1024, vocab=128_256, tied=False)
 
@@ -194,6 +201,35 @@ def facts(model: ModelFacts | None = None, data: DataFacts | None = None, device
     )
 
 
+def diagnosis(conclusion: str = "style", loss: float = 2.0, prompting: float | None = None) -> Diagnosis:
+    """What `rankwise diagnose` would have measured."""
+
+    def share(value: float | None) -> Measurement | None:
+        if value is None:
+            return None
+        return Measurement(value=value, interval=(value - 0.1, value + 0.1), unit="share", items=40, source="by hand")
+
+    return Diagnosis.model_validate(
+        {
+            "conclusion": conclusion,
+            "behaviour": share(0.6),
+            "knowledge": share(0.4),
+            "prompting": share(prompting),
+            "base_loss": Measurement(
+                value=loss, interval=(loss - 0.1, loss + 0.1), unit="nats per token", items=900, source="by hand"
+            ),
+            "reasons": (),
+            "conditions": ({"name": "zero-shot", "measurements": {}},),
+            "examples": ({"question": "ready?", "answer": "yes"},),
+            "rows": 40,
+            "seconds": 9.0,
+            "base_hash": None,
+            "data_hash": sha("d"),
+            "notes": (),
+        }
+    )
+
+
 def tariff(**changes: Any) -> Tariff:
     content: dict[str, Any] = {"usd_per_gb_month": 0.02, "electricity_usd_per_kwh": None, "source": "built by hand"}
     return Tariff(**(content | changes))
@@ -218,14 +254,10 @@ def job(**changes: Any) -> Job:
     return Job.model_validate(content | changes)
 
 
-def plan(wanted: Job | None = None, seen: Facts | None = None) -> Plan:
-    """The plan that `choose` makes with the real prices."""
-    return choose(wanted or job(), seen or facts(), price)
-
-
-def priced(wanted: Job | None = None, seen: Facts | None = None) -> list[Priced]:
-    wanted, seen = wanted or job(), seen or facts()
-    return [Priced(c, price(wanted, seen, c)) for c in candidates(wanted, seen)]
+def plan(wanted: Job | None = None, seen: Facts | None = None, market: Market | None = None) -> Plan:
+    """The plan that `choose` makes with the real prices, traced in this process."""
+    with tracers(0):
+        return choose(wanted or job(), seen or facts(), price_all, market)
 
 
 # -- events and what follows from them -----------------------------------------------------------

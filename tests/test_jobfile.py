@@ -183,7 +183,7 @@ DATA = [
     ("{train: rows.jsonl, general: {path: rows.jsonl, share: 1}}", "data.general.share is 1"),
     ("{train: rows.jsonl, general: {path: rows.jsonl, share: -0.1}}", "data.general.share is -0.1"),
     ("{train: rows.jsonl, examples: 5}", "describe data that is not there yet"),
-    ("{examples: 5}", "give `train` (a file), or describe the data"),
+    ("{tokens_per_example: 5}", "give `train` (a file), or describe the data"),
     ("{examples: 0, tokens_per_example: 5}", "data.examples is 0"),
     ("{}", "give `train` (a file)"),
 ]

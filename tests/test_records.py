@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import rankwise.records as records
+from rankwise.decide.configure import Rung
+from rankwise.decide.ladder import candidate_of
+from rankwise.decide.recipes import BY_NAME
 from rankwise.estimate.configure import configure
 from rankwise.estimate.traced import shapes_of, traced
 from rankwise.records import (
@@ -49,13 +52,30 @@ def _evaluation() -> Evaluation:
     return Evaluation(comparisons=(compared,), answers=(answer,), seconds=3.0, notes=("few items",))
 
 
+def _offer() -> records.Offer:
+    return records.Offer(
+        gpu="A100-80GB",
+        count=1,
+        candidate="lora-r8",
+        method="lora",
+        parallel="none",
+        peak_device=10**9,
+        capacity=8 * 10**10,
+        train_seconds=60.0,
+        usd=0.1,
+        usd_interval=(0.05, 0.2),
+        why="cheapest that fits lora",
+        source="built by hand",
+    )
+
+
 def _whole() -> list[Record]:
     plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}))
     evidence = summarise(plan, builders.whole_run()).model_copy(update={"evaluation": _evaluation()})
     events = [*builders.whole_run(5), builders.stopped(3)]
     asked = configure({"model": "embedded"}, builders.smollm2().config)
     traces = [traced(asked.setup("gpu-8.0")), shapes_of(asked.config)]
-    candidate = builders.priced()[0].candidate
+    candidate = candidate_of(builders.job(), builders.facts(), BY_NAME["lora"], Rung())
     return [
         plan,
         evidence,
@@ -63,6 +83,8 @@ def _whole() -> list[Record]:
         *events,
         builders.failed(),
         builders.a100(),
+        builders.diagnosis(prompting=0.5),
+        _offer(),
         candidate,
         asked,
         asked.setup("cpu"),
@@ -177,8 +199,12 @@ def test_an_event_is_known_by_its_name() -> None:
         EVENT.validate_python({"event": "dance", "time": builders.TIME})
 
 
+PLACE = {"axis": "budget.usd", "at": 2.5, "now": 1.0, "unit": "USD"}
+FLIP = Flip.model_validate({"if": "it rained", "then": "none"} | PLACE)
+
+
 def test_a_flip_is_written_with_the_word_if() -> None:
-    assert json.loads(Flip(if_="it rained", then="none").model_dump_json()) == {"if": "it rained", "then": "none"}
+    assert json.loads(FLIP.model_dump_json()) == {"if": "it rained", "then": "none"} | PLACE
 
 
 def test_the_plan_contract_has_the_promised_keys() -> None:
@@ -188,7 +214,7 @@ def test_the_plan_contract_has_the_promised_keys() -> None:
     assert set(contract["verdict"]) >= {"method", "parallel", "config", "confidence", "first_try"}
     assert set(contract["reasons"][0]) >= {"rule", "text", "number", "evidence"}
     assert set(contract["rejected"][0]) >= {"method", "rule", "number", "would_flip_if"}
-    assert set(contract["flips"][0]) == {"if", "then"}
+    assert set(contract["flips"][0]) >= {"if", "then"}
     memory = "weights gradients optimizer activations logits workspace peak_allocated peak_reserved peak_device"
     more = "peak_phase peak_op eval_peak save_peak merge_peak capacity interval fits"
     estimate = contract["candidates"][0]

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from rankwise.records.base import Record
 from rankwise.records.job import Domain, Goal
 
-CASES = Path(__file__).parent / "cases"
+FOLDER = Path(__file__).parent / "cases"
 HELD_OUT = 1 / 3
 Z = 1.96
 RUNGS = ("retrieval", "prompting", "nothing")
@@ -188,7 +188,7 @@ class Sourced(Record):
     cases: tuple[Case, ...]
 
 
-def read_cases(folder: Path = CASES) -> tuple[Sourced, ...]:
+def read_cases(folder: Path = FOLDER) -> tuple[Sourced, ...]:
     """Every file of the folder, by name. Raises CaseError for one that cannot be used or a wrong `held_out`."""
     found = tuple(read_file(path) for path in sorted(folder.glob("*.toml")))
     ids = [case.id for of in found for case in of.cases]

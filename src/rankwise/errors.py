@@ -7,6 +7,7 @@ RankwiseError            exit 1: refused or failed
 ├── DataError            a data file that cannot be read as training rows or probes (with file and line)
 ├── ModelError           a model that cannot be found, read or used
 ├── PlanError            a plan that is stale or cannot be carried out here
+├── RecipeError          another tool's configuration that cannot be read, or is no supervised fine-tuning on text
 ├── RunError             a run folder that is in use, missing, damaged or not in the needed state
 ├── SpaceError           not enough disk for what is about to be written
 ├── TrainingError        training itself failed (loss not finite, process died)
@@ -82,6 +83,10 @@ class ModelError(RankwiseError):
 
 class PlanError(RankwiseError):
     pass
+
+
+class RecipeError(RankwiseError):
+    """Another tool's configuration that cannot be read, or that trains something else than we price."""
 
 
 class RunError(RankwiseError):

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwise.decide.candidates import configure
+from rankwise.decide.configure import Rung, configure
+from rankwise.decide.recipes import BY_NAME
 from rankwise.estimate.configure import configure as configure_options
 from rankwise.estimate.efficiency import efficiency_source
 from rankwise.estimate.memory import NCCL_BYTES, PROCESS_BYTES, process_bytes, residual_of
 from rankwise.estimate.options import typed
-from rankwise.estimate.price import price, price_configuration, setup_of
+from rankwise.estimate.price import price, price_all, price_configuration, setup_of
 from rankwise.estimate.traced import traced
 from rankwise.methods import METHODS, NF4_BITS
 from rankwise.records import Candidate, Configuration, DeviceFacts, Estimate, Facts, Job, ModelFacts, TrainConfig
@@ -28,12 +29,12 @@ few = settings(max_examples=8, deadline=None)  # each example is traced, which t
 
 
 def config(facts: Facts, method: str, checkpointing: bool = False, **changes: Any) -> TrainConfig:
-    made = configure(builders.job(), facts, METHODS[method], gradient_checkpointing=checkpointing)
+    made = configure(builders.job(), facts, BY_NAME[method], Rung(gradient_checkpointing=checkpointing))
     return made.model_copy(update=changes)
 
 
 def candidate(facts: Facts, method: str, **changes: Any) -> Candidate:
-    return Candidate(id=method, method=method, parallel="none", config=config(facts, method, **changes))
+    return Candidate(id=method, recipe=method, method=method, parallel="none", config=config(facts, method, **changes))
 
 
 def priced(facts: Facts, method: str, job: Job | None = None, **changes: Any) -> Estimate:
@@ -202,8 +203,8 @@ def test_more_rows_never_take_less_time_at_the_same_batch(method: str, rows: int
     times = []
     for n in (rows, rows + more):
         facts = builders.facts(data=builders.data_facts(n, supervised_tokens=38 * n))
-        chosen = configure(job, facts, METHODS[method], gradient_checkpointing=False)
-        made = Candidate(id=method, method=method, parallel="none", config=chosen)
+        chosen = configure(job, facts, BY_NAME[method], Rung())
+        made = Candidate(id=method, recipe=method, method=method, parallel="none", config=chosen)
         times.append(price(job, facts, made).time.train_seconds or 0)
     assert times[0] <= times[1]
 
@@ -258,6 +259,12 @@ def test_a_plan_and_a_configuration_price_the_same_step_alike() -> None:
     assert by_options.total_params == by_plan.total_params
     assert by_options.time.flops == by_plan.time.flops
     assert by_options.time.step == by_plan.time.step is not None
+
+
+def test_candidates_priced_together_are_priced_as_alone() -> None:
+    facts, job = builders.facts(), builders.job()
+    candidates = [candidate(facts, method) for method in METHODS]
+    assert price_all(job, facts, candidates) == [price(job, facts, c) for c in candidates]
 
 
 def test_the_steps_of_a_run_follow_from_its_rows() -> None:
@@ -365,6 +372,7 @@ def test_adamw_updates_the_embedded_model_in_a_quarter_of_a_second() -> None:
 
 
 def test_the_total_rate_counts_every_device() -> None:
-    one, four = (priced(builders.facts(device=builders.a100(count=n)), "lora", max_steps=5).time for n in (1, 4))
+    same = {"max_steps": 5, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    one, four = (priced(builders.facts(device=builders.a100(count=n)), "lora", **same).time for n in (1, 4))
     assert four.tokens_per_second == pytest.approx(4 * (one.tokens_per_second or 0))
     assert four.step_seconds == pytest.approx(one.step_seconds)

@@ -57,6 +57,7 @@ def files(folder: Path) -> list[Path]:
         ({"labelled_share": 0.5, "loss": "labelled"}, {"labelled_share": 0.501, "loss": "labelled"}, True),
         ({"world_size": 1}, {"world_size": 2}, True),
         ({"world_size": 2, "parallel": "zero3"}, {"world_size": 4, "parallel": "zero3"}, False),
+        ({"optimizer_in_backward": False}, {"optimizer_in_backward": True}, False),
         ({"max_length": 64}, {"max_length": 65}, False),
     ],
 )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rankwise.decide.candidates import configure
+from rankwise.decide.configure import Rung, configure
+from rankwise.decide.recipes import BY_NAME
 from rankwise.errors import JobError, UsageError
 from rankwise.methods import METHODS, NF4_BITS, NOT_TRACED, TUNERS, AdapterOptions, Method, targeted, tuner
 from rankwise.methods.base import config_fields
@@ -14,9 +15,8 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 
 def config(method: Method, **changes: object) -> TrainConfig:
-    return configure(
-        builders.job(), builders.facts(builders.llama3_8b()), method, gradient_checkpointing=False
-    ).model_copy(update=changes)
+    made = configure(builders.job(), builders.facts(builders.llama3_8b()), BY_NAME[method.name], Rung())
+    return made.model_copy(update=changes)
 
 
 # -- published counts for Llama-3-8B ----------------------------------------------------------
@@ -86,23 +86,11 @@ def test_the_list_is_by_name() -> None:
 
 
 @every_method
-def test_its_defaults_are_options_of_a_run(method: Method) -> None:
-    assert set(method.defaults) <= set(TrainConfig.model_fields)
-    assert {k: getattr(config(method), k) for k in method.defaults} == dict(method.defaults)
-
-
-@every_method
 def test_it_trains_something_and_no_more_than_there_is(method: Method) -> None:
     for facts in (builders.smollm2(), builders.llama3_8b()):
         trained = method.trainable_params(facts, config(method))
         assert 0 < trained <= facts.total_params
         assert (trained == facts.total_params) == (method.trains == "weights")
-
-
-@every_method
-def test_its_base_is_stored_in_known_bits(method: Method) -> None:
-    assert method.base_bits in (4, 16)
-    assert method.base_bits == 16 or method.trains == "adapter"
 
 
 # -- what a person says, in the words of a PEFT config class --------------------------------------

@@ -30,8 +30,10 @@ from rankwise.records import (
     ModelFacts,
     Note,
     Plan,
+    QualityPrior,
     Reason,
     Rejection,
+    Rung,
     Saved,
     Started,
     Step,
@@ -256,6 +258,10 @@ def build_estimate(method: str = "lora", scale: float = 1.0, **changes: Any) -> 
     return Estimate(**(content | changes))
 
 
+def build_flip(if_: str, then: str, axis: str, at: float, now: float, unit: str) -> Flip:
+    return Flip.model_validate({"if": if_, "then": then, "axis": axis, "at": at, "now": now, "unit": unit})
+
+
 def build_plan(**changes: Any) -> Plan:
     content: dict[str, Any] = {
         "verdict": Verdict(
@@ -264,21 +270,28 @@ def build_plan(**changes: Any) -> Plan:
             parallel="none",
             config=build_config(),
             confidence="high",
-            first_try=("Put two worked examples into the prompt and measure that first.",),
+            confidence_because="the diagnosis measured a gap of format alone",
+            executable=True,
+            first_try=("prompting",),
         ),
         "runner_up": "full",
         "reasons": (
             Reason(
+                step="capacity",
                 rule="format_is_low_rank",
                 text="The job teaches a format, and formats are learned with few parameters",
                 number="2,442,240 of 134,515,008 parameters",
                 evidence=("E1: LoRA Learns Less and Forgets Less (Biderman et al. 2024)",),
             ),
             Reason(
+                step="capacity",
                 rule="forgetting_budget",
                 text="Adapters disturb general ability less at equal target loss",
                 number="budget 0.1 nats",
-                evidence=("E1", "E4: LoRA Without Regret (Schulman et al. 2025)"),
+                evidence=(
+                    "E1",
+                    "E4: LoRA Without Regret (2025). The other side: E12's full run forgot less.",
+                ),
             ),
         ),
         "rejected": (
@@ -290,7 +303,7 @@ def build_plan(**changes: Any) -> Plan:
                 would_flip_if="the goal were knowledge",
             ),
             Rejection(
-                method="qlora",
+                method="qlora-r8",
                 rule="memory_is_not_short",
                 number="12.4 GB free",
                 text="4-bit weights save memory that this machine does not lack, and cost time",
@@ -298,12 +311,39 @@ def build_plan(**changes: Any) -> Plan:
             ),
         ),
         "flips": (
-            Flip.model_validate({"if": "less than 2.3 GB of memory were free", "then": "QLoRA (r = 8)"}),
-            Flip.model_validate({"if": "the goal were knowledge", "then": "full fine-tuning"}),
+            build_flip("less than 2.3 GB of memory were free", "qlora-r8", "device.memory", 2.3, 16.6, "GB"),
+            build_flip("there were 40,000 rows", "full", "data.examples", 40_000, 240, "rows"),
         ),
         "warnings": ("240 rows are few: expect the exact wording of rare symptoms to vary.",),
         "questions": ("Will several clinics each need their own model?",),
+        "rungs": (
+            Rung(
+                name="prompting",
+                first=True,
+                rule="prompting_first",
+                text="Put four worked examples into the prompt and measure that",
+                number="412 tokens more in each request",
+                tokens_per_request=412.0,
+                kv_cache_bytes=9_492_480,
+                evidence=("X1: Measured by this project. Exact match 0 % before.",),
+            ),
+            Rung(
+                name="nothing",
+                first=False,
+                rule="nothing_to_do",
+                text="The base never answers in the form that is asked for",
+                number=None,
+                tokens_per_request=None,
+                kv_cache_bytes=None,
+                evidence=(),
+            ),
+        ),
+        "offers": (),
         "candidates": (build_estimate(), build_estimate("full", 2.2), build_estimate("qlora", 0.9)),
+        "priors": {
+            "lora-r8": QualityPrior(value=0.99, interval=(0.93, 1.02), source="E6, E12: 9 head-to-heads"),
+            "full": QualityPrior(value=1.0, interval=(1.0, 1.0), source="by definition"),
+        },
         "job": build_job(),
         "facts": build_facts(),
         "job_hash": sha("0b"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rankwise.records import Answer, Artifact, Event, Evidence, Failed, Flip, Note, Plan, Stopped, Verdict
+from rankwise.records import Answer, Artifact, Event, Evidence, Failed, Note, Plan, Stopped
 from rankwise.report.page import headline, plan_page, plotly_payload, prose, run_page
 from tests.report.conftest import (
     TIME,
@@ -23,9 +23,12 @@ from tests.report.conftest import (
     build_evaluation,
     build_events,
     build_evidence,
+    build_flip,
     build_memory,
     build_plan,
 )
+from tests.report.plans import build_13b, build_none
+from tests.report.test_verdict_words import NOTHING
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -130,12 +133,12 @@ def test_every_number_missing_does_not_crash() -> None:
     time = estimate.time.model_copy(update=nothing)
     priced = build_estimate(memory=memory, time=time, sources={}, total_params=0, id=None)
     empty = {"reasons": (), "rejected": (), "flips": (), "warnings": (), "questions": (), "runner_up": None}
-    nowhere = Verdict(method="none", candidate=None, parallel=None, config=None, confidence="low", first_try=())
+    empty |= {"rungs": (), "offers": (), "priors": {}}
     optional = ("first_loss", "final_loss", "base_validation_loss", "best_validation_loss", "best_validation_step")
     blank = dict.fromkeys((*optional, "final_validation_loss", "train_seconds"))
     evaluation = build_evaluation(comparisons=(), answers=(), notes=())
     evidence = build_evidence(**blank, actuals=(), findings=(), evaluation=evaluation)
-    plans = [build_plan(**empty, candidates=(priced,)), build_plan(**empty, candidates=(), verdict=nowhere)]
+    plans = [build_plan(**empty, candidates=(priced,)), build_plan(**empty, candidates=(), verdict=NOTHING)]
     pages = [plan_page(p) for p in plans] + [run_page(p, [], evidence, None, "finished") for p in plans]
     texts = [Page(html).text for html in pages]
     assert len(texts) == 4
@@ -162,8 +165,15 @@ KEPT = frozenset(
 KEPT |= {"job", "time", "event", "id", "candidate", "runner_up"}
 
 
+def poisoned(plan: Plan, *kept: str) -> Plan:
+    dirty = poison(plan.model_dump(mode="json", by_alias=True), KEPT | {*kept})
+    for rung in dirty["rungs"]:
+        rung["name"] = "prompting"
+    return Plan.model_validate(dirty)
+
+
 def poisoned_page() -> str:
-    plan = Plan.model_validate(poison(build_plan().model_dump(mode="json", by_alias=True), KEPT))
+    plan = poisoned(build_plan())
     evidence = Evidence.model_validate(poison(build_evidence().model_dump(mode="json"), KEPT))
     artifact = Artifact.model_validate(poison(build_artifact().model_dump(mode="json"), KEPT - {"job"}))
     raw = [type(e).model_validate(poison(e.model_dump(mode="json"), KEPT)) for e in build_events()]
@@ -181,6 +191,19 @@ def test_untrusted_text_stays_text() -> None:
     assert [a for a in page.attributes if a[1].startswith("on")] == []
     assert page.unbalanced == page.open == []
     assert page.text.count("{{ 7*7 }}") > 50
+
+
+def test_untrusted_text_in_a_chart_stays_text() -> None:
+    html = plan_page(poisoned(build_13b(), "method"))  # which names the candidates that were rejected
+    page = Page(html)
+    blocks = re.findall(r'<script type="application/json" id="pareto-\w+">(.*?)</script>', html, re.DOTALL)
+    assert len(blocks) == 3
+    told = [t for b in blocks for trace in json.loads(b)["data"][1:] for t in trace["customdata"]]
+    assert any("&lt;script&gt;alert(1)" in t for t in told), "the poison must have reached the charts"
+    assert not [t for t in told if "<script" in t or "<img" in t]
+    assert page.tags["script"] == Page(plan_page(build_13b())).tags["script"]
+    assert [a for a in page.attributes if a[1].startswith("on")] == []
+    assert page.unbalanced == page.open == []
 
 
 def test_scripts_that_run_are_named_by_their_hash() -> None:
@@ -224,11 +247,56 @@ def test_anchors_headings_and_names(html: str) -> None:
     assert (page.unbalanced, page.open) == ([], [])
 
 
-def test_the_plan_page_needs_no_script_payload() -> None:
-    html = plan_page(build_plan())
+def test_a_page_without_charts_needs_no_script_payload() -> None:
+    html = plan_page(build_plan(priors={}))
     assert len(html.encode()) < 100_000
     assert 'id="plotly-gzip-base64"' not in html
     assert plotly_payload().packed[:100] not in html
+    assert "Quality against cost" not in html
+
+
+def test_the_charts_of_a_plan_are_drawn_from_its_options() -> None:
+    html = plan_page(build_13b())
+    page = Page(html)
+    assert page.values("data-chart") == ["pareto-usd", "pareto-time", "pareto-memory"]
+    for name in page.values("data-chart"):
+        block = re.search(rf'id="{name}">(.*?)</script>', html, re.DOTALL)
+        assert block is not None
+        drawn = [x for trace in json.loads(block.group(1))["data"][1:] for x in trace["x"]]
+        assert len(drawn) == 11
+    text = " ".join(page.text.replace("\u00a0", " ").split())
+    assert "★ the call, lora-r16 · ◆ runner-up, full-8bit-zero3" in text
+    assert "Not drawn, far below: ia3 (75 %, discouraged)" in text
+
+
+def test_every_option_offer_flip_and_rung_is_on_the_page() -> None:
+    plan = build_13b()
+    text = " ".join(Page(plan_page(plan)).text.replace("\u00a0", " ").split())
+    said = [e.id for e in plan.candidates] + [r.text.rstrip(".") for r in plan.rungs] + list(plan.questions)[1:]
+    said += [f.if_ for f in plan.flips] + [o.candidate for o in plan.offers] + [o.source for o in plan.offers]
+    said += [r.rule for r in plan.rejected] + [*plan.warnings]
+    assert [s for s in said if s is None or s not in text] == []
+    assert text.count(plan.warnings[0]) == 1, "the first warning is the paragraph's risk, and said once"
+
+
+def test_evidence_is_linked_to_where_it_is_spelled_out() -> None:
+    html = plan_page(build_13b())
+    page = Page(html)
+    targets = [v[1:] for v in page.values("href") if v.startswith("#evidence-")]
+    assert set(targets) == {f"evidence-{n}" for n in range(1, 7)}
+    assert len(targets) >= 12
+    assert html.count("The other side: ") == 2
+    assert "6 sources" in page.text
+
+
+def test_the_page_of_a_job_that_nothing_can_do() -> None:
+    page = Page(plan_page(build_none()))
+    assert (page.unbalanced, page.open) == ([], [])
+    assert page.tags["h1"] == 1
+    assert "Nothing fits 2 × A100-80GB" in page.text
+    assert "The cheapest that would fit: qlora-r16 on one L4-24GB" in page.text.replace("\u00a0", " ")
+    assert "unknown: the weights are not here" in page.text
+    assert not re.search(r"\bNone\b", page.text)
 
 
 def test_size_of_a_common_page() -> None:
@@ -297,8 +365,8 @@ def test_headline_steps_back_inside_brackets() -> None:
 
 
 def test_flips_keep_their_condition() -> None:
-    plan = build_plan(flips=(Flip.model_validate({"if": "<x> were 7", "then": "QLoRA"}),))
-    assert "If &lt;x&gt; were 7" in plan_page(plan)
+    plan = build_plan(flips=(build_flip("<x> were 7", "QLoRA", "x", 7.0, 1.0, ""),))
+    assert "&lt;x&gt; were 7" in plan_page(plan)
 
 
 def test_report_imports_no_torch() -> None:

@@ -1,127 +1,66 @@
-"""The call in a sentence, and the passages under it."""
-
-from typing import Any
+"""What stands below the verdict: rungs, reasons, rejections by rule, flips, offers, questions."""
 
 import pytest
 
-from rankwise.records import DeviceFacts, Facts, Plan, Reason, Rejection, Verdict
+from rankwise.records import Reason, Rejection, Rung
 from rankwise.report import words
-from tests.report.conftest import build_config, build_estimate, build_facts, build_memory, build_plan
-
-NOTHING = Verdict(method="none", candidate=None, parallel=None, config=None, confidence="high", first_try=())
-
-
-def facts_with(**changes: Any) -> Facts:
-    facts = build_facts()
-    device = DeviceFacts.model_validate(facts.device.model_dump() | changes)
-    return facts.model_copy(update={"device": device})
+from rankwise.report.plan_words import Citation
+from tests.report.conftest import build_flip, build_plan
+from tests.report.plans import build_13b
+from tests.report.test_verdict_words import NOTHING
 
 
-def verdict(method: str, candidate: str, **changes: Any) -> Verdict:
-    content = {"method": method, "candidate": candidate, "parallel": "none", "config": build_config(method)}
-    return Verdict(**(content | {"confidence": "high", "first_try": ()} | changes))
+def reject(method: str, rule: str = "memory_fits", number: str | None = None, text: str = "") -> Rejection:
+    text = text or f"{method} does not fit."
+    return Rejection(method=method, rule=rule, number=number, text=text, would_flip_if=None)
 
 
-def too_big() -> Plan:
-    memory = build_memory(fits=False, capacity=2_000_000_000)
-    small = build_estimate("qlora", 0.9, memory=build_memory(0.95, fits=False, capacity=2_000_000_000))
-    return build_plan(verdict=NOTHING, candidates=(build_estimate(memory=memory), small))
-
-
-UNKNOWN_TIME = build_estimate().time.model_copy(update={"train_seconds": None, "interval": None})
-GPUS = {"kind": "gpu", "name": "A100-80GB", "count": 2, "available_bytes": None, "cores": None}
-REJECTION = Rejection(
-    method="full", rule="within_usd", number="900 USD", text="Too dear.", would_flip_if="the budget were 900 USD"
-)
-
-SENTENCES = [
-    (
-        build_plan(),
-        "Train LoRA (r = 8, all linear layers) on this machine: "
-        "about 2 min 10 s (1.1 to 4.3 min), 1.9 GB of memory, 9.8 MB to store.",
-    ),
-    (
-        build_plan(verdict=verdict("full", "full")),
-        "Train all weights (full fine-tuning) on this machine: "
-        "about 4 min 46 s (2.4 to 9.5 min), 4.2 GB of memory, 269 MB to store.",
-    ),
-    (
-        build_plan(verdict=verdict("lora", "lora-r8", parallel="ddp"), facts=facts_with(**GPUS)),
-        "Train LoRA (r = 8, all linear layers) on 2 x A100-80GB (data-parallel): "
-        "about 2 min 10 s (1.1 to 4.3 min), 1.9 GB of memory, 9.8 MB to store.",
-    ),
-    (
-        build_plan(
-            facts=facts_with(**(GPUS | {"count": 1})),
-            candidates=(build_estimate(time=UNKNOWN_TIME, money={"train_usd": 3.2, "interval": None}),),
-        ),
-        "Train LoRA (r = 8, all linear layers) on one A100-80GB: "
-        "time unknown, 1.9 GB of memory, 3.20 USD, 9.8 MB to store.",
-    ),
-    (
-        build_plan(candidates=()),
-        "Train LoRA (r = 8, all linear layers) on this machine: time, memory and storage unknown.",
-    ),
-    (
-        too_big(),
-        "Nothing fits this machine: the smallest option, QLoRA, needs up to 2.2 GB of memory and there are 2.0 GB.",
-    ),
-    (
-        build_plan(verdict=NOTHING, rejected=(REJECTION,)),
-        "Nothing can run on this machine. full fine-tuning: Too dear (900 USD). "
-        "It would be chosen if the budget were 900 USD.",
-    ),
-    (
-        build_plan(verdict=NOTHING, rejected=(), candidates=()),
-        "Nothing can run on this machine, and the plan does not say why.",
-    ),
-]
-
-
-@pytest.mark.parametrize(("plan", "expected"), SENTENCES)
-def test_verdict_sentence(plan: Plan, expected: str) -> None:
-    assert words.verdict_sentence(plan) == expected
-
-
-@pytest.mark.parametrize(
-    ("targets", "expected"),
-    [
-        ("all-linear", "LoRA (r = 8, all linear layers)"),
-        (None, "LoRA (r = 8, all linear layers)"),
-        (("q_proj", "v_proj"), "LoRA (r = 8, q_proj, v_proj)"),
-        ("q_proj", "LoRA (r = 8, q_proj)"),
-    ],
-)
-def test_method_phrase_names_the_targets(targets: Any, expected: str) -> None:
-    config = build_config().model_copy(update={"target_modules": targets})
-    assert words.method_phrase("lora", config) == expected
-
-
-def test_plan_lines_say_everything_in_the_plan() -> None:
-    passages = words.plan_lines(build_plan())
+def test_the_passages_say_everything_in_the_plan() -> None:
+    passages = words.plan_lines(build_13b())
     assert [(p.title, len(p.lines)) for p in passages] == [
-        ("Try first", 1),
-        ("Why", 2),
-        ("Rejected", 2),
-        ("What would change the call", 2),
-        ("Warnings", 1),
-        ("Questions", 1),
+        ("Below training", 3),
+        ("Why", 3),
+        ("Rejected", 7),
+        ("What would change the call", 3),
+        ("What could be rented", 3),
+        ("Other warnings", 1),
+        ("Questions", 2),
     ]
     lines = {p.title: p.lines[0] for p in passages}
     assert lines["Why"] == (
-        "The job teaches a format, and formats are learned with few parameters (2,442,240 of 134,515,008 parameters). "
-        "Evidence: E1."
+        "The adapter may be too small for what the data teaches (62.6 Mbit held, 102.4 Mbit to learn). Evidence: E6."
     )
-    assert lines["Rejected"] == (
-        "full fine-tuning: Full fine-tuning reaches the same format at more memory and storage "
-        "(4.2 GB against 1.9 GB). It would be chosen if the goal were knowledge."
+    assert lines["What would change the call"] == (
+        "If the device had 38.10 GB instead of 80.0 GB: prompting first, then qlora instead of prompting first, then "
+        "lora."
     )
-    assert lines["What would change the call"] == "If less than 2.3 GB of memory were free: QLoRA (r = 8)"
+    assert lines["Below training"] == (
+        "prompting (try it first): Four examples in the prompt show what prompting alone can do (2,048 tokens more in "
+        "each request). 1.7 GB of key-value cache a conversation. Evidence: E12."
+    )
+    assert lines["What could be rented"].endswith("22.10 USD (17.68 to 27.62). Cheapest that fits.")
 
 
 def test_empty_passages_are_left_out() -> None:
-    empty = build_plan(reasons=(), rejected=(), flips=(), warnings=(), questions=(), verdict=NOTHING)
-    assert words.plan_lines(empty) == []
+    changes = ("reasons", "rejected", "flips", "warnings", "questions", "rungs", "offers")
+    assert words.plan_lines(build_plan(verdict=NOTHING, **dict.fromkeys(changes, ()))) == []
+
+
+def test_one_rule_is_one_line() -> None:
+    rejected = (
+        reject("full", number="9 GB"),
+        reject("qlora-r8", "quantisation_needed", text="LoRA fits."),
+        reject("full-zero3", number="7 GB"),
+        reject("full-zero2", number="8 GB"),
+        *(reject(f"full-{n}") for n in range(2)),
+    )
+    lines = [words.group_line(g) for g in words.rejected_groups(rejected)]
+    assert lines == [
+        "memory_fits: full does not fit (9 GB). Likewise full-zero3 (7 GB), full-zero2, full-0, full-1.",
+        "quantisation_needed: qlora-r8: LoRA fits.",
+    ]
+    named = [m.method for g in words.rejected_groups(rejected) for m in g.members]
+    assert sorted(named) == sorted(r.method for r in rejected)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +73,56 @@ def test_empty_passages_are_left_out() -> None:
     ],
 )
 def test_a_number_is_said_once(text: str, number: str | None, expected: str) -> None:
-    reason = Reason(rule="r", text=text, number=number, evidence=())
+    reason = Reason(step="need", rule="r", text=text, number=number, evidence=())
     assert words.reason_line(reason) == expected
 
 
-def test_an_option_is_named_once() -> None:
-    text = "lora-r64 does not fit into the memory"
-    rejection = Rejection(method="lora-r64", rule="memory_fits", number=None, text=text, would_flip_if=None)
-    assert words.rejection_line(rejection) == f"{text}."
+@pytest.mark.parametrize(
+    ("method", "text", "expected"),
+    [
+        ("lora-r64", "lora-r64 does not fit", "lora-r64 does not fit."),
+        ("ia3", "IA3 loses.", "IA3 loses."),
+        ("ia3", "It loses.", "ia3: It loses."),
+    ],
+)
+def test_an_option_is_named_once(method: str, text: str, expected: str) -> None:
+    assert words.rejection_line(reject(method, text=text)) == expected
+
+
+def test_evidence_is_taken_apart() -> None:
+    assert words.cited("E4: LoRA. 7B: 0.5. The other side: 0.6 (E7).") == Citation("E4", "LoRA. 7B: 0.5.", "0.6 (E7).")
+    assert words.cited("E4") == Citation("E4", "", "")
+
+
+def test_all_evidence_is_listed_once_by_number() -> None:
+    found = words.all_evidence(build_13b())
+    assert [c.id for c in found] == ["E4", "E6", "E12", "E13", "E25", "E30"]
+    assert all(c.text for c in found)
+    assert [c.id for c in found if c.other_side] == ["E4", "E25"]
+    assert [c.id for c in words.all_evidence(build_plan())] == ["E1", "E4", "X1"]
+    assert words.all_evidence(build_plan())[0].text, "the entry that is spelled out is kept"
+
+
+def test_what_a_rung_costs_is_said_where_it_is_worth_trying() -> None:
+    rung = Rung(
+        name="retrieval",
+        first=True,
+        rule="retrieval_first",
+        text="put the source into the prompt",
+        number=None,
+        tokens_per_request=364.0,
+        kv_cache_bytes=8_386_560,
+        evidence=(),
+    )
+    assert words.rung_line(rung) == (
+        "retrieval (try it first): put the source into the prompt. 364 prompt tokens more in each request, 8.4 MB of "
+        "key-value cache a conversation."
+    )
+    assert words.rung_line(rung.model_copy(update={"first": False})) == "retrieval: put the source into the prompt."
+    unknown = rung.model_copy(update={"tokens_per_request": None, "kv_cache_bytes": None})
+    assert words.rung_line(unknown).endswith("prompt.")
+
+
+def test_a_flip_is_a_sentence() -> None:
+    flip = build_flip("there were 4 of these GPUs instead of 2", "full instead of lora", "hardware.count", 4, 2, "GPUs")
+    assert words.flip_line(flip) == "If there were 4 of these GPUs instead of 2: full instead of lora."

@@ -6,6 +6,7 @@ import pytest
 
 from rankwise.records.setup import Setup, Trace
 from rankwise.trace import peaks
+from rankwise.trace.lastruns import LastRuns
 
 VOCAB = 384
 LAYERS = 7  # the fewest that are not traced in full
@@ -87,6 +88,7 @@ def traced(of: Setup, *, whole: bool = False) -> tuple[Trace, list[int | None]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(peaks, "run_step", run)
+        patch.setattr(peaks, "_last", LastRuns(8))
         if whole:
             patch.setattr(peaks, "TRACED", 10_000)
         return peaks.trace(of), depths

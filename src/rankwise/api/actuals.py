@@ -35,7 +35,8 @@ def keep_training_times(run: Run) -> None:
     if priced is None or config is None:
         return
     facts = decided.facts
-    candidate = Candidate(id=str(decided.verdict.candidate), method=config.method, parallel="none", config=config)
+    named, method = str(decided.verdict.candidate), config.method
+    candidate = Candidate(id=named, recipe=method, method=method, parallel="none", config=config)
     ledger.append(
         *ledger.training_entries(
             priced.time,

@@ -37,7 +37,7 @@ def evaluate_model(model: str, job: Job, progress: Progress = quiet) -> Evaluati
     """
     from rankwise.model.load import load_base
 
-    decided = plan_job(job)
+    decided = plan_job(job, brief=True)
     config, chat, data = load_inputs(decided)
     base = load_base(decided.facts.model.path, dtype=inference_dtype(decided))
     tuned = load_base(locate(model), dtype=inference_dtype(decided))

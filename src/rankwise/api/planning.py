@@ -1,25 +1,30 @@
 """Observe a job, decide, write the decision down."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankwise.api.prices import own_prices, tariff_of
+from rankwise.api.diagnosing import diagnose, remembered
+from rankwise.api.observing import observe
+from rankwise.api.prices import own_prices
+from rankwise.api.progress import Progress, quiet
 from rankwise.decide.choose import choose, require_known_targets
-from rankwise.estimate.price import price
-from rankwise.estimate.traced import shapes_of
+from rankwise.decide.offers import Market
+from rankwise.decide.recipes import PLANNED_METHODS
+from rankwise.errors import DataError, ModelError
+from rankwise.estimate.price import price_all, price_elsewhere
+from rankwise.estimate.tracers import tracers
 from rankwise.jobfile import read_job
-from rankwise.methods import METHODS
-from rankwise.observe.catalogue import find_architecture
-from rankwise.observe.data import observe_data
 from rankwise.observe.devices import observe_device
-from rankwise.observe.model import describe_facts, observe_model
-from rankwise.records import Facts, Job, ModelFacts, Plan
+from rankwise.observe.gpus import known_gpus
+from rankwise.records import Candidate, Diagnosis, Estimate, Facts, Job, Plan
+from rankwise.records.job import Hardware
 from rankwise.report.page import plan_page
 from rankwise.store import Run, write_text
-from rankwise.text.template import ChatText
 
-LONGEST = 8192  # tokens; rows beyond it are counted as too long unless the job says otherwise
+USUALLY_PRICED = 60  # candidates, those of flips and questions among them: what a bar is drawn against
+LOG = logging.getLogger(__name__)
 
 
 def plan(job: Path | None = None, **options: Any) -> Plan:
@@ -37,39 +42,54 @@ def plan(job: Path | None = None, **options: Any) -> Plan:
 
 def load_job(job: Path | None, options: Mapping[str, Any]) -> Job:
     """A job from a file, from options by dotted key, or both. Raises JobError."""
-    return read_job(job, options, METHODS)
+    return read_job(job, options, PLANNED_METHODS)
 
 
-def plan_job(job: Job, out: Path | None = None) -> Plan:
-    """Observe what the job names, price every candidate, choose. `out`: where the run will be, for its free disk."""
+def plan_job(job: Job, out: Path | None = None, progress: Progress = quiet, *, brief: bool = False) -> Plan:
+    """Observe what the job names, price every candidate, choose.
+
+    A job that is `unsure` of its goal has its base asked first (`diagnose`), which takes minutes the first time.
+
+    Args:
+        out: where the run will be, for its free disk.
+        progress: told (what, done, total).
+        brief: the verdict with its reasons alone, without flips, questions, offers and what is never the verdict.
+    """
     facts = observe(job, out)
+    facts = facts.model_copy(update={"diagnosis": _diagnosis(job, facts, progress)})
     require_known_targets(job, facts)
-    return choose(job, facts, price)
+    priced = 0
+
+    def price(job: Job, facts: Facts, candidates: Sequence[Candidate]) -> list[Estimate]:
+        nonlocal priced
+        estimates = price_all(job, facts, candidates)
+        priced += len(estimates)
+        progress("ways priced", priced, max(USUALLY_PRICED, priced + 1))
+        return estimates
+
+    with tracers():
+        decided = choose(job, facts, price, None if brief else _market(job), brief=brief)
+    progress("ways priced", priced, priced)
+    return decided
 
 
-def observe(job: Job, out: Path | None = None) -> Facts:
-    """Look at model, data and device once."""
+def _diagnosis(job: Job, facts: Facts, progress: Progress) -> Diagnosis | None:
+    """What is remembered of this base on this data; measured now where the goal hangs on it and the files are here."""
+    known = remembered(job, facts)
+    if known is not None or job.goal != "unsure" or job.data.train is None or facts.model.folder is None:
+        return known
+    try:
+        return diagnose(job, progress)
+    except (DataError, ModelError) as error:
+        LOG.warning("the goal is not known, and the base could not be asked: %s", error.what)
+        return None
+
+
+def _market(job: Job) -> Market:
+    """The GPUs that have a price."""
     prices = own_prices(job.costs)
-    device = observe_device(job.hardware, out, prices)
-    model = model_of(job)
-    chat = ChatText.from_folder(model.path) if job.data.train else None
-    limit = min(model.max_position_embeddings or LONGEST, LONGEST)
-    data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop")
-    return Facts(model=model, data=data, device=device, tariff=tariff_of(prices), job_hash=job.content_hash())
-
-
-def model_of(job: Job) -> ModelFacts:
-    """From its files; data that is only described can be planned for a model that is only described, too."""
-    known = find_architecture(job.model)
-    if known is None or job.data.train or Path(job.model).expanduser().is_dir():
-        return observe_model(job.model)
-    return describe_facts(
-        job.model,
-        known.config,
-        shapes_of(known.config),
-        license=known.license,
-        source=f"architecture {known.name} of the catalogue: {known.source}",
-    )
+    named = [observe_device(Hardware(gpu=gpu["name"]), None, prices) for gpu in known_gpus()]
+    return Market([d for d in named if d.price and d.price.at(job.costs.pricing)], price_elsewhere)
 
 
 def write_plan(decided: Plan, out: Path | None) -> Path:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.api.actuals import aside, keep_training_times
-from rankwise.api.planning import load_job, model_of, plan_job
+from rankwise.api.observing import model_of
+from rankwise.api.planning import load_job, plan_job
 from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
 from rankwise.observe.devices import observe_device
 from rankwise.records import Event, Plan
@@ -81,6 +82,12 @@ def _refuse_unrunnable(decided: Plan) -> None:
         raise PlanError(
             f"this plan is for {device.count} devices, and this version trains on one",
             fix="set hardware.count and hardware.nodes to 1",
+        )
+    if not decided.verdict.executable:
+        raise PlanError(
+            f"this version's training does not carry out {decided.verdict.candidate}",
+            expected="full fine-tuning with fp32 weights, lora or qlora, with adamw_torch, adamw_torch_fused or sgd",
+            fix="force one of these with `method`, or take the plan's configuration to another launcher",
         )
     if decided.facts.model.folder is None:
         raise PlanError(

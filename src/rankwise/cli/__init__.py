@@ -7,6 +7,7 @@ import typer
 
 from rankwise.cli.catalogue import gpus, models
 from rankwise.cli.chatting import chat
+from rankwise.cli.diagnosing import diagnose
 from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
 from rankwise.cli.face import Commands
@@ -29,7 +30,23 @@ app = typer.Typer(
 )
 
 # In the order of `rankwise --help`.
-for verb in (plan, estimate, train, eval_, merge, verify, chat, report, show, runs, models, gpus, tables, doctor):
+for verb in (
+    plan,
+    estimate,
+    diagnose,
+    train,
+    eval_,
+    merge,
+    verify,
+    chat,
+    report,
+    show,
+    runs,
+    models,
+    gpus,
+    tables,
+    doctor,
+):
     app.command(name=verb.__name__.rstrip("_"))(verb)
 
 

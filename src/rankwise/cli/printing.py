@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+READABLE = 100  # characters of a line that a person reads
 WIDE = 240  # characters of a line that goes to a file or a pipe, where nothing has to be wrapped
 notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -27,7 +28,25 @@ def print_lines(*lines: str) -> None:
 def print_passage(title: str, lines: Sequence[str]) -> None:
     """A title, its lines as a list and an empty line; nothing where there are no lines."""
     if lines:
-        print_lines(title, *(f"  - {line}" for line in lines), "")
+        print_lines(title, *(_wrapped(line, "  - ", "    ") for line in lines), "")
+
+
+def print_paragraph(sentences: Sequence[str]) -> None:
+    """Sentences as one paragraph and an empty line."""
+    print_lines(_wrapped(" ".join(sentences)), "")
+
+
+def _wrapped(text: str, first: str = "", next_: str = "") -> str:
+    """Broken at words on a terminal; one line where nobody's terminal would break it."""
+    if not sys.stdout.isatty():
+        return first + text
+    import shutil
+    import textwrap
+
+    width = min(shutil.get_terminal_size().columns, READABLE)
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=next_, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -42,6 +61,36 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table.add_row(*(cell(value) for value in row))
     console = Console(highlight=False)
     (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(table)
+
+
+def print_priced(table: Any, *, width: int | None = None) -> None:
+    """The options of a plan: intervals and columns are left out, the least important first, until a line fits.
+
+    Args:
+        table: rankwise.report's PriceTable.
+        width: characters of a line; None: the terminal's, and at most READABLE.
+    """
+    console = Console(highlight=False)
+    room = width or (min(console.width, READABLE) if console.is_terminal else READABLE)
+    wide = Console(highlight=False, width=max(room, WIDE), color_system=None)
+    columns = next(
+        (c for c in table.narrower() if wide.measure(_of_columns(c, table.chosen)).maximum <= room), table.columns[:2]
+    )
+    console.width = room
+    console.print(_of_columns(columns, table.chosen))
+    print_lines(*(_wrapped(line) for line in (table.missing(columns), table.left_out) if line), "")
+
+
+def _of_columns(columns: Sequence[Any], strong: int | None) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    for column in columns:
+        table.add_column(escape(column.head), justify="right" if column.right else "left", no_wrap=True)
+    for number, row in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        table.add_row(*map(escape, row), style="bold" if number == strong else None)
+    return table
 
 
 def cell(value: Any) -> str:

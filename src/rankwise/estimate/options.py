@@ -93,6 +93,12 @@ OPTIONS: dict[str, Option] = {
         "adafactor, ….",
         "adamw_torch",
     ),
+    "optimizer_in_backward": Option(
+        bool,
+        "Update each parameter in the backward pass as soon as its gradient is there, and free that (torchtune's "
+        "optimizer_in_bwd). One device, no --grad-accum, no clipping by the global norm.",
+        False,
+    ),
     "batch": Option(int, "Rows in one forward pass on one device.", 1, least=1),
     "seq_len": Option(
         int, "Padded or packed length of a row, in tokens.", derived="2048, or the model's positions if fewer", least=1

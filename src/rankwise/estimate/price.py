@@ -3,6 +3,7 @@ this one, by the same function for both.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankwise.estimate.commands import Served, estimate_merge
@@ -16,6 +17,7 @@ from rankwise.estimate.serving import estimate_serving, serving_notes
 from rankwise.estimate.storage import BYTES, checkpoint, estimate_storage
 from rankwise.estimate.time import Course, estimate_time, passes
 from rankwise.estimate.traced import adapter_file_of, shapes_of, traced
+from rankwise.estimate.tracers import Progress, prepare, tracers
 from rankwise.estimate.velocity import estimate_velocity
 from rankwise.records import (
     Candidate,
@@ -77,13 +79,32 @@ class Work:
 
 def price(job: Job, facts: Facts, candidate: Candidate) -> Estimate:
     """Price one candidate on the facts' device. Bytes are per device. Raises what `traced` raises."""
+    return _price_on(job, facts, candidate, facts.device)
+
+
+def price_elsewhere(job: Job, facts: Facts, asked: Sequence[tuple[Candidate, DeviceFacts]]) -> list[Estimate]:
+    """Price candidates on other devices than the facts', each step traced as on the facts' kind of GPU: what PyTorch
+    picks kernels by differs between generations and moves the peak by little.
+    """
+    with tracers():
+        prepare([setup_of(_like(facts, device), candidate) for candidate, device in asked])
+        return [_price_on(job, facts, candidate, device) for candidate, device in asked]
+
+
+def _like(facts: Facts, device: DeviceFacts) -> Facts:
+    """The facts' own kind of GPU, as many as of `device`; that device itself where the facts have no GPU."""
+    alike = facts.device if facts.device.kind == device.kind else device
+    return facts.model_copy(update={"device": alike.model_copy(update={"count": device.count})})
+
+
+def _price_on(job: Job, facts: Facts, candidate: Candidate, device: DeviceFacts) -> Estimate:
     config = candidate.config
     return estimate(
         Work(
             id=candidate.id,
             model=facts.model.name,
-            setup=setup_of(facts, candidate),
-            device=facts.device,
+            setup=setup_of(_like(facts, device), candidate),
+            device=device,
             linears=facts.model.linears,
             tied=facts.model.tie_word_embeddings,
             mean_length=facts.data.mean_length,
@@ -96,6 +117,22 @@ def price(job: Job, facts: Facts, candidate: Candidate) -> Estimate:
     )
 
 
+def price_all(
+    job: Job, facts: Facts, candidates: Sequence[Candidate], progress: Progress = lambda done, total: None
+) -> list[Estimate]:
+    """Price candidates in their order, traced by several processes where that is quicker (`estimate.tracers`).
+
+    Args:
+        progress: called with (done, total) after each thing that had to be traced.
+
+    Raises:
+        RankwiseError: what `traced` raises of the first candidate that cannot be priced, or a tracing process died.
+    """
+    with tracers():  # pricing may ask for more than was prepared
+        prepare([setup_of(facts, candidate) for candidate in candidates], progress)
+        return [price(job, facts, candidate) for candidate in candidates]
+
+
 def setup_of(facts: Facts, candidate: Candidate) -> Setup:
     """The step that `rankwise train` would take: logits at labelled positions alone, adapters in fp32."""
     config, data = candidate.config, facts.data
@@ -106,9 +143,11 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout or 0.0,
         target_modules=config.target_modules,
+        num_virtual_tokens=config.num_virtual_tokens,
         dtype=config.dtype,
         autocast=config.autocast,
         optim=config.optim,
+        optimizer_in_backward=config.optimizer_in_backward,
         per_device_train_batch_size=config.per_device_train_batch_size,
         max_length=min(data.longest, config.max_length),
         labelled_share=min(1.0, data.supervised_tokens / max(1, data.tokens)),
@@ -116,6 +155,7 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
         gradient_checkpointing=config.gradient_checkpointing,
         loss="labelled",
         parallel=candidate.parallel,
+        offload=candidate.offload,
         world_size=facts.device.count,
         device=device_name(facts.device),
     )

@@ -1,23 +1,25 @@
 """Traces and shapes, remembered: the same setup is traced once in a process, and once on a machine.
 
-A remembered answer needs no torch: `rankwise.trace` is imported where nothing is remembered.
+A remembered answer needs no torch: `estimate.tracer` is imported where nothing is remembered, and inside of
+`estimate.tracers` by other processes alone.
 """
 
 import hashlib
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
+from rankwise import errors
+from rankwise.errors import RankwiseError
 from rankwise.records import AdapterFile, Record, Setup, Shapes, Trace, content_hash
 from rankwise.store import cache_folder, write_text
-from rankwise.trace.stack import usual_stack
+from rankwise.trace.stack import SIXTEEN_BIT, refuse_in_backward, usual_stack, weights_dtype
 from rankwise.version import __version__
 
 TRACING = ("torch", "transformers", "peft", "bitsandbytes")
@@ -30,9 +32,32 @@ TRACED_CODE = (
     "model/targets.py",
     "step.py",
 )
+Kind = Literal["traces", "adapters", "shapes"]
+RECORDS: dict[Kind, type[Record]] = {"traces": Trace, "adapters": AdapterFile, "shapes": Shapes}
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
+
+@dataclass(frozen=True)
+class Order:
+    """Something to be made once: a trace or an adapter's file of a setup, or the shapes of a config.
+
+    Attributes:
+        content: the setup or the config, as JSON has it.
+    """
+
+    kind: Kind
+    content: dict[str, Any]
+
+    @cached_property
+    def name(self) -> str:
+        """The hash that it is remembered by: of the content, and of all code that has a say in the answer."""
+        return content_hash([self.content, _versions()])
+
+
+Maker = Callable[[Order], Record | None]
 _seen: dict[str, Record] = {}
+_refused: dict[str, dict[str, Any]] = {}
+_makers: list[Maker] = []
 
 
 def traced(setup: Setup) -> Trace:
@@ -42,42 +67,42 @@ def traced(setup: Setup) -> Trace:
         ModelError: transformers does not know the architecture, or cannot build it from this config.
         UsageError: a method, optimizer or combination that cannot be.
     """
-    wanted = simplified(setup)
-
-    def now() -> Trace:
-        from rankwise.trace.peaks import trace
-
-        with _quiet():
-            return trace(wanted)
-
-    return _remembered("traces", wanted.model_dump(mode="json"), Trace, now)
+    refuse_in_backward(setup)
+    return _answer(trace_order(setup), Trace)
 
 
 def shapes_of(config: dict[str, Any]) -> Shapes:
     """The weight matrices of the model class that a config names. Raises ModelError as `traced`."""
-
-    def now() -> Shapes:
-        from rankwise.trace.shapes import shapes
-
-        with _quiet():
-            return shapes(config)
-
-    return _remembered("shapes", config, Shapes, now)
+    return _answer(Order("shapes", config), Shapes)
 
 
 def adapter_file_of(setup: Setup) -> int | None:
     """Bytes of adapter_model.safetensors of a setup's adapter; None for full fine-tuning. Raises as `traced`."""
     if setup.method == "full":
         return None
-    kept = ("config", "method", "r", "target_modules", "num_virtual_tokens", "bottleneck_size", "adapter_dtype")
+    return _answer(adapter_order(setup), AdapterFile).bytes
 
-    def now() -> AdapterFile:
-        from rankwise.trace.adapterfile import adapter_file
 
-        with _quiet():
-            return AdapterFile(bytes=adapter_file(setup))
+def trace_order(setup: Setup) -> Order:
+    """Equal for setups whose steps hold the same."""
+    return Order("traces", simplified(setup).model_dump(mode="json"))
 
-    return _remembered("adapters", setup.model_dump(mode="json", include=set(kept)), AdapterFile, now).bytes
+
+def adapter_order(setup: Setup) -> Order:
+    """Equal for adapters whose files have the same tensors: neither the step nor how the base is quantised matters."""
+    adapter = Setup(
+        config=setup.config,
+        method=SIXTEEN_BIT.get(setup.method, setup.method),
+        r=setup.r,
+        target_modules=setup.target_modules,
+        num_virtual_tokens=setup.num_virtual_tokens,
+        bottleneck_size=setup.bottleneck_size,
+        dtype=weights_dtype(setup),
+        adapter_dtype=setup.adapter_dtype,
+        per_device_train_batch_size=1,
+        max_length=1,
+    )
+    return Order("adapters", adapter.model_dump(mode="json"))
 
 
 def simplified(setup: Setup) -> Setup:
@@ -108,39 +133,86 @@ def _kernels_of(device: str) -> str:
     return f"gpu-{max(c for c in (0.0, 8.0, 9.0) if c <= float(said))}" if said else device
 
 
-def _remembered(kind: str, key: Any, record: type[AnyRecord], make: Callable[[], AnyRecord]) -> AnyRecord:
-    name = content_hash([key, _versions()])
-    path = cache_folder() / kind / f"{name}.json"
-    found = _seen.get(name)
-    if not isinstance(found, record):
-        found = _read(path, record)
-        if found is None:
-            found = make()
-            write_text(path, found.model_dump_json())
-        _seen[name] = found
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def remembered(order: Order) -> Record | None:
+    """What was made of an order before, in this process or on this machine; None when it is missing or damaged."""
+    kind = RECORDS[order.kind]
+    found = _seen.get(order.name)
+    if isinstance(found, kind):
+        return found
+    try:
+        found = kind.model_validate_json(_path(order).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    _seen[order.name] = found
     return found
 
 
+def remember(order: Order, made: Record) -> None:
+    """Keep it in this process and on the disk."""
+    write_text(_path(order), made.model_dump_json())
+    _seen[order.name] = made
+
+
+def refuse(order: Order, error: dict[str, Any]) -> None:
+    """In this process the order is not tried again; `error` as RankwiseError.to_json gives it."""
+    _refused[order.name] = error
+
+
+def is_refused(order: Order) -> bool:
+    return order.name in _refused
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What libraries say to somebody who trains (a loss type, a name to come) says nothing of a price."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def made_by(maker: Maker) -> Iterator[None]:
+    """Inside, what is not remembered is asked of `maker` first; where it answers None, it is made in this process.
+
+    The maker remembers what it makes, and raises as `traced`.
+    """
+    _makers.append(maker)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logger.setLevel(level)
+        _makers.remove(maker)
 
 
-def _read(path: Path, record: type[AnyRecord]) -> AnyRecord | None:
-    """None when the file is missing or damaged, since it can be made again."""
+def make_here(order: Order) -> Record:
+    """Made in this process, which imports torch for it, and remembered. Raises as `traced`."""
+    from rankwise.estimate.tracer import make
+
     try:
-        return record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
+        made = make(order.kind, order.content)
+    except RankwiseError as error:
+        refuse(order, error.to_json())
+        raise
+    remember(order, made)
+    return made
+
+
+def _answer(order: Order, kind: type[AnyRecord]) -> AnyRecord:
+    found = remembered(order)
+    if found is None and order.name in _refused:
+        raise restored(_refused[order.name])
+    for maker in reversed(_makers):
+        found = found or maker(order)
+    found = found or make_here(order)
+    assert isinstance(found, kind)
+    return found
+
+
+def restored(error: dict[str, Any]) -> RankwiseError:
+    """The error that `to_json` was asked of."""
+    kind = getattr(errors, error["kind"], RankwiseError)
+    if kind is errors.DataError:  # its first words are a place in a file, and they stand in `what` already
+        kind = RankwiseError
+    made: RankwiseError = kind(error["what"], expected=error["expected"], fix=error["fix"])
+    return made
+
+
+def _path(order: Order) -> Path:
+    return cache_folder() / order.kind / f"{order.name}.json"
 
 
 @cache

@@ -1,7 +1,9 @@
 """What it knows: closed-book questions, answered without any source in the prompt."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from math import exp
+from typing import Any
 
 from rankwise.text.masks import IGNORE, Encoded
 from rankwise.text.probes import Probe
@@ -24,11 +26,18 @@ def _words(text: str) -> list[str]:
 
 def choice_rows(probe: Probe, chat: ChatText) -> list[Encoded]:
     """One row per choice: the question, then the choice as the answer, labelled; likelihood says which it believes."""
-    prompt = chat.encode_prompt([{"role": "user", "content": probe.question}])
+    return answer_rows([{"role": "user", "content": probe.question}], probe.choices, chat, probe.line)
+
+
+def answer_rows(
+    messages: Sequence[Mapping[str, Any]], answers: Sequence[str], chat: ChatText, line: int = 0
+) -> list[Encoded]:
+    """One row per answer to the conversation; the answer's tokens are labelled, no stop token is added."""
+    prompt = chat.encode_prompt(messages)
     rows = []
-    for choice in probe.choices:
-        answer = chat.encode(choice)
-        rows.append(Encoded((*prompt, *answer), (*[IGNORE] * len(prompt), *answer), probe.line))
+    for text in answers:
+        ids = chat.encode(text)
+        rows.append(Encoded((*prompt, *ids), (*[IGNORE] * len(prompt), *ids), line))
     return rows
 
 
@@ -36,3 +45,23 @@ def chosen(probe: Probe, losses: Sequence[tuple[float, int]]) -> str:
     """The choice with the lowest cross-entropy per token."""
     per_token = [loss / count for loss, count in losses]
     return probe.choices[per_token.index(min(per_token))]
+
+
+def belief(losses: Sequence[float]) -> tuple[int, float]:
+    """(number of the likeliest choice, its probability given that one of them is said), from summed nats."""
+    best = min(range(len(losses)), key=lambda i: losses[i])
+    return best, 1 / sum(exp(losses[best] - loss) for loss in losses)
+
+
+def asked_otherwise(question: str, training: Collection[str]) -> bool:
+    """Does no training row ask it in these words? Case, punctuation and articles do not count.
+
+    Args:
+        training: questions as `wording` gives them.
+    """
+    return wording(question) not in training
+
+
+def wording(question: str) -> str:
+    """A question without what `states` does not count."""
+    return " ".join(_words(question))

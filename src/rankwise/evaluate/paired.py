@@ -32,9 +32,9 @@ def compare_shares(metric: str, base: Sequence[bool], tuned: Sequence[bool], sou
         unit="share",
         items=n,
         base=sum(base) / n,
-        base_interval=_wilson(base),
+        base_interval=wilson(base),
         tuned=sum(tuned) / n,
-        tuned_interval=_wilson(tuned),
+        tuned_interval=wilson(tuned),
         difference=(sum(tuned) - sum(base)) / n,
         difference_interval=interval,
         answer=_answer(interval, higher_is_better=True),
@@ -52,7 +52,7 @@ def compare_losses(
     """
     tokens = np.array([count for _, count in base], dtype=float)
     sums = [np.array([loss for loss, _ in rows]) for rows in (base, tuned)]
-    intervals = [_resampled(values, tokens) for values in (*sums, sums[1] - sums[0])]
+    intervals = [resampled(values, tokens) for values in (*sums, sums[1] - sums[0])]
     means = [float(values.sum() / tokens.sum()) for values in sums]
     return Comparison(
         metric=metric,
@@ -69,13 +69,15 @@ def compare_losses(
     )
 
 
-def _wilson(right: Sequence[bool]) -> Interval:
+def wilson(right: Sequence[bool]) -> Interval:
+    """Wilson's interval of a share."""
     low, high = binomtest(sum(right), len(right)).proportion_ci(LEVEL, method="wilson")
     return float(low), float(high)
 
 
-def _resampled(sums: np.ndarray, tokens: np.ndarray) -> Interval:
-    """Interval of sum(sums) / sum(tokens) when rows are drawn again.
+def resampled(sums: np.ndarray, tokens: np.ndarray) -> Interval:
+    """Interval of sum(sums) / sum(tokens) when rows are drawn again; `tokens` may be any weight that is nowhere
+    negative and not 0 for all.
 
     The percentiles are moved out for small samples (Hesterberg 2015, section 5.4), whose plain interval is too narrow.
     """

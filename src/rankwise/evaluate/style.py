@@ -14,6 +14,7 @@ from rankwise.text.formats import Row
 
 # An expression such as `(a+)+b` can take forever on a wrong answer; such an answer does not follow the format.
 MATCH_SECONDS = 2.0
+Rule = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def exchanges(rows: Sequence[Row]) -> list[Exchange]:
     return found
 
 
-def format_rule(answer_format: AnswerFormat) -> Callable[[str], bool]:
+def format_rule(answer_format: AnswerFormat) -> Rule:
     """A test of a whole answer. Raises DataError when the schema or the expression is not valid."""
     if answer_format.regex is not None:
         return _regex_rule(answer_format.regex)
@@ -63,7 +64,7 @@ def format_rule(answer_format: AnswerFormat) -> Callable[[str], bool]:
     return follows
 
 
-def _regex_rule(expression: str) -> Callable[[str], bool]:
+def _regex_rule(expression: str) -> Rule:
     try:
         pattern = regex.compile(expression, regex.DOTALL)
     except regex.error as fault:

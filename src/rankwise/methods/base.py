@@ -15,18 +15,12 @@ class Method:
     Attributes:
         name: as in `--method`.
         trains: `weights` (the model's own) or `adapter` (a few new ones beside frozen weights).
-        base_bits: bits per frozen linear weight while training; 16 means `config.dtype` decides.
-        defaults: options that the plan starts from, by Hugging Face names.
         trainable_params: (facts of the model, config) -> number of trained parameters, exact.
-        vllm: can vLLM serve the result without merging?
     """
 
     name: str
     trains: Literal["weights", "adapter"]
-    base_bits: int
-    defaults: Mapping[str, Any]
     trainable_params: Callable[[ModelFacts, TrainConfig], int]
-    vllm: bool
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,6 @@ def _all(facts: ModelFacts, config: TrainConfig) -> int:
     return facts.total_params
 
 
-FULL = Method(
-    name="full",
-    trains="weights",
-    base_bits=16,
-    defaults={},
-    trainable_params=_all,
-    vllm=True,
-)
+FULL = Method(name="full", trains="weights", trainable_params=_all)
 
 FULL_TUNER = Tuner("full", None)

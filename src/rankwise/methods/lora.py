@@ -5,25 +5,18 @@ frozen; and what else writes an update of a matrix as a product of smaller ones.
 from rankwise.methods.base import Method, Tuner, targeted
 from rankwise.records import ModelFacts, TrainConfig
 
-# All linear layers: attention-only adapters are worse at equal parameters (E4, E6). alpha = 2 r is one of the
-# conventions in use; with the learning rate beside it, it is redundant (E6), so it is held fixed.
-DEFAULTS = {"r": 8, "lora_alpha": 16.0, "lora_dropout": 0.0, "target_modules": "all-linear"}
 
-
-def lora_params(facts: ModelFacts, config: TrainConfig) -> int:
+def lora_params(facts: ModelFacts, r: int, target_modules: str | tuple[str, ...] | None) -> int:
     """r x (in + out) for each targeted matrix."""
+    return r * sum((s.in_features + s.out_features) * s.count for s in targeted(facts, target_modules))
+
+
+def _of_config(facts: ModelFacts, config: TrainConfig) -> int:
     assert config.r is not None
-    return config.r * sum((s.in_features + s.out_features) * s.count for s in targeted(facts, config.target_modules))
+    return lora_params(facts, config.r, config.target_modules)
 
 
-LORA = Method(
-    name="lora",
-    trains="adapter",
-    base_bits=16,
-    defaults=DEFAULTS,
-    trainable_params=lora_params,
-    vllm=True,
-)
+LORA = Method(name="lora", trains="adapter", trainable_params=_of_config)
 
 
 def _adalora_ranks(r: int) -> dict[str, int]:

@@ -10,7 +10,7 @@ from rankwise.methods.lora import LORA
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
-QLORA = replace(LORA, name="qlora", base_bits=4)
+QLORA = replace(LORA, name="qlora")
 
 QUANTISED_TUNERS = (
     Tuner("qlora", "LORA", base="nf4", matrix_rank=True),

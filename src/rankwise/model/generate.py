@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from rankwise.errors import ModelError
 from rankwise.model.likelihood import device_of, evaluating
 from rankwise.model.load import quiet_transformers
+from rankwise.model.prefix import WORTH, read_prefix, repeated, shared_length
 
 Messages = Sequence[Mapping[str, Any]]
 BATCH = 16  # rows that are answered together
@@ -65,12 +66,18 @@ def answer_ids(
     max_new_tokens: int,
     batch_size: int = BATCH,
     on_batch: Callable[[int], None] | None = None,
+    share_prefix: bool = False,
 ) -> list[list[int]]:
-    """As `answer`, the token ids (which their text, encoded again, need not give back), without the stop token."""
+    """As `answer`, the token ids (which their text, encoded again, need not give back), without the stop token.
+
+    share_prefix: what all prompts begin with (the same examples, say) is read once; in bf16 this changes the rounding.
+    """
     prompts = [text.encode_prompt(c) for c in conversations]
     answers: list[list[int]] = [[] for _ in prompts]
-    for room, rows in batches(prompts, max_new_tokens, _positions(model), batch_size):
-        new = _greedy(model, text, [prompts[i] for i in rows], room)
+    shared, cache = _prefix(model, prompts) if share_prefix else (0, None)
+    for room, rows in batches(prompts, max_new_tokens, positions_of(model), batch_size):
+        memory = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
+        new = _greedy(model, text, [prompts[i] for i in rows], room, shared, **memory)
         for i, ids in zip(rows, new, strict=True):
             answers[i] = ids
         if on_batch:
@@ -84,7 +91,7 @@ def stream(model: nn.Module, text: Speech, messages: Messages, max_new_tokens: i
     Closing the iterator, or Ctrl-C in the loop that reads it, stops the generation. Raises as `answer`.
     """
     prompt = text.encode_prompt(messages)
-    room = _room(prompt, max_new_tokens, _positions(model))
+    room = _room(prompt, max_new_tokens, positions_of(model))
     pieces = _Pieces(text)
     failure: list[BaseException] = []
 
@@ -121,19 +128,28 @@ def batches(
 
 
 def _greedy(
-    model: nn.Module, text: Speech, prompts: Sequence[Sequence[int]], room: int, **options: Any
+    model: nn.Module, text: Speech, prompts: Sequence[Sequence[int]], room: int, shared: int = 0, **options: Any
 ) -> list[list[int]]:
-    """New token ids of each prompt, up to the stop token. Prompts are padded on the left."""
+    """New token ids of each prompt, up to the stop token. Padding stands on the left, after what prompts share."""
     width, device = max(map(len, prompts)), device_of(model)
     pad = text.eos_token_id if text.pad_token_id is None else text.pad_token_id
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    short = [width - len(p) for p in prompts]
+    ids = [[*p[:shared], *[pad] * n, *p[shared:]] for p, n in zip(prompts, short, strict=True)]
+    used = [[*[1] * shared, *[0] * n, *[1] * (len(p) - shared)] for p, n in zip(prompts, short, strict=True)]
     settings = GenerationConfig(
         max_new_tokens=room, do_sample=False, eos_token_id=list(text.stop_token_ids), pad_token_id=pad, use_cache=True
     )
     with evaluating(model), _only(model, settings), quiet_transformers():
-        out: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, **options)  # type: ignore[operator]
+        given = {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(used, device=device)}
+        out: torch.Tensor = model.generate(**given, **options)  # type: ignore[operator]
     return [_until_stop(row, text) for row in out[:, width:].tolist()]
+
+
+def _prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[int, DynamicCache | None]:
+    """(tokens that all prompts begin with, what the model keeps of them); (0, None) where it would not pay."""
+    shared = min(shared_length(prompts), min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
+    cache = read_prefix(model, prompts[0][:shared]) if shared >= WORTH else None
+    return (0, None) if cache is None else (shared, cache)
 
 
 def _until_stop(ids: list[int], text: Speech) -> list[int]:
@@ -156,7 +172,8 @@ def _only(model: Any, settings: GenerationConfig) -> Iterator[None]:
             holder.generation_config = old
 
 
-def _positions(model: Any) -> int | None:
+def positions_of(model: Any) -> int | None:
+    """Positions that the model has; None where its config does not say."""
     config = model.config.get_text_config()
     return getattr(config, "max_position_embeddings", None)
 

@@ -11,6 +11,7 @@ from rankwise.text.formats import read_probes, read_rows
 from rankwise.text.masks import encode_row
 from rankwise.text.template import ChatText
 
+ASSUMED_TOKENS = 512  # of a row when nobody says: instructions have 100 to 500, worked answers 500 to 2,000
 SHORTEST = 8  # tokens; what a job may set max_length to
 
 
@@ -82,8 +83,8 @@ def _files(job: Job) -> list[Path]:
 
 def _described(job: Job, max_length: int | None) -> DataFacts:
     """What the description says, and nothing read. Labels are not described: every token is taken to carry one."""
-    examples, tokens = job.data.examples, job.data.tokens_per_example
-    assert examples is not None and tokens is not None
+    examples, tokens = job.data.examples, job.data.tokens_per_example or ASSUMED_TOKENS
+    assert examples is not None
     share = job.data.validation
     held_out = max(1, round(share * examples)) if isinstance(share, float) and examples > 1 else 0
     mean = min(tokens, max_length or tokens)

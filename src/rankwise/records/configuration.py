@@ -34,6 +34,7 @@ class Configuration(Record):
     autocast: Literal["none", "bf16", "fp16"] = Field(description="Arithmetic over weights of another dtype.")
     adapter_dtype: Dtype
     optimizer: str
+    optimizer_in_backward: bool = Field(False, description="Gradients are used and freed in the backward pass.")
     batch: int = Field(description="Rows in one forward pass on one device.")
     seq_len: int = Field(description="Padded or packed length of a row.")
     grad_accum: int
@@ -76,6 +77,7 @@ class Configuration(Record):
             autocast=None if autocast == "fp32" else autocast,
             adapter_dtype=self.adapter_dtype,
             optim=self.optimizer,
+            optimizer_in_backward=self.optimizer_in_backward,
             per_device_train_batch_size=self.batch,
             max_length=self.seq_len,
             gradient_accumulation_steps=self.grad_accum,

@@ -8,6 +8,7 @@ from pydantic import Field
 from rankwise.errors import ModelError
 from rankwise.records.base import Record
 from rankwise.records.costs import Pricing, Tariff
+from rankwise.records.diagnosis import Diagnosis
 
 NOT_IDENTITY: dict[str, Any] = {
     "matmul_flops": {},
@@ -153,4 +154,5 @@ class Facts(Record):
     data: DataFacts
     device: DeviceFacts
     tariff: Tariff
+    diagnosis: Diagnosis | None = Field(None, description="None: nobody has asked the base yet.")
     job_hash: str = Field(description="Hash of the Job these facts were observed for.")

@@ -10,6 +10,7 @@ from rankwise.records.base import Record
 from rankwise.records.costs import Billing, ServingLoad
 
 Goal = Literal["instruction", "knowledge", "task", "unsure"]
+Domain = Literal["general", "code", "math", "language"]
 OnLong = Literal["drop", "truncate", "split", "error"]
 
 
@@ -27,8 +28,17 @@ class JobData(Record):
     validation: float | Path = Field(0.1, description="Held-out rows: a share of the training rows, or a file.")
     general: GeneralData | None = Field(None, description="General rows for replay and for the forgetting check.")
     facts: Path | None = Field(None, description="Closed-book probes: question, answer and optional choices.")
+    domain: Domain | None = Field(
+        None, description="How far it lies from what the base saw: general, code, math, language (a new one)."
+    )
+    base_loss: float | None = Field(
+        None, gt=0, description="Nats per answer token that the base does not know, where you measured it."
+    )
+    new_tokens: int = Field(0, ge=0, description="Tokens that the vocabulary does not have yet.")
     examples: int | None = Field(None, ge=1, description="Number of training rows, when there is no file yet.")
-    tokens_per_example: int | None = Field(None, ge=1, description="Mean tokens per row, when there is no file yet.")
+    tokens_per_example: int | None = Field(
+        None, ge=1, description="Mean tokens per row, when there is no file yet; null: 512 are assumed, and it is said."
+    )
 
     @field_validator("validation")
     @classmethod
@@ -39,7 +49,7 @@ class JobData(Record):
 
     @model_validator(mode="after")
     def _files_or_description(self) -> Self:
-        if self.train is None and (self.examples is None or self.tokens_per_example is None):
+        if self.train is None and self.examples is None:
             raise ValueError("give `train` (a file), or describe the data with `examples` and `tokens_per_example`")
         if self.train is not None and (self.examples is not None or self.tokens_per_example is not None):
             raise ValueError(
@@ -66,7 +76,7 @@ class Budget(Record):
 class MethodChoice(Record):
     """A method that the person forces, with the options they care about; the rest comes from the plan."""
 
-    name: str = Field(description="full, lora or qlora.")
+    name: str = Field(description="full, lora or qlora; other methods are priced, and not trained by this version.")
     r: int | None = Field(None, ge=1, description="LoRA rank.")
     lora_alpha: float | None = Field(None, gt=0, description="LoRA alpha; the scale is alpha / r.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")

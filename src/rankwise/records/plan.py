@@ -15,6 +15,7 @@ from rankwise.records.costs import (
 )
 from rankwise.records.facts import Facts
 from rankwise.records.job import Job, OnLong
+from rankwise.records.setup import Offload, Parallel
 
 
 class TrainConfig(Record):
@@ -25,6 +26,7 @@ class TrainConfig(Record):
     lora_alpha: float | None = None
     lora_dropout: float | None = None
     target_modules: str | tuple[str, ...] | None = None
+    num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
     num_train_epochs: float
     max_steps: int = Field(description="Optimizer steps of the whole run.")
     learning_rate: float
@@ -36,6 +38,9 @@ class TrainConfig(Record):
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
+    optimizer_in_backward: bool = Field(
+        False, description="Each parameter is updated as soon as its gradient is there, and the gradient freed."
+    )
     dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
     autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")
     max_length: int
@@ -46,6 +51,8 @@ class TrainConfig(Record):
     save_total_limit: int
     logging_steps: int
     seed: int
+    deepspeed: dict[str, Any] | None = Field(None, description="DeepSpeed's JSON, for zero2 and zero3.")
+    fsdp_config: dict[str, Any] | None = Field(None, description="accelerate's FSDP2 settings, for fsdp.")
 
     @property
     def effective_batch(self) -> int:
@@ -69,8 +76,10 @@ class Candidate(Record):
     """One way to do the job."""
 
     id: str = Field(description="Short name, unique in the plan, e.g. lora-r8.")
+    recipe: str = Field(description="Method with its precision and optimizer, e.g. full-8bit; rungs of it share it.")
     method: str
-    parallel: Literal["none", "ddp"]
+    parallel: Parallel
+    offload: Offload = "none"
     config: TrainConfig
 
 
@@ -120,7 +129,11 @@ class Estimate(Record):
     notes: tuple[str, ...]
 
 
+Step = Literal["need", "capacity", "feasibility", "cost", "risk", "configuration"]
+
+
 class Reason(Record):
+    step: Step = Field(description="Which question it answers; `configuration`: why a value of the run is what it is.")
     rule: str = Field(description="Name of the rule in decide/rules.py.")
     text: str
     number: str | None = Field(description="The number that decided it, with its unit.")
@@ -128,11 +141,12 @@ class Reason(Record):
 
 
 class Rejection(Record):
-    method: str
+    method: str = Field(description="Id of a candidate, priced or not.")
     rule: str
     number: str | None
     text: str
     would_flip_if: str | None
+    evidence: tuple[str, ...] = Field((), description="As in a reason.")
 
 
 class Flip(Record, populate_by_name=True, serialize_by_alias=True):
@@ -140,6 +154,48 @@ class Flip(Record, populate_by_name=True, serialize_by_alias=True):
 
     if_: str = Field(alias="if")
     then: str
+    axis: str = Field(description="The input that was changed, as a job key or a fact, e.g. budget.usd.")
+    at: float = Field(description="Its value from which on the call is another one, in `unit`.")
+    now: float = Field(description="Its value in this job.")
+    unit: str
+
+
+class Rung(Record):
+    """A way below fine-tuning: nothing is trained."""
+
+    name: Literal["nothing", "prompting", "retrieval"]
+    first: bool = Field(description="Try it before training?")
+    rule: str
+    text: str
+    number: str | None
+    tokens_per_request: float | None = Field(description="Prompt tokens that each request carries more.")
+    kv_cache_bytes: int | None = Field(description="That they take in the server, a conversation.")
+    evidence: tuple[str, ...]
+
+
+class QualityPrior(Record):
+    """Expected share of what full fine-tuning without limits would gain: a prior from published head-to-heads."""
+
+    value: float
+    interval: Interval
+    source: str
+
+
+class Offer(Record):
+    """A candidate on hardware that could be rented."""
+
+    gpu: str
+    count: int
+    candidate: str
+    method: str
+    parallel: Parallel
+    peak_device: int = Field(description="Bytes on the fullest device.")
+    capacity: int
+    train_seconds: float | None
+    usd: float | None = Field(description="One run.")
+    usd_interval: Interval | None
+    why: str = Field(description="What it is the best of, e.g. cheapest that fits.")
+    source: str
 
 
 class Verdict(Record):
@@ -148,21 +204,26 @@ class Verdict(Record):
     parallel: str | None
     config: TrainConfig | None
     confidence: Literal["high", "medium", "low"]
+    confidence_because: str
+    executable: bool = Field(description="Can this version's `train` carry it out?")
     first_try: tuple[str, ...] = Field(description="Cheaper rungs to try before training; they never hide the verdict.")
 
 
 class Plan(Record):
     """The call: a verdict with reasons, what it rejected, and what would change it."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     verdict: Verdict
     runner_up: str | None = Field(description="Id of the next best candidate.")
     reasons: tuple[Reason, ...]
     rejected: tuple[Rejection, ...]
     flips: tuple[Flip, ...]
     warnings: tuple[str, ...]
-    questions: tuple[str, ...]
+    questions: tuple[str, ...] = Field(description="At most two: those whose answers would change the call.")
+    rungs: tuple[Rung, ...] = Field(description="Doing nothing, prompting, retrieval.")
+    offers: tuple[Offer, ...] = Field(description="What could be rented instead, cheapest first.")
     candidates: tuple[Estimate, ...]
+    priors: dict[str, QualityPrior] = Field(description="By id of a candidate.")
     job: Job = Field(description="With absolute paths.")
     facts: Facts
     job_hash: str

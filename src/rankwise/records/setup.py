@@ -30,6 +30,9 @@ class Setup(Record):
     autocast: Arithmetic | None = Field(None, description="Arithmetic where it differs from dtype.")
     adapter_dtype: Dtype = "fp32"
     optim: str = "adamw_torch"
+    optimizer_in_backward: bool = Field(
+        False, description="Each parameter is updated as soon as its gradient is there, which is then freed."
+    )
     per_device_train_batch_size: int
     max_length: int = Field(description="Padded or packed length of a row.")
     labelled_share: float = Field(1.0, description="Share of positions with a label; matters for loss=labelled alone.")

@@ -2,7 +2,7 @@
 
 from rankwise.records import Plan
 from rankwise.report.glossary import method_name
-from rankwise.report.plan_words import method_phrase
+from rankwise.report.verdict_words import method_phrase
 
 
 def model_card(plan: Plan, *, merged: bool = False) -> str:

@@ -11,7 +11,16 @@ METHODS = {
     "prompt": "prompt tuning",
     "prefix": "prefix tuning",
     "bottleneck": "bottleneck adapters",
+    "vera": "VeRA",
+    "adalora": "AdaLoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "p_tuning": "p-tuning",
+    "oft": "OFT",
+    "boft": "BOFT",
 }
+
+PARALLEL = {"ddp": "data-parallel", "zero1": "ZeRO-1", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp": "FSDP"}
 
 METRICS = {
     "format": ("Format", "share of answers that have the form the job asks for"),
@@ -64,6 +73,11 @@ TERMS = (
     ("Validation loss", "Loss on rows that were held out of training; when it rises, the model learns rows by heart."),
     ("Learning rate", "How far the weights move in one step."),
     ("Token", "The piece of text a model reads and writes, about three quarters of a word."),
+    ("Expected quality", "Share of what full fine-tuning without limits would gain, from published comparisons."),
+    ("Front", "Options that no other one beats in both quality and price; all others cost more for the same or less."),
+    ("Flip point", "The value of one input from which on the call is another one."),
+    ("ZeRO, FSDP", "Ways to split weights, gradients and optimizer state over several devices."),
+    ("Key-value cache", "What a server remembers of each conversation; it grows with every token."),
     ("Proof", "Checks on the saved files: they load again, they change the answers, merged and unmerged agree."),
 )
 
@@ -71,6 +85,11 @@ TERMS = (
 def method_name(method: str) -> str:
     """A method as people write it: LoRA, not lora."""
     return METHODS.get(method, method)
+
+
+def parallel_name(parallel: str) -> str:
+    """How a step is split over devices, as people write it: ZeRO-3, not zero3."""
+    return PARALLEL.get(parallel, parallel)
 
 
 def metric_name(metric: str) -> str:

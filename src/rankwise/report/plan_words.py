@@ -1,10 +1,17 @@
-"""Sentences about a plan: the call, its reasons, what it rejected and what would change it."""
+"""Sentences about a plan below its verdict: rungs below training, reasons, losers, flip points, offers."""
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from rankwise.records import DeviceFacts, Estimate, Plan, Reason, Rejection, TrainConfig
+from rankwise.records import Flip, Plan, Reason, Rejection, Rung
 from rankwise.report.glossary import method_name
-from rankwise.report.quantities import duration, duration_range, size, usd
+from rankwise.report.quantities import plain, size
+from rankwise.report.verdict_words import offer_sentence, warnings_left
+
+NAMED = 1  # candidates of one rule, after the first, that are told with their number; the rest is named
+OTHER_SIDE = " The other side: "
 
 
 @dataclass(frozen=True)
@@ -15,99 +22,134 @@ class Passage:
     lines: tuple[str, ...]
 
 
-def verdict_sentence(plan: Plan) -> str:
-    """The call in one sentence; for `none`, what is missing."""
-    verdict = plan.verdict
-    if verdict.method == "none":
-        return _nothing_sentence(plan)
-    price = _price(plan.chosen())
-    where = place(plan.facts.device)
-    if verdict.parallel == "ddp":
-        where += " (data-parallel)"
-    return f"Train {method_phrase(verdict.method, verdict.config)} on {where}: {price}."
+@dataclass(frozen=True)
+class Citation:
+    """A piece of evidence as a plan spells it out."""
+
+    id: str
+    text: str
+    other_side: str
 
 
-def method_phrase(method: str, config: TrainConfig | None) -> str:
-    """LoRA (r = 8, all linear layers) · all weights (full fine-tuning)."""
-    if method == "full":
-        return "all weights (full fine-tuning)"
-    if config is None or config.r is None:
-        return method_name(method)
-    targets = config.target_modules
-    if targets in (None, "all-linear"):
-        where = "all linear layers"
-    else:
-        where = targets if isinstance(targets, str) else ", ".join(targets or ())
-    return f"{method_name(method)} (r = {config.r}, {where})"
+@dataclass(frozen=True)
+class RejectedGroup:
+    """Candidates that one rule excluded, in the order of the plan."""
 
-
-def place(device: DeviceFacts) -> str:
-    """Where it would run: this machine, or the devices by name."""
-    if device.available_bytes is not None:
-        return "this machine"
-    return f"{device.count} x {device.name}" if device.count > 1 else f"one {device.name}"
-
-
-def _price(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "time, memory and storage unknown"
-    time, memory = estimate.time, estimate.memory
-    if time.train_seconds is None:
-        parts = ["time unknown"]
-    else:
-        span = f" ({duration_range(time.interval)})" if time.interval else ""
-        parts = [f"about {duration(time.train_seconds)}{span}"]
-    parts.append(f"{size(memory.peak_device)} of memory")
-    if estimate.money.train_usd is not None:
-        parts.append(usd(estimate.money.train_usd))
-    parts.append(f"{size(stored_bytes(estimate))} to store")
-    return ", ".join(parts)
-
-
-def stored_bytes(estimate: Estimate) -> int:
-    """What one result occupies on disk: the adapter, or the whole model."""
-    adapter = estimate.storage.adapter_bytes
-    return estimate.serving.per_variant_bytes if adapter is None else adapter
-
-
-def _nothing_sentence(plan: Plan) -> str:
-    where = place(plan.facts.device)
-    smallest = min(plan.candidates, key=lambda e: e.memory.interval[1], default=None)
-    if smallest is not None and not smallest.memory.fits:
-        memory = smallest.memory
-        return (
-            f"Nothing fits {where}: the smallest option, {method_name(smallest.method)}, needs up to "
-            f"{size(memory.interval[1])} of memory and there are {size(memory.room)}."
-        )
-    if plan.rejected:
-        return f"Nothing can run on {where}. {rejection_line(plan.rejected[0])}"
-    return f"Nothing can run on {where}, and the plan does not say why."
+    rule: str
+    members: tuple[Rejection, ...]
+    cited: tuple[str, ...]
 
 
 def plan_lines(plan: Plan) -> list[Passage]:
-    """The reasons, the losers and what would change the call; passages without a line are left out."""
+    """What stands below the verdict and its table; passages without a line are left out."""
+    warnings = warnings_left(plan)
     passages = (
-        Passage("Try first", plan.verdict.first_try),
-        Passage("Why", tuple(map(reason_line, plan.reasons))),
-        Passage("Rejected", tuple(map(rejection_line, plan.rejected))),
-        Passage("What would change the call", tuple(f"If {f.if_}: {f.then}" for f in plan.flips)),
-        Passage("Warnings", plan.warnings),
+        Passage("Below training", tuple(map(rung_line, plan.rungs))),
+        Passage("Why", tuple(reason_line(r) for r in plan.reasons if r.step != "configuration")),
+        Passage("Why these values", tuple(reason_line(r) for r in plan.reasons if r.step == "configuration")),
+        Passage("Rejected", tuple(map(group_line, rejected_groups(plan.rejected)))),
+        Passage("What would change the call", tuple(map(flip_line, plan.flips))),
+        Passage("What could be rented", tuple(f"{offer_sentence(o)}. {_capital(o.why)}." for o in plan.offers)),
+        Passage("Warnings" if warnings == plan.warnings else "Other warnings", warnings),
         Passage("Questions", plan.questions),
     )
     return [p for p in passages if p.lines]
 
 
+def _capital(text: str) -> str:
+    text = text.strip().removesuffix(".")
+    return text[:1].upper() + text[1:]
+
+
 def reason_line(reason: Reason) -> str:
     """The reason, the number that decided it and the ids of the evidence, which the page and plan.json spell out."""
-    ids = ", ".join(e.partition(":")[0] for e in reason.evidence)
-    return sentence(reason.text, reason.number) + (f" Evidence: {ids}." if ids else "")
+    return sentence(reason.text, reason.number) + evidence_ids(reason.evidence)
+
+
+def evidence_ids(evidence: Sequence[str]) -> str:
+    """` Evidence: E4, E6.`; nothing where there is none."""
+    ids = ", ".join(cited(e).id for e in evidence)
+    return f" Evidence: {ids}." if ids else ""
+
+
+def cited(evidence: str) -> Citation:
+    """Evidence taken apart: its id, what it found, and the other side."""
+    name, _, rest = evidence.partition(": ")
+    text, _, other = rest.partition(OTHER_SIDE)
+    return Citation(name, text.strip(), other.strip())
+
+
+def all_evidence(plan: Plan) -> tuple[Citation, ...]:
+    """Every piece that the plan cites, once, by letter and number."""
+    told = [e for source in (plan.reasons, plan.rejected, plan.rungs) for cites in source for e in cites.evidence]
+    once = {c.id: c for c in sorted(map(cited, told), key=lambda c: len(c.text))}
+    return tuple(sorted(once.values(), key=lambda c: _by_number(c.id)))
+
+
+def _by_number(name: str) -> tuple[str, int, str]:
+    match = re.fullmatch(r"([A-Z]+)(\d+)", name)
+    return (match[1], int(match[2]), "") if match else ("~", 0, name)
+
+
+def rung_line(rung: Rung) -> str:
+    """prompting (try it first): four examples close the gap (812 tokens). Evidence: E3."""
+    first = " (try it first)" if rung.first else ""
+    return f"{rung.name}{first}: {sentence(rung.text, rung.number)}{rung_load(rung)}{evidence_ids(rung.evidence)}"
+
+
+def rung_load(rung: Rung) -> str:
+    """What it costs at every request, where it is worth trying and its number does not say it already."""
+    if not rung.first:
+        return ""
+    said = []
+    if rung.tokens_per_request and plain(rung.tokens_per_request) not in (rung.number or "") + rung.text:
+        said.append(f"{plain(rung.tokens_per_request)} prompt tokens more in each request")
+    if rung.kv_cache_bytes:
+        said.append(f"{size(rung.kv_cache_bytes)} of key-value cache a conversation")
+    text = ", ".join(said)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
+
+
+def rejected_groups(rejected: Iterable[Rejection]) -> tuple[RejectedGroup, ...]:
+    """By rule, in the order in which the plan first names each."""
+    order: dict[str, int] = {}
+    listed = list(rejected)
+    for rejection in listed:
+        order.setdefault(rejection.rule, len(order))
+    groups = groupby(sorted(listed, key=lambda r: order[r.rule]), key=lambda r: r.rule)
+    found = [(rule, tuple(members)) for rule, members in groups]
+    return tuple(
+        RejectedGroup(rule, members, tuple(dict.fromkeys(cited(e).id for m in members for e in m.evidence)))
+        for rule, members in found
+    )
+
+
+def group_line(group: RejectedGroup) -> str:
+    """One rule and all that it excluded: the first in full, the next with their number, the rest by name."""
+    first, others = group.members[0], group.members[1:]
+    ids = f" Evidence: {', '.join(group.cited)}." if group.cited else ""
+    return f"{group.rule}: {rejection_line(first)}{_likewise(first, others)}{ids}"
+
+
+def _likewise(first: Rejection, others: Sequence[Rejection]) -> str:
+    if not others:
+        return ""
+    told = [r.method if r.number in (None, first.number) else f"{r.method} ({r.number})" for r in others[:NAMED]]
+    rest = [r.method for r in others[NAMED:]]
+    return f" Likewise {', '.join([*told, *rest])}."
 
 
 def rejection_line(rejection: Rejection) -> str:
     """What was rejected, why, and what would bring it back."""
-    flip = f" It would be chosen if {rejection.would_flip_if.rstrip('.')}." if rejection.would_flip_if else ""
-    name = "" if rejection.text.startswith(rejection.method) else f"{method_name(rejection.method)}: "
+    flip = f" This would not hold if {rejection.would_flip_if.rstrip('.')}." if rejection.would_flip_if else ""
+    known = (rejection.method.casefold(), method_name(rejection.method).casefold())
+    name = "" if rejection.text.casefold().startswith(known) else f"{rejection.method}: "
     return f"{name}{sentence(rejection.text, rejection.number)}{flip}"
+
+
+def flip_line(flip: Flip) -> str:
+    """If budget.usd were 900 instead of 500: full-8bit instead of lora."""
+    return f"If {flip.if_.strip()}: {flip.then.strip().removesuffix('.')}."
 
 
 def sentence(text: str, number: str | None) -> str:

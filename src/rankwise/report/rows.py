@@ -1,10 +1,11 @@
 """What the templates show, computed: the choices of the page that are not about looks."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rankwise.records import (
     Actual,
@@ -36,6 +37,8 @@ from rankwise.report.charts import (
     thin,
     widest_ratio,
 )
+from rankwise.report.plan_words import Citation, RejectedGroup
+from rankwise.report.price_table import CandidateRow, candidate_rows
 
 FIRST_ANSWERS = 6
 MOST_ANSWERS = 50  # of each kind: with LONGEST of page.py it keeps any page under 5 MB
@@ -59,15 +62,12 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class CandidateRow:
-    estimate: Estimate
-    role: Literal["chosen", "runner-up", "rejected", "possible"]
-    rule: str | None
-
-
-@dataclass(frozen=True)
 class PlanView:
-    verdict: str
+    headline: str
+    paragraph: tuple[str, ...]
+    warnings: tuple[str, ...]
+    rejected: tuple[RejectedGroup, ...]
+    evidence: tuple[Citation, ...]
     chosen: Estimate | None
     candidates: tuple[CandidateRow, ...]
     bill: tuple[tuple[str, str], ...]
@@ -120,32 +120,30 @@ class RunView:
 
 
 def plan_view(plan: Plan) -> PlanView:
-    chosen = plan.chosen()
-    config = plan.verdict.config.model_dump(mode="json") if plan.verdict.config else {}
+    chosen, verdict = plan.chosen(), plan.verdict
+    config = verdict.config.model_dump(mode="json") if verdict.config else {}
+    costs = verdict.config.costs(plan.job, plan.facts) if verdict.config else None
+    headline, price = words.verdict_headline(plan)
+    drawn = chosen if chosen and chosen.memory.capacity is not None else None
     return PlanView(
-        verdict=words.verdict_sentence(plan),
+        headline=headline,
+        paragraph=(*([price] if price else []), *words.verdict_paragraph(plan)[1:]),
+        warnings=words.warnings_left(plan),
+        rejected=words.rejected_groups(plan.rejected),
+        evidence=words.all_evidence(plan),
         chosen=chosen,
-        candidates=tuple(_candidate_row(plan, e, chosen) for e in plan.candidates),
-        memory=memory_bar(chosen) if chosen else None,
-        capacity_at=capacity_mark(chosen) if chosen else None,
-        bill=tuple(bill(chosen, plan.verdict.config.costs(plan.job, plan.facts)))
-        if chosen and plan.verdict.config
-        else (),
+        candidates=candidate_rows(plan),
+        memory=memory_bar(drawn) if drawn else None,
+        capacity_at=capacity_mark(drawn) if drawn else None,
+        bill=tuple(bill(chosen, costs)) if chosen and costs else (),
         config={key: _config_text(value) for key, value in config.items() if value is not None},
     )
 
 
 def _config_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _candidate_row(plan: Plan, estimate: Estimate, chosen: Estimate | None) -> CandidateRow:
-    rule = next((r.rule for r in plan.rejected if r.method in (estimate.id, estimate.method)), None)
-    if estimate is chosen:
-        return CandidateRow(estimate, "chosen", None)
-    if estimate.id is not None and estimate.id == plan.runner_up:
-        return CandidateRow(estimate, "runner-up", rule)
-    return CandidateRow(estimate, "rejected" if rule else "possible", rule)
 
 
 def run_view(

@@ -4,7 +4,7 @@ Plain text, no markup but commands in `backticks`. This is the door; the sentenc
 """
 
 from rankwise.report.event_words import comparison_line, event_line
-from rankwise.report.glossary import method_name, metric_meaning, metric_name, quantity_name
+from rankwise.report.glossary import method_name, metric_meaning, metric_name, parallel_name, quantity_name
 from rankwise.report.learned_words import (
     Level,
     answer_of,
@@ -15,15 +15,19 @@ from rankwise.report.learned_words import (
 )
 from rankwise.report.plan_words import (
     Passage,
-    method_phrase,
-    place,
+    all_evidence,
+    cited,
+    flip_line,
+    group_line,
     plan_lines,
     reason_line,
+    rejected_groups,
     rejection_line,
+    rung_line,
+    rung_load,
     sentence,
-    stored_bytes,
-    verdict_sentence,
 )
+from rankwise.report.price_table import price_table
 from rankwise.report.quantities import (
     UNKNOWN,
     bounds,
@@ -61,6 +65,16 @@ from rankwise.report.run_words import (
     training_sentence,
     validation_sentence,
 )
+from rankwise.report.verdict_words import (
+    method_phrase,
+    offer_sentence,
+    place,
+    stored_bytes,
+    verdict_headline,
+    verdict_paragraph,
+    verdict_sentence,
+    warnings_left,
+)
 
 __all__ = [
     "UNKNOWN",
@@ -68,9 +82,11 @@ __all__ = [
     "Passage",
     "actual_line",
     "actual_text",
+    "all_evidence",
     "answer_of",
     "bounds",
     "check_line",
+    "cited",
     "common_scale",
     "comparison_line",
     "comparison_of",
@@ -80,8 +96,10 @@ __all__ = [
     "duration_range",
     "event_line",
     "finding_line",
+    "flip_line",
     "forgetting_level",
     "forgetting_sentence",
+    "group_line",
     "judgement",
     "knows_or_sounds",
     "learning_rate",
@@ -91,17 +109,23 @@ __all__ = [
     "metric_meaning",
     "metric_name",
     "nats",
+    "offer_sentence",
     "outcome_lines",
+    "parallel_name",
     "place",
     "plain",
     "plan_lines",
     "points",
     "predicted_text",
+    "price_table",
     "proof_sentence",
     "quantity_name",
     "rate",
     "reason_line",
+    "rejected_groups",
     "rejection_line",
+    "rung_line",
+    "rung_load",
     "sentence",
     "share",
     "short_hash",
@@ -115,6 +139,9 @@ __all__ = [
     "usd",
     "usd_range",
     "validation_sentence",
+    "verdict_headline",
+    "verdict_paragraph",
     "verdict_sentence",
+    "warnings_left",
     "with_interval",
 ]

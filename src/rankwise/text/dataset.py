@@ -48,7 +48,7 @@ def load_dataset(job: Job, chat: ChatText, *, max_length: int, on_long: OnLong, 
     """Read, split, encode and fit the job's rows. Raises DataError with file and line."""
     assert job.data.train is not None, "described data has no rows"
     given = read_rows(job.data.train)
-    rows, held_out = _split(job, given.rows, seed)
+    rows, held_out = split_rows(job, given.rows, seed)
     replay: list[Row] = []
     general: list[Row] = []
     if job.data.general:
@@ -67,7 +67,8 @@ def load_dataset(job: Job, chat: ChatText, *, max_length: int, on_long: OnLong, 
     )
 
 
-def _split(job: Job, rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
+def split_rows(job: Job, rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """(rows to train on, held-out rows) as `data.validation` says: a share of `rows`, or a file. Raises DataError."""
     share_or_path = job.data.validation
     if isinstance(share_or_path, float):
         return hold_out(rows, share_or_path, seed)

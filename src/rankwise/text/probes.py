@@ -7,17 +7,20 @@ from typing import Any
 from rankwise.errors import DataError
 from rankwise.text.containers import Record, read_records, shown
 
-_SHAPE = '{"question": text, "answer": text} and perhaps "choices": [text, ...]'
+_SHAPE = '{"question": text, "answer": text} and perhaps "choices": [text, ...], "paraphrases": [text, ...]'
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A question with its right answer; with `choices` (then `answer` is one of them) it is multiple choice."""
+    """A question with its right answer; with `choices` (then `answer` is one of them) it is multiple choice.
+    `paraphrases` ask the same in other words.
+    """
 
     question: str
     answer: str
     choices: tuple[str, ...]
     line: int
+    paraphrases: tuple[str, ...] = ()
 
 
 def read_probes(path: Path) -> list[Probe]:
@@ -49,7 +52,16 @@ def _probe(record: Record) -> Probe:
             expected="an answer that equals one of the choices, letter for letter",
             fix="correct the answer or the choices",
         )
-    return Probe(_text(record, "question", value.get("question")), answer, choices, record.line)
+    question = _text(record, "question", value.get("question"))
+    return Probe(question, answer, choices, record.line, _paraphrases(record, value.get("paraphrases")))
+
+
+def _paraphrases(record: Record, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise record.fault(f"paraphrases is {shown(value)}", expected="a list of texts")
+    return tuple(_text(record, f"paraphrases[{index}]", text) for index, text in enumerate(value))
 
 
 def _choices(record: Record, value: Any) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from rankwise.trace.layers import NO_LAYER, Layers
+from rankwise.trace.outputs import output
 from rankwise.trace.work import Work, moved, size
 
 Phase = Literal["load", "forward", "backward", "optimizer", "eval", "save", "merge"]
@@ -68,6 +69,7 @@ class Meter(TorchDispatchMode):
         self.elsewhere = False
         self.stepping: int | None = None
         self.stepwise = False
+        self.updating = False
         self.recording = Recording()
         self.vocab_size = vocab_size
         self.phase: Phase = "load"
@@ -122,7 +124,7 @@ class Meter(TorchDispatchMode):
         return self.recording.births[key].layer if self.stepping is None else self.stepping
 
     def _kind(self, tensor: Tensor) -> Kind:
-        if tensor.dim() and tensor.shape[-1] == self.vocab_size and self.phase != "optimizer":
+        if tensor.dim() and tensor.shape[-1] == self.vocab_size and self.counted_in != "optimizer":
             return "logits"
         return "activations" if self.phase in ("forward", "eval") or self._recomputing() else "workspace"
 
@@ -153,6 +155,15 @@ class Meter(TorchDispatchMode):
     # -- the step ----------------------------------------------------------------------------------
 
     @contextmanager
+    def update(self, layer: int) -> Iterator[None]:
+        """An optimizer steps for a parameter of this layer in the middle of the backward pass."""
+        self.updating, self.stepping = True, layer
+        try:
+            yield
+        finally:
+            self.updating, self.stepping = False, None
+
+    @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
         before, self.phase = self.phase, phase
         try:
@@ -166,9 +177,9 @@ class Meter(TorchDispatchMode):
         return self.recording
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = output(func, args, kwargs or {})
         packet = func._overloadpacket
-        if self.phase == "optimizer":
+        if self.phase == "optimizer" or self.updating:
             self._see_optimizer(out, args, str(packet))
             if not func.is_view:
                 self._work_of_optimizer(out, args)
@@ -185,12 +196,17 @@ class Meter(TorchDispatchMode):
 
     def count(self, flops: int, layer: int | None = None) -> None:
         """Arithmetic done here; a multiply-add counts as two."""
-        spot = (self.phase, self.where() if layer is None else layer)
+        spot = (self.counted_in, self.where() if layer is None else layer)
         self.recording.flops[spot] = self.recording.flops.get(spot, 0) + flops
+
+    @property
+    def counted_in(self) -> Phase:
+        """The phase that arithmetic and work belong to: an update inside of the backward pass is the optimizer's."""
+        return "optimizer" if self.updating else self.phase
 
     def work(self, layer: int | None = None) -> Work:
         """The work of this phase in a layer (None: the one that runs now)."""
-        spot = (self.phase, self.where() if layer is None else layer)
+        spot = (self.counted_in, self.where() if layer is None else layer)
         if spot not in self.recording.work:
             self.recording.work[spot] = Work()
         return self.recording.work[spot]
@@ -237,7 +253,7 @@ class Meter(TorchDispatchMode):
         for tensor, layer in zip(tensors, layers, strict=True):
             if not self._norms(tensor):
                 self.work(layer if many else layers[0]).bytes += size(tensor)
-        self.work(NO_LAYER if many else layers[0]).kernels += 1
+        self.work(NO_LAYER if many and not self.updating else layers[0]).kernels += 1
 
     def _norms(self, tensor: Tensor) -> bool:
         """Clipping joins one number of each parameter: that grows with the layers, and weighs nothing beside them."""

@@ -11,13 +11,17 @@ from rankwise.trace.allocator import replay
 from rankwise.trace.blocks import MIN_BLOCK
 from rankwise.trace.build import spans_layers
 from rankwise.trace.extend import TEMPLATE, TRACED, UnlikeLayersError, extend
+from rankwise.trace.lastruns import LastRuns
 from rankwise.trace.loading import requests
 from rankwise.trace.meter import Event, Recording
 from rankwise.trace.run import STEPS, Run, count_params, decoder_layers_of, layer_bytes, merge_temporaries, run_step
 from rankwise.trace.shard import shard
+from rankwise.trace.stack import refuse_in_backward
 from rankwise.trace.work import total
 
 TRAINING = ("load", "forward", "backward", "optimizer")
+# Of a plan's candidates a few are the same step under another sharding. A run of five layers keeps 2 MB.
+_last = LastRuns(24)
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,23 @@ def trace(setup: Setup) -> Trace:
         ModelError: transformers does not know the architecture.
         UsageError: a method, optimizer or combination that cannot be.
     """
+    refuse_in_backward(setup)
     with _no_collector():
         run = _whole(setup)
         recording = run.recording
         block = MIN_BLOCK if setup.device != "cpu" else 1
         peak = peak_of(recording, TRAINING, block)
         last = recording.births[recording.events[peak.index].key]
+        resident = _resident(recording, block)
         return Trace(
             buckets=buckets_at(recording, peak.index, block),
             peak_allocated=peak.bytes,
             peak_reserved=_reserved(recording, setup) if setup.device != "cpu" else peak.bytes,
             peak_phase=recording.events[peak.index].phase,
             peak_op=last.op or "weights",
-            resident=_resident(recording, block),
+            resident=resident,
             eval_peak=peak_of(recording, ("eval",), block).bytes,
-            save_peak=_resident(recording, block),
+            save_peak=resident,
             merge_peak=_merge_peak(setup, run),
             trainable_params=run.trainable_params,
             total_params=run.total_params,
@@ -65,12 +71,12 @@ def _whole(setup: Setup) -> Run:
     """Of all layers: from a short trace where the layers are alike, else traced in full."""
     layers = decoder_layers_of(setup)
     if layers <= TRACED + 1 or spans_layers(setup):
-        return _sharded(run_step(setup), setup)
-    short, shorter = run_step(setup, TRACED), count_params(setup, TRACED - 1)
+        return _sharded(_last.ask(run_step, setup, None), setup)
+    short, shorter = _last.ask(run_step, setup, TRACED), _last.ask(count_params, setup, TRACED - 1)
     try:
         long = extend(shard(short.recording, setup), layers)
     except UnlikeLayersError:
-        return _sharded(run_step(setup), setup)
+        return _sharded(_last.ask(run_step, setup, None), setup)
     more = layers - TRACED
     held, trained = layer_bytes(short.recording, TEMPLATE)
     return replace(
@@ -172,7 +178,7 @@ def _merge_peak(setup: Setup, run: Run) -> int | None:
     """PEFT's merge_and_unload on the device: 16-bit base, fp32 adapter, and what merging one layer needs beside."""
     if setup.method == "full":
         return None
-    beside = merge_temporaries(setup, min(2, decoder_layers_of(setup)))
+    beside = _last.ask(merge_temporaries, setup, min(2, decoder_layers_of(setup)))
     if beside is None:
         return None
     return 2 * (run.total_params - run.trainable_params) + 4 * run.trainable_params + beside

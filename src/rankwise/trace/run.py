@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers.masking_utils
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from rankwise.model.attach import total_params, trainable_params
 from rankwise.records.setup import Setup
@@ -20,9 +21,8 @@ from rankwise.trace.kernels.numeric import Autocast, CudaNumerics
 from rankwise.trace.kernels.optimizers import optimizer
 from rankwise.trace.layers import NO_LAYER, Layers
 from rankwise.trace.meter import FROZEN, TRAINED, Meter, Recording, named
-from rankwise.trace.stack import traits
+from rankwise.trace.stack import SIXTEEN_BIT, traits
 
-SIXTEEN_BIT = {"qlora": "lora", "lora-8bit": "lora", "gptq-lora": "lora"}  # an adapter is merged into 16-bit weights
 STEPS = 2  # the second step finds the optimizer's state in place
 
 
@@ -42,8 +42,8 @@ class Run:
 def run_step(setup: Setup, layers: int | None = None) -> Run:
     """Two training steps and one evaluation of the model cut to `layers` (None: all), seen storage by storage."""
     with _tracing():
-        counted = count_params(setup, layers)
         model = build(setup, layers)
+        counted = count_params(setup, layers, model)
         step = _Step(model, setup)
         with step.meter, fast_kernels(model) if setup.loss in FAST_KERNELS else nullcontext():
             for _ in range(STEPS):
@@ -73,9 +73,15 @@ def layer_bytes(recording: Recording, layer: int) -> tuple[int, int]:
     return _bytes_of(recording, (TRAINED, FROZEN), layer), _bytes_of(recording, (TRAINED,), layer)
 
 
-def count_params(setup: Setup, layers: int | None) -> tuple[int, int]:
-    """(trainable, total) parameters of the model cut to `layers`, adapters included, tied ones once."""
-    model = build(setup.model_copy(update={"method": SIXTEEN_BIT.get(setup.method, setup.method)}), layers)
+def count_params(setup: Setup, layers: int | None, built: nn.Module | None = None) -> tuple[int, int]:
+    """(trainable, total) parameters of the model cut to `layers`, adapters included, tied ones once.
+
+    Args:
+        built: the model of this setup, to be counted itself where its weights are not packed.
+    """
+    plain = SIXTEEN_BIT.get(setup.method, setup.method)
+    model = built if built is not None and plain == setup.method else None
+    model = model or build(setup.model_copy(update={"method": plain}), layers)
     return trainable_params(model), total_params(model)
 
 
@@ -99,7 +105,11 @@ class _Step:
         self.trained = {p: self.layers.of_name(n) for n, p in model.named_parameters() if p.requires_grad}
         for parameter, layer in self.trained.items():
             parameter.register_post_accumulate_grad_hook(self._renamer(layer))
-        self.optimizer = optimizer(setup.optim, list(self.trained), setup.device)
+        groups: list[list[Tensor]] = [[p] for p in self.trained] if setup.optimizer_in_backward else [[*self.trained]]
+        self.optimizers = [optimizer(setup.optim, group, setup.device) for group in groups]
+        if setup.optimizer_in_backward:
+            for parameter, of_it in zip(self.trained, self.optimizers, strict=True):
+                parameter.register_post_accumulate_grad_hook(self._updater(of_it))
         self.batches = [self._batch()] * min(2, setup.gradient_accumulation_steps)
         self.held: list[object] = []
         self.workspaces: dict[str, Tensor] = {}
@@ -115,10 +125,8 @@ class _Step:
             loss_of=self._loss,
             usable=lambda loss, norm: True,
         )
-        for parameter, values in self.optimizer.state.items():
-            for value in values.values():
-                if isinstance(value, Tensor):
-                    self.meter.rename(value, "optimizer", self.trained[parameter])  # type: ignore[index]
+        for one in self.optimizers:
+            self._rename_states(one)
 
     def evaluate(self) -> None:
         self.model.eval()
@@ -150,17 +158,22 @@ class _Step:
 
     def _clip(self) -> Tensor:
         self.meter.phase = "optimizer"
+        if self.setup.optimizer_in_backward:  # there is nothing left to clip
+            return self.batches[0].input_ids
         return torch.nn.utils.clip_grad_norm_(list(self.trained), 1.0)
 
     def step(self) -> None:
         """AdamW keeps its step counts on the CPU, whatever device the parameters are on."""
+        if self.setup.optimizer_in_backward:
+            return
         self.meter.stepwise = True
         with torch.device("cpu"):
-            self.optimizer.step()
+            self.optimizers[0].step()
         self.meter.stepwise, self.meter.stepping = False, None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        self.optimizer.zero_grad(set_to_none=set_to_none)
+        for one in self.optimizers:
+            one.zero_grad(set_to_none=set_to_none)
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -187,6 +200,25 @@ class _Step:
 
         return rename
 
+    def _updater(self, of_it: Optimizer) -> Any:
+        """As torchtune's `optimizer_in_bwd` and LOMO (Lv et al. 2023, arXiv 2306.09782) do it: the hook of a parameter
+        steps an optimizer of its own and drops the gradient.
+        """
+
+        def update(parameter: nn.Parameter) -> None:
+            with self.meter.update(self.trained[parameter]), torch.device("cpu"):
+                of_it.step()
+            of_it.zero_grad(set_to_none=True)
+            self._rename_states(of_it)
+
+        return update
+
+    def _rename_states(self, of: Optimizer) -> None:
+        for parameter, values in of.state.items():
+            for value in values.values():
+                if isinstance(value, Tensor):
+                    self.meter.rename(value, "optimizer", self.trained[parameter])  # type: ignore[index]
+
     def _batch(self) -> Batch:
         rows, length = self.setup.per_device_train_batch_size, self.setup.max_length
         kept = max(1, round(length * self.setup.labelled_share))
@@ -203,7 +235,7 @@ def cublas_workspace(device: str) -> int:
     return 32 << 20 if capability >= 9.0 else 8_519_680
 
 
-def merge_temporaries(setup: Setup, layers: int) -> int | None:
+def merge_temporaries(setup: Setup, layers: int | None) -> int | None:
     """Bytes that PEFT's merge_and_unload makes beside a 16-bit base and its adapter; None where nothing can be merged.
 
     Layers are merged one after the other, so a short model tells it.

@@ -9,10 +9,12 @@ before transformers 5: a layer's recomputed output and the gradient that came in
 
 from dataclasses import dataclass
 
+from rankwise.errors import UsageError
 from rankwise.records.setup import Arithmetic, Dtype, Setup, Stack
 
 SHARDED_WEIGHTS = ("fsdp", "zero3")
-KBIT = ("qlora", "lora-8bit", "gptq-lora")
+SIXTEEN_BIT = {"qlora": "lora", "lora-8bit": "lora", "gptq-lora": "lora"}  # an adapter is merged into 16-bit weights
+KBIT = tuple(SIXTEEN_BIT)
 REPEATED_KV = {"mistral", "mixtral", "qwen2", "qwen2_moe", "phi3", "gemma2", "starcoder2"}
 
 
@@ -62,6 +64,33 @@ def weights_dtype(setup: Setup) -> Dtype:
     return setup.dtype
 
 
+def unsharded(setup: Setup) -> Setup:
+    """The step of one device that a sharded step is made of: what `shard` and the allocator alone look at is left out,
+    so that setups which differ in nothing else are run once.
+    """
+    raised = setup.kbit_upcast and setup.method in KBIT and setup.parallel not in SHARDED_WEIGHTS
+    alone: dict[str, object] = {"parallel": "none", "world_size": 1, "offload": "none", "capacity": None}
+    return setup.model_copy(update=alone | {"dtype": weights_dtype(setup), "kbit_upcast": raised})
+
+
+def refuse_in_backward(setup: Setup) -> None:
+    """Raises UsageError for an optimizer in the backward pass together with what needs whole gradients after it."""
+    if not setup.optimizer_in_backward:
+        return
+    wants = {
+        "gradient accumulation": setup.gradient_accumulation_steps > 1,
+        setup.parallel: setup.parallel != "none",
+        "offload": setup.offload != "none",
+    }
+    found = " and ".join(name for name, wanted in wants.items() if wanted)
+    if found:
+        raise UsageError(
+            f"an optimizer in the backward pass frees each gradient at once, and {found} would need it later",
+            expected="one device, no accumulation, no offload",
+            fix="leave out --optimizer-in-backward, or what stands beside it",
+        )
+
+
 def fp32_master(setup: Setup) -> bool:
     """Do the ranks hold fp32 of trained 16-bit weights? accelerate raises them under FSDP's mixed precision."""
     mixed = traits(setup).autocast is not None
@@ -88,6 +117,8 @@ def assumptions(setup: Setup) -> tuple[str, ...]:
         found.append(f"--loss {setup.loss} is priced as it was in {SPELLED[stack]}; --stack says otherwise")
     if setup.autocast is None and _trainers_flag(setup, stack):
         found.append(f"arithmetic under the Trainer's {setup.dtype} flag is assumed, as in published runs of that time")
+    if setup.optimizer_in_backward:
+        found.append("with the optimizer in the backward pass, gradients are not clipped by their global norm")
     if setup.kbit_upcast and setup.parallel in SHARDED_WEIGHTS:
         found.append("a sharded k-bit base is not raised to fp32: TRL leaves that out")
     if stack == "today" and setup.loss == "full-logits":

@@ -1,0 +1,39 @@
+"""Look at what a job names, once: its model, its data, its device, and what is known of the base on that data."""
+
+from pathlib import Path
+
+from rankwise.api.prices import own_prices, tariff_of
+from rankwise.estimate.traced import shapes_of
+from rankwise.observe.catalogue import find_architecture
+from rankwise.observe.data import observe_data
+from rankwise.observe.devices import observe_device
+from rankwise.observe.model import describe_facts, observe_model
+from rankwise.records import Facts, Job, ModelFacts
+from rankwise.text.template import ChatText
+
+LONGEST = 8192  # tokens; rows beyond it are counted as too long unless the job says otherwise
+
+
+def observe(job: Job, out: Path | None = None) -> Facts:
+    """Look at model, data and device once."""
+    prices = own_prices(job.costs)
+    device = observe_device(job.hardware, out, prices)
+    model = model_of(job)
+    chat = ChatText.from_folder(model.path) if job.data.train else None
+    limit = min(model.max_position_embeddings or LONGEST, LONGEST)
+    data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop")
+    return Facts(model=model, data=data, device=device, tariff=tariff_of(prices), job_hash=job.content_hash())
+
+
+def model_of(job: Job) -> ModelFacts:
+    """From its files; data that is only described can be planned for a model that is only described, too."""
+    known = find_architecture(job.model)
+    if known is None or job.data.train or Path(job.model).expanduser().is_dir():
+        return observe_model(job.model)
+    return describe_facts(
+        job.model,
+        known.config,
+        shapes_of(known.config),
+        license=known.license,
+        source=f"architecture {known.name} of the catalogue: {known.source}",
+    )

@@ -1,0 +1,51 @@
+"""The files that DeepSpeed and FSDP2 are started with."""
+
+from typing import Any
+
+from rankwise.records.setup import Offload, Parallel
+
+
+def deepspeed_config(parallel: Parallel, offload: Offload) -> dict[str, Any] | None:
+    """DeepSpeed's JSON for zero2 and zero3, with `auto` where the Trainer or accelerate fills in the run's own value
+    (huggingface.co/docs/transformers/deepspeed); None for the others.
+    """
+    if parallel not in ("zero2", "zero3"):
+        return None
+    zero: dict[str, Any] = {
+        "stage": int(parallel[-1]),
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": "auto",
+    }
+    if offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if parallel == "zero3":
+        zero |= {
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+        if offload == "all":
+            zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    return {
+        "zero_optimization": zero,
+        "bf16": {"enabled": "auto"},
+        "gradient_clipping": "auto",
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+    }
+
+
+def fsdp_config(parallel: Parallel, offload: Offload) -> dict[str, Any] | None:
+    """accelerate's settings for FSDP2 (huggingface.co/docs/accelerate/usage_guides/fsdp); None for the others."""
+    if parallel != "fsdp":
+        return None
+    return {
+        "fsdp_version": 2,
+        "fsdp_reshard_after_forward": True,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_cpu_ram_efficient_loading": True,
+        "fsdp_offload_params": offload != "none",
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+    }
