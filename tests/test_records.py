@@ -188,8 +188,8 @@ def _full_job() -> dict[str, Any]:
 
 
 def test_records_that_are_files_carry_their_version() -> None:
-    for kind in (Job, records.Facts, Plan, Evidence, records.Artifact):
-        assert kind.model_fields["version"].default == 1
+    versions = {Job: 1, records.Facts: 1, Plan: 2, Evidence: 1, records.Artifact: 1, records.Diagnosis: 1}
+    assert {kind: kind.model_fields["version"].default for kind in versions} == versions
 
 
 def test_an_event_is_known_by_its_name() -> None:

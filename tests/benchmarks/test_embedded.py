@@ -33,7 +33,7 @@ def test_the_options_mean_the_step_that_the_plan_would_take(method: Any, tmp_pat
     config = decided.verdict.config
     assert config is not None
     wanted = setup_of(
-        decided.facts, Candidate(id="a", method=config.method, parallel="none", config=config)
+        decided.facts, Candidate(id="a", recipe="a", method=config.method, parallel="none", config=config)
     ).model_dump()
     found = asked.setup("cpu").model_dump()
     # A configuration knows no share of labels, and says no to double quantisation where nothing is quantised.

@@ -45,7 +45,7 @@ def loaded(run: Run) -> Any:
     config = run.plan().verdict.config
     assert config is not None
     folder = Path(run.plan().facts.model.folder)
-    four_bit = METHODS[config.method].base_bits == 4
+    four_bit = config.method == "qlora"
     return attach(load_base(folder, dtype=config.dtype, four_bit=four_bit), config)
 
 
@@ -103,7 +103,7 @@ def test_what_is_published_loads_and_is_the_best_checkpoint(run: Run, method: st
         assert load_base(run.model, dtype="bf16").dtype == torch.bfloat16
         return
     assert weights(best) == weights(run.adapter)
-    base = load_base(Path(run.plan().facts.model.folder), dtype=config.dtype, four_bit=METHODS[method].base_bits == 4)
+    base = load_base(Path(run.plan().facts.model.folder), dtype=config.dtype, four_bit=method == "qlora")
     reference = loaded(run)
     restore_weights(reference, best)
     allow_packing(reference, True)  # as for use: bitsandbytes has another kernel for that

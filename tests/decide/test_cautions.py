@@ -40,9 +40,15 @@ def test_forced_attention_alone_runs_with_its_rule() -> None:
     assert "against the rule attention_only" in plan.warnings[0] and "targets q_proj, v_proj" in plan.warnings[0]
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_a_forced_method_that_breaks_no_rule_is_not_warned_about(method: str) -> None:
-    assert "against the rule" not in warned(method=method)
+def test_a_forced_method_that_breaks_no_rule_is_not_warned_about() -> None:
+    assert "against the rule" not in warned(method="lora")
+
+
+@pytest.mark.parametrize(("method", "rule"), [("full", "adapter_suffices"), ("qlora", "quantisation_needed")])
+def test_a_forced_method_beside_a_better_one_runs_with_its_rule(method: str, rule: str) -> None:
+    plan = worlds.plan_of(job(method=method), worlds.world())
+    assert plan.verdict.method == method
+    assert plan.warnings[0].startswith(f"the job forces {method} against the rule {rule}: ")
 
 
 def test_an_adapter_that_is_too_small_is_taken_only_where_nothing_else_runs_and_says_so() -> None:

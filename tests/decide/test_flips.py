@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from rankwise.decide.choose import with_known_goal
 from rankwise.decide.configure import learning_rate, sizes
+from rankwise.decide.flips import COUNTS
 from rankwise.decide.preference import takeable
 from rankwise.decide.rungs import rungs
 from rankwise.records import Facts, Flip, Job
 from tests import builders
-from tests.builders import GB, job
+from tests.builders import GB, a100, data_facts, facts, job, llama3_8b
 from tests.decide import worlds
 
 World = tuple[Job, Facts]
@@ -64,25 +65,33 @@ AXES: dict[str, Callable[[Job, Facts, float], World]] = {
     "variants": variants,
     "forgetting.budget_nats": forgetting,
 }
-WHOLE = {"hardware.count", "variants"}
 
 
 def call(axis: str, wanted: Job, seen: Facts) -> str:
     """What a flip speaks of, decided by way of every ladder."""
     if axis == "forgetting.budget_nats":
-        recipe = takeable(wanted, seen)[0]
+        winner = worlds.called(wanted, seen).winner
+        recipe = winner.recipe if winner else takeable(wanted, seen)[0]
         return f"a learning rate of {learning_rate(wanted, seen, recipe, sizes(wanted, seen).max_steps):g}"
     winner = worlds.recipe_called(wanted, seen)
     first = [r.name for r in rungs(wanted, seen, None) if r.first] if winner != "none" else []
     return f"{' and '.join(first)} first / {winner}"
 
 
+def just_before(flip: Flip) -> float:
+    """Counts of devices are looked at in doublings, tenants one by one, the rest to a millionth of the logarithm."""
+    towards = 1 if flip.now > flip.at else -1
+    if flip.axis == "hardware.count":
+        between = [float(n) for n in COUNTS if min(flip.now, flip.at) <= n <= max(flip.now, flip.at)] + [flip.now]
+        return min((n for n in between if n != flip.at), key=lambda n: abs(n - flip.at))
+    return flip.at + towards if flip.axis == "variants" else flip.at * (1 + CLOSE * towards)
+
+
 def check(wanted: Job, seen: Facts, flip: Flip) -> None:
     at = AXES[flip.axis]
     now = call(flip.axis, *at(wanted, seen, flip.now))
     beyond = call(flip.axis, *at(wanted, seen, flip.at))
-    towards = 1 if flip.now > flip.at else -1
-    before = flip.at + towards if flip.axis in WHOLE else flip.at * (1 + CLOSE * towards)
+    before = just_before(flip)
     assert call(flip.axis, *at(wanted, seen, before)) == now, f"{flip.axis}: not the call of now just before {flip.at}"
     assert beyond != now, f"{flip.axis}: still the call of now at {flip.at}"
     first, _, recipe = beyond.rpartition(" / ")
@@ -157,6 +166,14 @@ def test_an_axis_without_a_flip_ends_in_the_same_call(name: str) -> None:
 def test_the_sentence_says_the_value_and_its_unit() -> None:
     for flip in worlds.plan_of(*SITUATIONS["tenants and money"]).flips:
         assert flip.unit and flip.if_ and " instead of " in flip.then and flip.at != flip.now
+
+
+def test_the_learning_rate_that_flips_is_that_of_the_call() -> None:
+    much = facts(llama3_8b(), data_facts(20_000_000, 512), a100(memory_bytes=48 * GB))  # an adapter against capacity
+    for wanted, seen in (SITUATIONS["room"], (job(), much)):
+        plan = worlds.plan_of(wanted, seen)
+        (flip,) = [f for f in plan.flips if f.axis == "forgetting.budget_nats"]
+        assert plan.verdict.config and flip.then.endswith(f"instead of {plan.verdict.config.learning_rate:g}")
 
 
 def test_tenants_flip_where_their_runs_no_longer_fit_the_budget() -> None:

@@ -145,11 +145,10 @@ def test_what_is_compared_is_priced_once_beside_the_call() -> None:
     assert all(bool(o.rejected) == (o.recipe.kind == "unkept") for o in outcomes)
     for outcome in outcomes:
         for priced in outcome.priced:
-            config = priced.candidate.config
-            assert config.per_device_train_batch_size == (
-                best.candidate.config.per_device_train_batch_size if best else 0
-            )
-            assert config.r in (None, best.candidate.config.r if best else 0)
+            config, beside = priced.candidate.config, best.candidate.config if best else None
+            assert beside and config.r in (None, beside.r)
+            rows = 1 if outcome.recipe.trains_weights else beside.per_device_train_batch_size  # 1: its leanest rung
+            assert config.per_device_train_batch_size == rows
 
 
 @settings(max_examples=25, deadline=None)

@@ -41,8 +41,9 @@ def test_full_fine_tuning_comes_first_where_no_adapter_holds_the_need() -> None:
     assert taken[0] == "full" and taken.index("lora") > taken.index("full-8bit")
 
 
-def test_an_offload_to_unknown_memory_comes_last_of_what_is_taken() -> None:
-    assert names(takeable(job(), SMALL_GPU))[-1] == "full-offload"
+def test_an_offload_to_memory_that_nobody_has_looked_at_is_taken_only_when_forced() -> None:
+    assert "full-offload" in names(compared(job(), SMALL_GPU))
+    assert "full-offload" in names(takeable(job(method="full"), SMALL_GPU))
 
 
 def test_a_cpu_takes_no_gpu_optimizer_and_no_offload() -> None:

@@ -107,6 +107,7 @@ def test_other_processes_answer_alike_and_torch_stays_with_them(cache: Path) -> 
 
 
 INTERRUPTED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 with tracers(2) as pool:
     def stop(done, total):
         global processes

@@ -238,3 +238,11 @@ def test_the_record_reads_back(tmp_path: Path, model: Path) -> None:
     found = api.diagnose(job(tmp_path, model), rows=6)
     assert Diagnosis.model_validate(json.loads(found.model_dump_json())) == found
     assert found.base_hash and len(found.data_hash) == 64
+
+
+def test_answers_are_few_where_no_conclusion_rests_on_them(tmp_path: Path, model: Path) -> None:
+    held = write_jsonl(tmp_path / "held.jsonl", rows(20))
+    found = api.diagnose(job(tmp_path, model, validation=held))
+    items = {c.name: c.measurements["exact_match"].items for c in found.conditions}
+    assert items == {"zero-shot": 20, "few-shot-1": 16, "few-shot-4": 16, "few-shot-8": 20, "with-source": 16}
+    assert len({c.measurements["loss"].items for c in found.conditions}) == 1

@@ -162,7 +162,7 @@ def poison(node: Any, kept: frozenset[str]) -> Any:
 KEPT = frozenset(
     {"kind", "level", "answer", "unit", "metric", "parallel", "confidence", "dtype", "autocast", "on_long"}
 )
-KEPT |= {"job", "time", "event", "id", "candidate", "runner_up"}
+KEPT |= {"job", "time", "event", "id", "candidate", "runner_up", "step"}
 
 
 def poisoned(plan: Plan, *kept: str) -> Plan:

@@ -1,24 +1,28 @@
 """The verbs. The only place, with worker.py, where stages meet: each verb is a list of stage calls.
 
-Stages that need torch are imported inside the verbs that use them, so that planning and looking at results start at
-once.
+A verb's module is loaded when the verb is first used (PEP 562), and stages that need torch inside the verbs that use
+them, so that pricing, planning and looking at results start at once.
 """
 
-from rankwise.api.actuals import actual
-from rankwise.api.calibrating import calibrate
-from rankwise.api.catalogue import gpus, model, models
-from rankwise.api.diagnosing import diagnose, write_diagnosis
-from rankwise.api.doctoring import doctor, environment
-from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
-from rankwise.api.judging import chat, evaluate, evaluate_model
-from rankwise.api.lesson import tables, write_tables
-from rankwise.api.looking import open_run, report, runs, show
-from rankwise.api.observing import observe
-from rankwise.api.planning import load_job, plan, plan_job, write_plan
-from rankwise.api.progress import Progress, quiet
-from rankwise.api.proving import merge, merged_folder, verify
-from rankwise.api.recipes import bring
-from rankwise.api.training import latest_unfinished, prepare, train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankwise.api.actuals import actual
+    from rankwise.api.calibrating import calibrate
+    from rankwise.api.catalogue import gpus, model, models
+    from rankwise.api.diagnosing import diagnose, write_diagnosis
+    from rankwise.api.doctoring import doctor, environment
+    from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
+    from rankwise.api.judging import chat, evaluate, evaluate_model
+    from rankwise.api.lesson import tables, write_tables
+    from rankwise.api.looking import open_run, report, runs, show
+    from rankwise.api.observing import observe
+    from rankwise.api.planning import load_job, plan, plan_job, write_plan
+    from rankwise.api.progress import Progress, quiet
+    from rankwise.api.proving import merge, merged_folder, verify
+    from rankwise.api.recipes import bring
+    from rankwise.api.training import latest_unfinished, prepare, train
 
 __all__ = [
     "Progress",
@@ -60,3 +64,50 @@ __all__ = [
     "write_plan",
     "write_tables",
 ]
+
+_MODULE = {
+    "Progress": "progress",
+    "actual": "actuals",
+    "bring": "recipes",
+    "calibrate": "calibrating",
+    "chat": "judging",
+    "configuration": "estimating",
+    "diagnose": "diagnosing",
+    "doctor": "doctoring",
+    "environment": "doctoring",
+    "estimate": "estimating",
+    "estimate_batch": "estimating",
+    "evaluate": "judging",
+    "evaluate_model": "judging",
+    "gpus": "catalogue",
+    "latest_unfinished": "training",
+    "load_job": "planning",
+    "merge": "proving",
+    "merged_folder": "proving",
+    "model": "catalogue",
+    "models": "catalogue",
+    "observe": "observing",
+    "open_run": "looking",
+    "plan": "planning",
+    "plan_job": "planning",
+    "prepare": "training",
+    "price_asked": "estimating",
+    "quiet": "progress",
+    "read_batch": "estimating",
+    "report": "looking",
+    "runs": "looking",
+    "show": "looking",
+    "single_changes": "estimating",
+    "tables": "lesson",
+    "train": "training",
+    "verify": "proving",
+    "write_diagnosis": "diagnosing",
+    "write_plan": "planning",
+    "write_tables": "lesson",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE:
+        return getattr(import_module(f"rankwise.api.{_MODULE[name]}"), name)
+    raise AttributeError(f"module 'rankwise.api' has no attribute {name!r}")

@@ -21,7 +21,7 @@ from rankwise.text.probes import Probe
 from rankwise.text.template import ChatText
 from rankwise.version import __version__
 
-ROWS = 96  # held-out rows asked at most: 2 to 4 minutes with the embedded model on 2 cores
+ROWS = 64  # held-out rows asked at most: 1 to 5 minutes with the embedded model
 SOURCE = Path(__file__).parents[1]
 ASKING = ("prefix.py", "generate.py")  # of model/, what puts the questions
 

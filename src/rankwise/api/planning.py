@@ -86,10 +86,10 @@ def _diagnosis(job: Job, facts: Facts, progress: Progress) -> Diagnosis | None:
 
 
 def _market(job: Job) -> Market:
-    """The GPUs that have a price."""
+    """The GPUs that have a price, and bf16 arithmetic: the others would be traced anew, in fp32."""
     prices = own_prices(job.costs)
     named = [observe_device(Hardware(gpu=gpu["name"]), None, prices) for gpu in known_gpus()]
-    return Market([d for d in named if d.price and d.price.at(job.costs.pricing)], price_elsewhere)
+    return Market([d for d in named if d.bf16 and d.price and d.price.at(job.costs.pricing)], price_elsewhere)
 
 
 def write_plan(decided: Plan, out: Path | None) -> Path:

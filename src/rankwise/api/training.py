@@ -12,6 +12,8 @@ from rankwise.observe.devices import observe_device
 from rankwise.records import Event, Plan
 from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
 
+NOT_OF_THIS_PLACE = ("kept_library", "works_together")  # rules that hold on any machine
+
 
 def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     """A run folder that is ready to train: from a job (planned now) or from a plan.json (checked to be still true).
@@ -67,9 +69,10 @@ def _refuse_stale(decided: Plan, path: Path) -> None:
 
 def _refuse_unrunnable(decided: Plan) -> None:
     if decided.verdict.config is None:
-        ways = [f.if_ for f in decided.flips] + [r.would_flip_if for r in decided.rejected if r.would_flip_if]
-        why = "; ".join(f"{r.method}: {r.number or r.text}" for r in decided.rejected)
-        if all(r.rule == "disk_fits" for r in decided.rejected):
+        broken = [r for r in decided.rejected if r.rule not in NOT_OF_THIS_PLACE]
+        ways = [f.if_ for f in decided.flips] + [r.would_flip_if for r in broken if r.would_flip_if]
+        why = "; ".join(f"{r.method}: {r.number or r.text}" for r in broken)
+        if all(r.rule == "disk_fits" for r in broken):
             raise SpaceError(f"not enough disk for this run: {why}", fix=f"it would work if {ways[0]}" if ways else "")
         raise AnswerIsNo(f"nothing can run here: {why}", fix=f"it would work if {ways[0]}" if ways else "")
     device = decided.facts.device

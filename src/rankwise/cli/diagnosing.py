@@ -10,7 +10,7 @@ from rankwise.cli.printing import print_json, print_lines, print_passage, print_
 from rankwise.errors import UsageError
 from rankwise.options import job_options
 
-FEWEST, MOST = 6, 96
+FEWEST, MOST = 6, 64
 
 
 @command
@@ -30,8 +30,8 @@ def diagnose(
 ) -> int:
     """Style or knowledge? The untouched base is asked before anything trains. Example: `rankwise diagnose job.yaml`
 
-    Zero-shot, after 1, 4 and 8 examples, and with the answer's source, on held-out rows and closed-book probes. Two to
-    four minutes with the embedded model on 2 cores; what was found is remembered.
+    Zero-shot, after 1, 4 and 8 examples, and with the answer's source, on held-out rows and closed-book probes. One to
+    five minutes with the embedded model; what was found is remembered.
     """
     from rankwise import api
 

@@ -40,7 +40,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Axis:
-    """One input: its name, its value now, the far ends looked at, the world at a value, and who decides there."""
+    """One input: its name, its value now, the far ends looked at, the world at a value, and who decides there; whole
+    numbers alone, or those of a grid, where there are no others.
+    """
 
     name: str
     unit: str
@@ -50,6 +52,7 @@ class Axis:
     call: Callable[[Job, Facts], Hashable]
     say: Callable[[float], str]
     whole: bool = False
+    grid: tuple[float, ...] = ()
 
 
 class Flips:
@@ -79,8 +82,9 @@ class Flips:
         return _call(job, facts, winner_of(job, facts, again))
 
     def rate(self, job: Job, facts: Facts) -> float:
-        """The learning rate of the preferred recipe."""
-        recipe = takeable(job, facts)[0]
+        """The learning rate of the recipe that is called."""
+        called = winner_of(self.job, self.facts, self.outcomes)
+        recipe = called.recipe if called is not None else takeable(job, facts)[0]
         return learning_rate(job, facts, recipe, sizes(job, facts).max_steps)
 
     # -- the inputs --------------------------------------------------------------------------------
@@ -117,7 +121,9 @@ class Flips:
                 return f"there were {value:.0f} of these GPUs instead of {per_node}"
 
             ends = tuple(float(c) for c in (COUNTS[0], max(COUNTS[-1], 2 * per_node)))
-            yield Axis("hardware.count", "GPUs", per_node, ends, count, self.traced, counted, whole=True)
+            yield Axis(
+                "hardware.count", "GPUs", per_node, ends, count, self.traced, counted, grid=tuple(map(float, COUNTS))
+            )
 
     def _data_axis(self) -> Axis:
         data = self.facts.data
@@ -220,7 +226,12 @@ def _nearest(axis: Axis, here: Hashable, end: float) -> tuple[float, Hashable]:
     near, far, there = axis.now, end, axis.call(*axis.world(end))
     for _ in range(20):  # a millionth of the logarithm
         middle = (near * far) ** 0.5
-        if axis.whole:
+        if axis.grid:
+            between = [v for v in axis.grid if min(near, far) < v < max(near, far)]
+            if not between:
+                break
+            middle = between[len(between) // 2]
+        elif axis.whole:
             middle = float(round(middle))
             if middle in (near, far):
                 if abs(near - far) <= 1:

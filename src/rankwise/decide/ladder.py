@@ -18,12 +18,15 @@ from rankwise.decide.exclusions import first_broken, reject, states_fit, unkept,
 from rankwise.decide.priced import Price, Priced
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
+from rankwise.methods import TUNERS
 from rankwise.methods.lora import lora_params
 from rankwise.records import Candidate, Facts, Job, Rejection
 from rankwise.records.setup import Parallel
 
 # What is priced one rung further after a rung that runs, so that what it would save or cost can be told.
-COMPARED = ("lora", "qlora", "full")
+COMPARED = ("lora", "full")
+DEEP = 32  # decoder layers beyond which what spans them all takes seconds to trace
+NEARLY = 1.15  # of the room: a rung beyond it is not tried with its rows in one pass
 Climbing = Generator[Candidate, Priced, None]
 
 
@@ -249,6 +252,11 @@ def _placed(job: Job, facts: Facts, outcome: Outcome, beside: Priced | None) -> 
     if (broken := unkept(recipe)) is not None:
         outcome.rejected.append(broken)
         return
+    tuner = TUNERS[recipe.method]
+    if recipe.kind == "discouraged" and tuner.spans_layers and facts.model.num_hidden_layers > DEEP:
+        text = f"{recipe.name} loses to LoRA at equal cost in published comparisons, and is not priced for deep models."
+        outcome.rejected.append(reject(recipe.name, "discouraged", text))
+        return
     starts = list(_starts(job, facts, recipe, outcome))
     if not starts:
         return
@@ -297,6 +305,9 @@ def _lean(job: Job, facts: Facts, outcome: Outcome) -> Climbing:
             yield from _price(job, facts, outcome, rung)
             if outcome.best is not None:
                 return
+            memory = outcome.priced[-1].estimate.memory if outcome.priced else None
+            if memory is None or memory.interval[1] > NEARLY * memory.room:
+                break
 
 
 def _send(steps: Climbing, priced: Priced) -> Candidate | None:

@@ -38,7 +38,8 @@ def takeable(job: Job, facts: Facts) -> tuple[Recipe, ...]:
     found = recipes_for(job, facts)
     if job.method is not None:
         return tuple(r for r in found if _forced(job, r))
-    return tuple(r for r in found if r.kind == "usual" and precision_trap(job, facts, r) is None)
+    usual = (r for r in found if r.kind == "usual" and r.offload == "none")  # nobody has looked at the host's memory
+    return tuple(r for r in usual if precision_trap(job, facts, r) is None)
 
 
 def compared(job: Job, facts: Facts) -> tuple[Recipe, ...]:

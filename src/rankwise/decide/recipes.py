@@ -60,7 +60,8 @@ class Recipe:
 
 
 SHARDED: tuple[Parallel, ...] = ("ddp", "zero2", "fsdp", "zero3")
-FROZEN: tuple[Parallel, ...] = ("ddp", "fsdp", "zero3")  # an adapter's gradients are too small for ZeRO-2 to matter
+# An adapter's gradients are too small for ZeRO-2 to matter, and ZeRO-3 holds what FSDP holds.
+FROZEN: tuple[Parallel, ...] = ("ddp", "fsdp")
 
 # In the order of the science: plain adapters, full fine-tuning from the safest precision on, what replaces it where it
 # does not fit, and what is looked at to be able to say why not.

@@ -77,7 +77,7 @@ def diagnose(
     if all(a.source is not None for a in asked):
         ways.append(Way("with-source", best, source=True))
     for way in ways:
-        inquiry.ask(way)
+        inquiry.ask(way, rests=way.source or way.shots in (0, best))
     facts = facts_of(inquiry)
     conditions = tuple(condition(way, inquiry, facts) for way in ways)
     verdict = conclude(inquiry, facts, ways, job.format)

@@ -19,6 +19,8 @@ from rankwise.text.probes import Probe
 # Held-out rows that are answered in full, and the longest right answer (in tokens) of which equality means something.
 ANSWERED = 48
 LONGEST_ANSWER = 96
+# Rows and questions that are answered where no conclusion rests on it: answers are what takes time.
+GLIMPSE = 16
 Losses = list[np.ndarray]
 
 
@@ -75,20 +77,23 @@ class Inquiry:
     shown: Sequence[str]
     told: dict[str, Told] = field(default_factory=dict)
 
-    def ask(self, way: Way) -> None:
-        """Put everything to the base in one way."""
+    def ask(self, way: Way, *, rests: bool) -> None:
+        """Put everything to the base in one way.
+
+        rests: a conclusion rests on it; else all losses are found, and only a few answers.
+        """
         told = self.told[way.name] = Told()
         told.losses = self.base.answer_losses(f"{way.name}, losses", self.rows, way, self.most)
-        self._answer(way, told)
-        self._probe(way, told)
+        self._answer(way, told, ANSWERED if rests and not way.source else GLIMPSE)
+        self._probe(way, told, len(self.questions) if rests else GLIMPSE)
 
     def room_to_answer(self) -> int | None:
         """Tokens an answer may take; None where right answers are too long for equality to mean anything."""
         longest = max((len(self.base.chat.encode(a.expected)) for a in self.rows[:ANSWERED]), default=0)
         return longest + SPARE_TOKENS if 0 < longest <= LONGEST_ANSWER else None
 
-    def _answer(self, way: Way, told: Told) -> None:
-        room, asked = self.room_to_answer(), self.rows[:ANSWERED]
+    def _answer(self, way: Way, told: Told, most: int) -> None:
+        room, asked = self.room_to_answer(), self.rows[:most]
         if room is None:
             return
         said = self.base.answers(f"{way.name}, answers", asked, way, room)
@@ -97,8 +102,8 @@ class Inquiry:
         if self.rule is not None:
             told.formed = [self.rule(text) for text in texts]
 
-    def _probe(self, way: Way, told: Told) -> None:
-        kept = [i for i, q in enumerate(self.questions) if not way.source or q.asked.source is not None]
+    def _probe(self, way: Way, told: Told, most: int) -> None:
+        kept = [i for i, q in enumerate(self.questions[:most]) if not way.source or q.asked.source is not None]
         told.right = [None] * len(self.questions)
         if not kept:
             return

@@ -373,7 +373,7 @@ def test_f8_a_budget_rejects_or_says_why_it_cannot() -> None:
 
 def test_f15_f16_losers_are_named_with_rule_and_number() -> None:
     assert value("F15", "rejected options with their rule") >= 2
-    assert "memory_fits" in value("F16", "why full fine-tuning is out")
+    assert "states_fit" in value("F16", "why full fine-tuning is out")
 
 
 def test_f18_cheaper_rungs_are_named() -> None:
