@@ -131,7 +131,9 @@ def test_every_flip_is_true(name: str) -> None:
 )
 def test_every_flip_of_any_job_is_true(goal: str, rows: int, size: int, method: str | None) -> None:
     wanted, seen = job(goal=goal, method=method), worlds.world(rows=rows, device=worlds.card(size))
-    for flip in worlds.plan_of(wanted, seen).flips:
+    flips = worlds.plan_of(wanted, seen).flips
+    assert {flip.axis for flip in flips} <= set(AXES)
+    for flip in flips:
         check(wanted, seen, flip)
 
 
