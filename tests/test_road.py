@@ -177,13 +177,15 @@ def test_killing_the_command_line_kills_the_worker_and_the_run_goes_on(
 ) -> None:
     process, run = started(tmp_path, model)
     try:
-        assert worker_pids(run)
+        (worker,) = worker_pids(run)
+        os.kill(worker, signal.SIGSTOP)  # held, or a fast machine finishes while the other commands start
         second = cli("train", run.folder, "--resume", "--json")
         assert second.returncode == 1 and "in use by another process" in second.stderr
         assert only_document(second.stdout)["error"]["exit_code"] == 1
         assert only_document(cli("show", run.folder, "--json").stdout)["state"] == "running"
         process.send_signal(signal.SIGKILL)
         process.wait()
+        os.kill(worker, signal.SIGCONT)
         wait_for(lambda: not worker_pids(run), seconds=20)
     finally:
         end(process)
