@@ -13,7 +13,7 @@ from rankwise.decide.choose import choose, require_known_targets
 from rankwise.decide.offers import Market
 from rankwise.decide.recipes import PLANNED_METHODS
 from rankwise.errors import DataError, ModelError
-from rankwise.estimate.price import price_all, price_elsewhere
+from rankwise.estimate.price import price_all, price_elsewhere, trace_ahead
 from rankwise.estimate.tracers import tracers
 from rankwise.jobfile import read_job
 from rankwise.observe.devices import observe_device
@@ -55,20 +55,20 @@ def plan_job(job: Job, out: Path | None = None, progress: Progress = quiet, *, b
         progress: told (what, done, total).
         brief: the verdict with its reasons alone, without flips, questions, offers and what is never the verdict.
     """
-    facts = observe(job, out)
-    facts = facts.model_copy(update={"diagnosis": _diagnosis(job, facts, progress)})
-    require_known_targets(job, facts)
-    priced = 0
+    with tracers(busy=True):
+        facts = observe(job, out)
+        facts = facts.model_copy(update={"diagnosis": _diagnosis(job, facts, progress)})
+        require_known_targets(job, facts)
+        priced = 0
 
-    def price(job: Job, facts: Facts, candidates: Sequence[Candidate]) -> list[Estimate]:
-        nonlocal priced
-        estimates = price_all(job, facts, candidates)
-        priced += len(estimates)
-        progress("ways priced", priced, max(USUALLY_PRICED, priced + 1))
-        return estimates
+        def price(job: Job, facts: Facts, candidates: Sequence[Candidate]) -> list[Estimate]:
+            nonlocal priced
+            estimates = price_all(job, facts, candidates)
+            priced += len(estimates)
+            progress("ways priced", priced, max(USUALLY_PRICED, priced + 1))
+            return estimates
 
-    with tracers():
-        decided = choose(job, facts, price, None if brief else _market(job), brief=brief)
+        decided = choose(job, facts, price, None if brief else _market(job), brief=brief, announce=trace_ahead)
     progress("ways priced", priced, priced)
     return decided
 

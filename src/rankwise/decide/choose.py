@@ -1,6 +1,7 @@
 """Job x Facts -> Plan: need, capacity, feasibility, cost, risk; every loser is named with the rule and number that
 excluded it, and flips, questions and offers are found by deciding again."""
 
+from rankwise.decide.ahead import coming
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.cautions import carried_out, warnings
 from rankwise.decide.flips import Flips
@@ -8,7 +9,7 @@ from rankwise.decide.ladder import climb_all, place_all
 from rankwise.decide.offers import Market, offers
 from rankwise.decide.overrides import overrides
 from rankwise.decide.preference import compared, takeable
-from rankwise.decide.priced import Price, Priced
+from rankwise.decide.priced import Announce, Price, Priced
 from rankwise.decide.quality import quality
 from rankwise.decide.questions import questions
 from rankwise.decide.reasons import reasons
@@ -22,13 +23,22 @@ from rankwise.records.base import content_hash
 from rankwise.version import __version__
 
 
-def choose(job: Job, facts: Facts, price: Price, market: Market | None = None, *, brief: bool = False) -> Plan:
+def choose(
+    job: Job,
+    facts: Facts,
+    price: Price,
+    market: Market | None = None,
+    *,
+    brief: bool = False,
+    announce: Announce = lambda coming: None,
+) -> Plan:
     """The call for one job.
 
     Args:
         price: from the estimate stage.
         market: what could be rented; None: nobody looks.
         brief: the verdict with its reasons alone: no flips, no questions, and nothing that is never the verdict.
+        announce: told what is about to be priced, for tracing it side by side.
 
     Raises:
         JobError: the forced method cannot be configured for this model.
@@ -36,6 +46,8 @@ def choose(job: Job, facts: Facts, price: Price, market: Market | None = None, *
     said, job = job, with_known_goal(job, facts)
     taken = climb_all(job, facts, takeable(job, facts), price)
     called = decide(job, facts, taken).winner
+    if not brief:
+        announce(list(coming(job, facts, Flips(job, facts, price, tuple(taken)), called, market)))
     beside = () if brief else compared(job, facts)
     decision = decide(job, facts, [*taken, *place_all(job, facts, beside, price, called)])
     winner, runner_up = decision.winner, decision.runner_up

@@ -65,6 +65,12 @@ class Flips:
         """The nearest change of each input that changes the call, in both directions."""
         return tuple(flip for axis in self._axes() for flip in _along(axis))
 
+    def worlds(self) -> Iterator[World]:
+        """Where the call is traced anew: now, at the far ends, and on each number of devices."""
+        yield self.job, self.facts
+        for axis in (*self._device_axes(), self._data_axis()):
+            yield from (axis.world(value) for value in dict.fromkeys((*axis.grid, *axis.ends)))
+
     # -- who decides -------------------------------------------------------------------------------
 
     def traced(self, job: Job, facts: Facts) -> Call:

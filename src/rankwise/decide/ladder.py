@@ -284,15 +284,33 @@ def _together(job: Job, facts: Facts, climbing: dict[int, Climbing], price: Pric
         wanted = {key: wanted[key] for key in asked}
 
 
+def first_steps(job: Job, facts: Facts, recipes: Sequence[Recipe]) -> Iterator[Candidate]:
+    """What `climb_one` prices first of each recipe."""
+    for recipe in recipes:
+        if (first := next(_one(job, facts, Outcome(recipe)), None)) is not None:
+            yield first
+
+
+def first_places(job: Job, facts: Facts, recipes: Sequence[Recipe], beside: Priced | None) -> Iterator[Candidate]:
+    """What `place_all` prices."""
+    for recipe in recipes:
+        if (first := next(_placed(job, facts, Outcome(recipe), beside), None)) is not None:
+            yield first
+
+
 def climb_one(job: Job, facts: Facts, recipe: Recipe, price: Price) -> Outcome:
     """One recipe until a rung runs. Without a budget to keep, whether its leanest rungs run is enough."""
     outcome = Outcome(recipe)
-    hurried = job.budget.hours is not None or job.budget.usd is not None
-    steps = climb(job, facts, outcome, thorough=False) if hurried else _lean(job, facts, outcome)
+    steps = _one(job, facts, outcome)
     candidate = next(steps, None)
     while candidate is not None:
         candidate = _send(steps, Priced(candidate, price(job, facts, [candidate])[0]))
     return outcome
+
+
+def _one(job: Job, facts: Facts, outcome: Outcome) -> Climbing:
+    hurried = job.budget.hours is not None or job.budget.usd is not None
+    return climb(job, facts, outcome, thorough=False) if hurried else _lean(job, facts, outcome)
 
 
 def _lean(job: Job, facts: Facts, outcome: Outcome) -> Climbing:

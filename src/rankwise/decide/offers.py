@@ -35,9 +35,7 @@ def offers(job: Job, facts: Facts, winner: Priced | None, market: Market | None)
     """
     if market is None or (winner is not None and facts.device.kind == "cpu"):
         return ()  # who trains on a CPU has not asked for a GPU
-    names = [winner.candidate.recipe] if winner else []
-    looked_at = LOOKED_AT if job.method is None else (job.method.name,)  # the usual recipe of a method bears its name
-    names += [name for name in looked_at if name not in names]
+    names = _names(job, winner)
     found: list[Offer] = []
     for name in names:
         every = [o for o in _of_recipe(job, facts, BY_NAME[name], winner, market) if o.usd is not None]
@@ -51,10 +49,34 @@ def offers(job: Job, facts: Facts, winner: Priced | None, market: Market | None)
     return tuple(sorted(found, key=lambda o: o.usd or 0.0))
 
 
+def first_bids(job: Job, facts: Facts, winner: Priced | None, market: Market | None) -> list[tuple[Candidate, Facts]]:
+    """What `offers` prices first, as it is traced: on the plan's kind of GPU."""
+    if market is None or facts.device.kind == "cpu":
+        return []
+    found = []
+    for recipe in (BY_NAME[name] for name in _names(job, winner)):
+        for bid in _bids(recipe, winner, market):
+            if bid.next_candidate(job, facts, recipe, winner):
+                device = facts.device.model_copy(update={"count": bid.rented.count})
+                found.append((bid.candidate, facts.model_copy(update={"device": device})))
+    return found
+
+
+def _names(job: Job, winner: Priced | None) -> list[str]:
+    """Recipes that are looked at, the call's first."""
+    names = [winner.candidate.recipe] if winner else []
+    looked_at = LOOKED_AT if job.method is None else (job.method.name,)  # the usual recipe of a method bears its name
+    return names + [name for name in looked_at if name not in names]
+
+
+def _bids(recipe: Recipe, winner: Priced | None, market: Market) -> list["_Bid"]:
+    counts = COUNTS if winner is not None and winner.recipe is recipe else FEW_COUNTS
+    return [_Bid(device, iter(counts)) for device in market.devices]
+
+
 def _of_recipe(job: Job, facts: Facts, recipe: Recipe, winner: Priced | None, market: Market) -> list[Offer]:
     """On each device that could be rented, the fewest on which it fits; what is to be traced is traced together."""
-    counts = COUNTS if winner is not None and winner.recipe is recipe else FEW_COUNTS
-    waiting = [_Bid(device, iter(counts)) for device in market.devices]
+    waiting = _bids(recipe, winner, market)
     found = []
     while bids := [bid for bid in waiting if bid.next_candidate(job, facts, recipe, winner)]:
         estimates = market.price(job, facts, [(bid.candidate, bid.rented) for bid in bids])

@@ -8,6 +8,8 @@ from rankwise.records import Candidate, Estimate, Facts, Job
 
 # Prices candidates on the facts' device, in their order. It comes from the estimate stage.
 Price = Callable[[Job, Facts, Sequence[Candidate]], list[Estimate]]
+# Told which candidates on which facts are about to be priced, so that they can be traced side by side.
+Announce = Callable[[Sequence[tuple[Candidate, Facts]]], None]
 
 
 @dataclass(frozen=True)

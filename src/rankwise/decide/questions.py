@@ -34,6 +34,12 @@ def questions(job: Job, facts: Facts, call: Callable[[Job, Facts], Call]) -> tup
     return tuple(text for _, text in weighed[:MOST])
 
 
+def answered(job: Job, facts: Facts) -> Iterator[World]:
+    """The worlds that `questions` looks at."""
+    for unknown in _unknowns(job, facts):
+        yield from unknown.answers
+
+
 def _unknowns(job: Job, facts: Facts) -> Iterator[Unknown]:
     if job.goal == "unsure":
         yield Unknown(

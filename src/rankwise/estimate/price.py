@@ -91,6 +91,11 @@ def price_elsewhere(job: Job, facts: Facts, asked: Sequence[tuple[Candidate, Dev
         return [_price_on(job, facts, candidate, device) for candidate, device in asked]
 
 
+def trace_ahead(coming: Sequence[tuple[Candidate, Facts]]) -> None:
+    """Trace what is about to be priced, one after the other, side by side. Raises RankwiseError: a process died."""
+    prepare([setup_of(facts, candidate) for candidate, facts in coming])
+
+
 def _like(facts: Facts, device: DeviceFacts) -> Facts:
     """The facts' own kind of GPU, as many as of `device`; that device itself where the facts have no GPU."""
     alike = facts.device if facts.device.kind == device.kind else device

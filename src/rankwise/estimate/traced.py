@@ -110,8 +110,8 @@ def simplified(setup: Setup) -> Setup:
 
     alpha scales a product, and rank stabilisation is another alpha; dropout keeps a mask whatever its rate; from the
     second micro-batch on, all are alike; the share of labels matters for the loss that looks at it, and the positions
-    that it keeps are whole; a stack that is not said is the one that the loss is usually met with; of a GPU's compute
-    capability the kernels that PyTorch picks look at 8.0 and 9.0 alone.
+    that it keeps are whole; a stack that is not said is the one that the loss is usually met with; DDP holds the same
+    on two devices and on many; of a GPU's compute capability the kernels that PyTorch picks look at 8.0 and 9.0 alone.
     """
     kept = max(1, round(setup.max_length * setup.labelled_share))
     return setup.model_copy(
@@ -122,10 +122,14 @@ def simplified(setup: Setup) -> Setup:
             "gradient_accumulation_steps": min(2, setup.gradient_accumulation_steps),
             "labelled_share": kept / setup.max_length if setup.loss == "labelled" else 1.0,
             "stack": setup.stack or usual_stack(setup),
-            "world_size": 1 if setup.parallel == "none" else setup.world_size,
+            "world_size": _world_of(setup),
             "device": _kernels_of(setup.device),
         }
     )
+
+
+def _world_of(setup: Setup) -> int:
+    return {"none": 1, "ddp": min(2, setup.world_size)}.get(setup.parallel, setup.world_size)
 
 
 def _kernels_of(device: str) -> str:

@@ -11,12 +11,12 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rankwise.errors import RankwiseError
-from rankwise.records import AdapterFile, Record, Setup
+from rankwise.records import AdapterFile, Record, Setup, Shapes, Trace
 
 
 def make(kind: str, content: dict[str, Any]) -> Record:
@@ -27,14 +27,20 @@ def make(kind: str, content: dict[str, Any]) -> Record:
         UsageError: a method, optimizer or combination that cannot be.
     """
     setup = Setup.model_validate(content) if kind != "shapes" else None
-    from rankwise.trace.adapterfile import adapter_file
-    from rankwise.trace.peaks import trace
-    from rankwise.trace.shapes import shapes
-
+    adapter_file, shapes, trace = _makers()
     with _quiet():
         if setup is None:
             return shapes(content)
         return trace(setup) if kind == "traces" else AdapterFile(bytes=adapter_file(setup))
+
+
+def _makers() -> tuple[Callable[[Setup], int | None], Callable[[dict[str, Any]], Shapes], Callable[[Setup], Trace]]:
+    """Imported where something is made: this module is loaded by processes that never need torch."""
+    from rankwise.trace.adapterfile import adapter_file
+    from rankwise.trace.peaks import trace
+    from rankwise.trace.shapes import shapes
+
+    return adapter_file, shapes, trace
 
 
 @contextmanager
@@ -55,6 +61,7 @@ def main() -> None:
     """Serve standard input. A fault that is no RankwiseError ends the process, with its traceback on standard error."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    _makers()  # before the first order: torch takes as long to import as a dozen orders
     for line in sys.stdin:
         order = json.loads(line)
         try:

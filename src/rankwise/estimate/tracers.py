@@ -49,15 +49,19 @@ Progress = Callable[[int, int], None]
 class Tracers:
     """A pool of tracing processes, none of them started before it is worth it."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, *, busy: bool = False) -> None:
+        self.limit, self.busy = limit, busy
         self._processes: list[_Process] = []
         self._homes: dict[str, _Process] = {}
 
     def make(self, order: Order) -> Record | None:
-        """One order; None while no process runs. Raises as `traced`, and RankwiseError when a process dies."""
+        """One order; None while no process runs, unless many orders are to come, where this one starts them. Raises as
+        `traced`, and RankwiseError when a process dies.
+        """
         if not self._processes:
-            return None
+            if not (self.busy and _worth(WORTH, self.limit)):
+                return None
+            self._start(self.limit)
         process = self._homes.get(_run_of(order), self._processes[0])
         with self._or_none_at_all():
             process.send(order)
@@ -74,8 +78,7 @@ class Tracers:
         waiting = _groups(orders)
         busy: dict[_Process, list[Order]] = {}
         with self._or_none_at_all(), selectors.DefaultSelector() as answers:
-            while len(self._processes) < min(self.limit, len(waiting)):
-                self._processes.append(_Process())
+            self._start(min(self.limit, len(waiting)))
             for process in self._processes:
                 self._feed(process, waiting, busy, answers)
             done = 0
@@ -89,6 +92,11 @@ class Tracers:
                     done += 1
                     progress(done, len(orders))
                     self._feed(process, waiting, busy, answers)
+
+    def _start(self, wanted: int) -> None:
+        with self._or_none_at_all():
+            while len(self._processes) < wanted:
+                self._processes.append(_Process())
 
     def _feed(
         self,
@@ -132,11 +140,13 @@ _open: list[Tracers] = []
 
 
 @contextmanager
-def tracers(workers: int | None = None) -> Iterator[Tracers]:
+def tracers(workers: int | None = None, *, busy: bool = False) -> Iterator[Tracers]:
     """Inside, what `prepare` finds missing is traced by other processes, and so is everything after it.
 
     Args:
         workers: at most so many processes, 0 for none; None: one a core, as far as memory goes, none on a single core.
+        busy: many things are going to be asked, so the first that is missing starts all processes. Without it this
+            process would import torch for that one, and trace the others, too.
 
     Raises:
         RankwiseError: a process cannot be started, or died. What was traced before is remembered.
@@ -144,7 +154,7 @@ def tracers(workers: int | None = None) -> Iterator[Tracers]:
     if _open:
         yield _open[-1]
         return
-    pool = Tracers(_usual_workers() if workers is None else workers)
+    pool = Tracers(_usual_workers() if workers is None else workers, busy=busy)
     _open.append(pool)
     try:
         with made_by(pool.make):

@@ -13,7 +13,7 @@ from rankwise.trace.blocks import Block, CachingAllocator
 Event = tuple[int, int, int]
 """(key, size, stream): a birth of `size` >= 0 requested bytes under `key`, a `death(key)`, or `EMPTY_CACHE`."""
 
-_DEATH = -1
+DEATH = -1
 _EMPTY = -2
 EMPTY_CACHE: Event = (0, _EMPTY, 0)
 """`torch.cuda.empty_cache()`."""
@@ -26,7 +26,7 @@ def birth(key: int, size: int, stream: int = 0) -> Event:
 
 def death(key: int) -> Event:
     """The storage known as `key` is freed."""
-    return (key, _DEATH, 0)
+    return (key, DEATH, 0)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def replay(events: Iterable[Event], *, expandable_segments: bool = False, capaci
             if allocator.allocated > peak:
                 peak = allocator.allocated
                 peak_index = index
-        elif size == _DEATH:
+        elif size == DEATH:
             try:
                 block = live.pop(key)
             except KeyError:

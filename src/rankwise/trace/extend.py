@@ -5,11 +5,13 @@ deaths are copied as often as needed, and every reference from a layer to its ne
 where the inner layers of the trace do the same, which is checked; a full trace in the tests holds it.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 
+import numpy as np
+
 from rankwise.trace.layers import NO_LAYER
-from rankwise.trace.meter import Birth, Event, Phase, Recording
+from rankwise.trace.meter import Birth, Event, Recording
+from rankwise.trace.stream import PHASE_NUMBER, Numbers, Storages, Stream, by_phase
 
 TRACED = 5  # an outer layer at each end, and three inner ones that must be alike
 TEMPLATE = 2
@@ -28,19 +30,17 @@ class _Run:
     events: list[Event]
 
 
-def extend(recording: Recording, layers: int) -> Recording:
+def extend(recording: Recording, layers: int) -> Stream:
     """The recording of TRACED layers as if there were `layers` of them (at least TRACED).
 
     Raises:
         UnlikeLayersError: the three inner layers do not make the same tensors in the same order.
     """
     events = _settle(recording)
-    local, inner = _local_numbers(recording, events)
-    added = layers - TRACED
-    long = _Long(recording, local, inner, added)
+    long = _Long(recording, events, added=layers - TRACED)
     for run in _runs(events):
         long.add_run(run)
-    return long.finish(layers)
+    return long.finish()
 
 
 def _settle(recording: Recording) -> list[Event]:
@@ -74,18 +74,20 @@ def _runs(events: list[Event]) -> list[_Run]:
     return runs
 
 
-def _local_numbers(recording: Recording, events: list[Event]) -> tuple[dict[int, tuple[int, int]], list[list[int]]]:
-    """Key -> (layer it was born in, its number among that layer's births); and every layer's keys in that order."""
-    inner: list[list[int]] = [[] for _ in range(TRACED)]
-    local: dict[int, tuple[int, int]] = {}
+def _by_layer(recording: Recording, events: list[Event]) -> list[list[int]]:
+    """The keys that are born in each layer, in their order; last, for NO_LAYER, those of no layer.
+
+    Raises:
+        UnlikeLayersError: as `extend`.
+    """
+    born: list[list[int]] = [[] for _ in range(TRACED + 1)]
     for event in events:
-        if event.birth and event.layer != NO_LAYER:
-            local[event.key] = (event.layer, len(inner[event.layer]))
-            inner[event.layer].append(event.key)
-    marks = [[_mark(recording.births[k]) for k in inner[layer]] for layer in (1, 2, 3)]
+        if event.birth:
+            born[event.layer].append(event.key)
+    marks = [[_mark(recording.births[k]) for k in born[layer]] for layer in (1, 2, 3)]
     if not marks[0] == marks[1] == marks[2]:
         raise UnlikeLayersError
-    return local, inner
+    return born
 
 
 def _mark(birth: Birth) -> tuple[int, str, str, str]:
@@ -93,91 +95,105 @@ def _mark(birth: Birth) -> tuple[int, str, str, str]:
 
 
 class _Long:
-    """Builds the long recording. Positions: 0, 1, 2, the added layers, 3 and 4 moved to the end."""
+    """Builds the long stream. Positions: 0, 1, 2, the added layers, 3 and 4 moved to the end.
 
-    def __init__(self, short: Recording, local: dict[int, tuple[int, int]], inner: list[list[int]], added: int) -> None:
-        self.short, self.local, self.inner, self.added = short, local, inner, added
-        self.out = Recording()
-        self.keys: dict[tuple[int, int], int] = {}
-        self.pending: list[_Run] = []
+    A storage of a layer is numbered by its position and its place among the births of that layer, so that its key in a
+    copy is that in the template and as many times the births of a layer as the copy is layers away.
+    """
+
+    def __init__(self, short: Recording, events: list[Event], added: int) -> None:
+        self.short, self.added = short, added
+        self.born = _by_layer(short, events)
+        self.per_layer = len(self.born[TEMPLATE])
+        self.home = {
+            key: (layer, number)
+            for layer, keys in zip((*range(TRACED), NO_LAYER), self.born, strict=True)
+            for number, key in enumerate(keys)
+        }
+        self.keys: list[Numbers] = []
+        self.births: list[Numbers] = []
+        self.phases: list[Numbers] = []
 
     def place(self, layer: int) -> int:
         return layer if layer <= TEMPLATE else layer + self.added
 
+    def key(self, position: int, number: int) -> int:
+        """Of a storage in the long stream: those of no layer come first, then layer by layer."""
+        if position == NO_LAYER:
+            return number
+        first = len(self.born[NO_LAYER])
+        if position == 0:
+            return first + number
+        return first + len(self.born[0]) + (position - 1) * self.per_layer + number
+
     def add_run(self, run: _Run) -> None:
         """The template's run is followed by its copies; in a descending sweep they come before it."""
-        if run.layer == TEMPLATE and self.added:
-            copies = range(TEMPLATE, TEMPLATE + self.added + 1)
-            for position in reversed(copies) if self._descending(run) else copies:
-                self._emit(run, position)
-        else:
-            self._emit(run, self.place(run.layer) if run.layer != NO_LAYER else NO_LAYER)
-
-    def _descending(self, run: _Run) -> bool:
-        return run.events[0].phase == "backward"
-
-    def _emit(self, run: _Run, position: int) -> None:
-        for event in run.events:
-            if event.layer == NO_LAYER:
-                self._emit_outside(event)
-            elif event.birth:
-                self._born(event, position)
-            else:
-                self._died(event, position)
-
-    def _emit_outside(self, event: Event) -> None:
-        """Outside of the layers: what was born in the template dies with all its copies."""
-        home = self.local.get(event.key)
-        if event.birth:
-            self._append_birth(event, NO_LAYER, (NO_LAYER, event.key))
-        elif home is None:
-            self._append_death(event, NO_LAYER, (NO_LAYER, event.key))
-        elif home[0] == TEMPLATE:
-            for position in range(TEMPLATE, TEMPLATE + self.added + 1):
-                self._append_death(event, NO_LAYER, (position, home[1]))
-        else:
-            self._append_death(event, NO_LAYER, (self.place(home[0]), home[1]))
-
-    def _born(self, event: Event, position: int) -> None:
-        self._append_birth(event, position, (position, self.local[event.key][1]))
-
-    def _died(self, event: Event, position: int) -> None:
-        home = self.local.get(event.key)
-        if home is None:
-            if position != self.place(event.layer):
-                return  # one tensor outside of the layers dies once
-            self._append_death(event, position, (NO_LAYER, event.key))
+        if run.layer == NO_LAYER:
+            self._outside(run.events)
             return
-        distance = home[0] - event.layer
-        if abs(distance) > 1:
+        keys, moves = zip(*(self._in_layer(event) for event in run.events), strict=True)
+        birth = np.array([event.birth for event in run.events])
+        copies = np.arange(self.added + 1 if run.layer == TEMPLATE else 1)
+        if run.events[0].phase == "backward":
+            copies = copies[::-1]
+        moving = np.array(moves)
+        made = np.array(keys) + copies[:, None] * self.per_layer
+        kept = moving | (copies[:, None] == 0)  # one tensor outside of the layers dies once
+        self._emit(made[kept], np.broadcast_to(birth, made.shape)[kept], run.events[0])
+
+    def _in_layer(self, event: Event) -> tuple[int, bool]:
+        """(its key where the layer itself stands, does it move along with the layer's copies?)"""
+        layer, number = self.home[event.key]
+        if layer == NO_LAYER:
+            return self.key(NO_LAYER, number), False
+        if abs(layer - event.layer) > 1:
             raise UnlikeLayersError
-        self._append_death(event, position, (position + distance, home[1]))
+        return self.key(self.place(event.layer) + layer - event.layer, number), True
 
-    def _append_birth(self, event: Event, position: int, name: tuple[int, int]) -> None:
-        birth = self.short.births[event.key]
-        key = len(self.out.births)
-        self.keys[name] = key
-        self.out.births.append(Birth(birth.bytes, birth.kind, birth.phase, position, birth.op))
-        self.out.events.append(Event(key, True, event.phase, position))
+    def _outside(self, events: list[Event]) -> None:
+        """Outside of the layers: what was born in the template dies with all its copies."""
+        keys: list[int] = []
+        birth: list[bool] = []
+        for event in events:
+            layer, number = self.home[event.key]
+            copies = self.added + 1 if layer == TEMPLATE else 1
+            first = self.key(self.place(layer), number)
+            keys += range(first, first + copies * self.per_layer, self.per_layer) if copies > 1 else [first]
+            birth += [event.birth] * copies
+        self._emit(np.array(keys), np.array(birth), events[0])
 
-    def _append_death(self, event: Event, position: int, name: tuple[int, int]) -> None:
-        key = self.keys.pop(name, None)
-        if key is None:
-            raise UnlikeLayersError
-        self.out.events.append(Event(key, False, event.phase, position))
+    def _emit(self, keys: Numbers, births: Numbers, like: Event) -> None:
+        self.keys.append(keys)
+        self.births.append(births)
+        self.phases.append(np.full(len(keys), PHASE_NUMBER[like.phase]))
 
-    def finish(self, layers: int) -> Recording:
-        counted: dict[tuple[Phase, int], int] = defaultdict(int)
-        for (phase, layer), flops in self.short.flops.items():
-            counted[phase, self.place(layer) if layer != NO_LAYER else NO_LAYER] += flops
-            if layer == TEMPLATE:
-                for position in range(TEMPLATE + 1, TEMPLATE + self.added + 1):
-                    counted[phase, position] += flops
-        self.out.flops = dict(counted)
-        for (phase, layer), work in self.short.work.items():
-            places = [self.place(layer)] if layer != NO_LAYER else [NO_LAYER]
-            if layer == TEMPLATE:
-                places += range(TEMPLATE + 1, TEMPLATE + self.added + 1)
-            for position in places:
-                self.out.work[phase, position] = work
-        return self.out
+    def finish(self) -> Stream:
+        """Raises UnlikeLayersError where something would die that is not alive."""
+        flops, work = by_phase(self.short, lambda layer: self.added + 1 if layer == TEMPLATE else 1)
+        stream = Stream(
+            storages=self._storages(),
+            key=np.concatenate(self.keys),
+            birth=np.concatenate(self.births).astype(bool),
+            phase=np.concatenate(self.phases),
+            flops=flops,
+            work=work,
+        )
+        _check(stream)
+        return stream
+
+    def _storages(self) -> Storages:
+        born = self.born
+        inner = born[TEMPLATE] * (self.added + 3)
+        keys = np.array([*born[NO_LAYER], *born[0], *inner, *born[TRACED - 1]], dtype=np.int64)
+        return Storages.of(self.short.births).take(keys)
+
+
+def _check(stream: Stream) -> None:
+    """Every key is born once, and dies at most once, later."""
+    count, order = len(stream.storages.size), np.arange(len(stream.key))
+    born, died = np.full(count, -1), np.full(count, len(order))
+    born[stream.key[stream.birth]] = order[stream.birth]
+    dead = stream.key[~stream.birth]
+    died[dead] = order[~stream.birth]
+    if len(np.unique(dead)) != len(dead) or (born < 0).any() or (died <= born).any():
+        raise UnlikeLayersError

@@ -6,52 +6,55 @@ then turns what is not quantised into fp32, one tensor after the other, and each
 Over the 20 reserved peaks that fitcheck published of QLoRA on a T4, this takes the median error from 1.7 % to 0.8 %.
 """
 
-from collections.abc import Iterable, Iterator
+import numpy as np
+from numpy.typing import NDArray
 
 from rankwise.records.setup import Setup
+from rankwise.trace.allocator import DEATH, birth, death
 from rankwise.trace.allocator import Event as Request
-from rankwise.trace.allocator import birth, death
-from rankwise.trace.layers import NO_LAYER
-from rankwise.trace.meter import FROZEN, Birth, Event, Recording
+from rankwise.trace.meter import FROZEN
 from rankwise.trace.stack import KBIT, usual_stack
+from rankwise.trace.stream import Numbers, Stream
 
 WHOLE = ("none", "ddp")
 # FSDP gathers and reduces on streams of their own, and a block is reused on its own stream alone.
 STREAMS = {"all-gather": 1, "reduce-scatter": 2}
 
 
-def requests(recording: Recording, events: Iterable[Event], setup: Setup) -> Iterator[Request]:
-    """The events as the allocator gets them; where a quantised base is loaded whole, with what loading does besides."""
-    births = recording.births
-    events = list(events)
+def requests(stream: Stream, events: NDArray[np.bool_], setup: Setup) -> list[Request]:
+    """These events as the allocator gets them; of a quantised base that is loaded whole with what loading does besides."""
+    before: list[Request] = []
     if setup.method in KBIT and setup.parallel in WHOLE:
-        loaded = [event for event in events if event.phase == "load"]
-        yield from _quantised_load(recording, loaded, setup)
-        events = [event for event in events if event.phase != "load"]
-    for event in events:
-        born = births[event.key]
-        yield birth(event.key, born.bytes, STREAMS.get(born.op, 0)) if event.birth else death(event.key)
+        loading = stream.during(("load",))
+        before = _quantised_load(stream, stream.key[events & loading], setup)
+        events = events & ~loading
+    keys, born, storages = stream.key[events], stream.birth[events], stream.storages
+    sizes = np.where(born, storages.size[keys], DEATH)
+    aside = sum(number * storages.made_by(op) for op, number in STREAMS.items())
+    lanes = np.where(born, np.asarray(aside)[keys], 0)
+    return [*before, *zip(keys.tolist(), sizes.tolist(), lanes.tolist(), strict=True)]
 
 
-def _quantised_load(recording: Recording, loaded: list[Event], setup: Setup) -> Iterator[Request]:
+def _quantised_load(stream: Stream, loaded: Numbers, setup: Setup) -> list[Request]:
     """Keys that no event has stand for what is gone when the step begins."""
-    births = recording.births
-    spare = len(births)
-    sizes = [births[e.key].bytes // (2 if _turned(births[e.key], setup) else 1) for e in loaded]
+    storages = stream.storages
+    spare, made = len(storages.size), []
+    frozen = storages.made_by(FROZEN)
+    turned = _turned(setup) & frozen & storages.outside
+    first = storages.size // np.where(turned, 2, 1)
     if (setup.stack or usual_stack(setup)) == "today":
-        base = sum(size for size, e in zip(sizes, loaded, strict=True) if births[e.key].op == FROZEN)
-        yield from (birth(spare, base), death(spare))
-    turned: list[Request] = []
-    for size, event in zip(sizes, loaded, strict=True):
-        if _turned(births[event.key], setup):
+        made += [birth(spare, int(first[loaded][frozen[loaded]].sum())), death(spare)]
+    after: list[Request] = []
+    for key in loaded.tolist():
+        if turned[key]:
             spare += 1
-            yield birth(spare, size)
-            turned += [birth(event.key, births[event.key].bytes), death(spare)]
+            made.append(birth(spare, int(first[key])))
+            after += [birth(key, int(storages.size[key])), death(spare)]
         else:
-            yield birth(event.key, size)
-    yield from turned
+            made.append(birth(key, int(first[key])))
+    return made + after
 
 
-def _turned(born: Birth, setup: Setup) -> bool:
-    """Was it 16-bit when it was loaded, and is fp32? Outside the layers nothing is quantised; norms are too small."""
-    return setup.kbit_upcast and setup.dtype != "fp32" and born.op == FROZEN and born.layer == NO_LAYER
+def _turned(setup: Setup) -> bool:
+    """Are weights loaded in 16 bit and turned to fp32? Outside the layers nothing is quantised; norms are too small."""
+    return setup.kbit_upcast and setup.dtype != "fp32"

@@ -8,18 +8,17 @@ layers can be extended to many.
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from rankwise.trace.layers import NO_LAYER, Layers
 from rankwise.trace.outputs import output
-from rankwise.trace.work import Work, moved, size
+from rankwise.trace.work import Work, moved, size, tensors_in
 
 Phase = Literal["load", "forward", "backward", "optimizer", "eval", "save", "merge"]
 Kind = Literal["weights", "gradients", "optimizer", "activations", "logits", "workspace"]
@@ -110,8 +109,7 @@ class Meter(TorchDispatchMode):
         counted = 0 if self.elsewhere else size
         record.births.append(Birth(counted, kind or self._kind(tensor), self.phase, here, self.label or op))
         record.events.append(Event(key, True, self.phase, here))
-        self.live[handle] = key
-        weakref.finalize(storage, self._died, handle, key).atexit = False
+        self.adopt(tensor, key)
 
     def _died(self, handle: int, key: int) -> None:
         if self.open:
@@ -137,7 +135,7 @@ class Meter(TorchDispatchMode):
 
     def rename(self, tensor: Tensor, kind: Kind, layer: int) -> None:
         """A storage turned out to be something else: a gradient that a parameter now holds."""
-        key = self.live.get(tensor.untyped_storage()._cdata)
+        key = self.key_of(tensor)
         if key is not None:
             birth = self.recording.births[key]
             birth.kind = kind
@@ -171,6 +169,32 @@ class Meter(TorchDispatchMode):
         finally:
             self.phase = before
 
+    def left_of(self, span: slice) -> set[int]:
+        """Keys of storages that were born in these events and are still there."""
+        return {event.key for event in self.recording.events[span] if event.birth} & set(self.live.values())
+
+    def repeat(self, span: slice) -> dict[int, int]:
+        """Record these events anew, with new storages; one that is still there was made once and for all.
+
+        Returns:
+            The new key of each storage that was born in them.
+        """
+        births, there = self.recording.births, set(self.live.values())
+        new: dict[int, int] = {}
+        for event in self.recording.events[span]:
+            if event.birth and event.key not in there:
+                new[event.key] = len(births)
+                births.append(replace(births[event.key]))
+            if event.key in new:
+                self.recording.events.append(Event(new[event.key], event.birth, event.phase, event.layer))
+        return new
+
+    def adopt(self, tensor: Tensor, key: int) -> None:
+        """The storage of a tensor that was made unseen is the one of this key."""
+        storage = tensor.untyped_storage()
+        self.live[storage._cdata] = key
+        weakref.finalize(storage, self._died, storage._cdata, key).atexit = False
+
     def close(self) -> Recording:
         """Stop recording; what dies after this does not count."""
         self.open = False
@@ -189,9 +213,8 @@ class Meter(TorchDispatchMode):
             self.count(flops)
         if not func.is_view:
             self.work().see(func, args, kwargs, out, flops)
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                self.see(tensor, op=str(packet))
+        for tensor in tensors_in(out):
+            self.see(tensor, op=str(packet))
         return out
 
     def count(self, flops: int, layer: int | None = None) -> None:
@@ -223,7 +246,7 @@ class Meter(TorchDispatchMode):
         first = args[0] if args else None
         many = isinstance(first, (list, tuple))
         inputs: list[Any] = list(first) if isinstance(first, (list, tuple)) else [first]
-        made = [t for t in tree_leaves(inputs if out is None else out) if isinstance(t, Tensor)]
+        made = tensors_in(inputs if out is None else out)
         if inputs and many and len(made) != len(inputs):
             for tensor in made:
                 self.see(tensor, layer=NO_LAYER, op=op)
@@ -245,8 +268,8 @@ class Meter(TorchDispatchMode):
         """
         first = args[0] if args else None
         many = isinstance(first, (list, tuple))
-        every = tree_leaves((args, first if out is None else out))
-        tensors = [t for t in every if isinstance(t, Tensor) and t.device.type == self.device]
+        every = tensors_in((args, first if out is None else out))
+        tensors = [t for t in every if t.device.type == self.device]
         if not tensors:
             return
         layers = [NO_LAYER if (layer := self.layer_of(t)) is None else layer for t in tensors]
@@ -257,11 +280,14 @@ class Meter(TorchDispatchMode):
 
     def _norms(self, tensor: Tensor) -> bool:
         """Clipping joins one number of each parameter: that grows with the layers, and weighs nothing beside them."""
-        key = self.live.get(tensor.untyped_storage()._cdata)
+        key = self.key_of(tensor)
         return key is not None and self.recording.births[key].op == "aten.stack"
 
+    def key_of(self, tensor: Tensor) -> int | None:
+        return self.live.get(tensor.untyped_storage()._cdata)
+
     def layer_of(self, tensor: Tensor) -> int | None:
-        key = self.live.get(tensor.untyped_storage()._cdata)
+        key = self.key_of(tensor)
         return None if key is None else self.recording.births[key].layer
 
 

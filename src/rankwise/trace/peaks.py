@@ -1,10 +1,11 @@
 """Setup -> Trace: run the step on a few layers, extend it to all, and read the peaks off the births and deaths."""
 
 import gc
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from rankwise.records.setup import Buckets, PhaseWork, Product, Setup, Trace
 from rankwise.trace.allocator import replay
@@ -13,13 +14,15 @@ from rankwise.trace.build import spans_layers
 from rankwise.trace.extend import TEMPLATE, TRACED, UnlikeLayersError, extend
 from rankwise.trace.lastruns import LastRuns
 from rankwise.trace.loading import requests
-from rankwise.trace.meter import Event, Recording
-from rankwise.trace.run import STEPS, Run, count_params, decoder_layers_of, layer_bytes, merge_temporaries, run_step
+from rankwise.trace.meter import Phase
+from rankwise.trace.run import STEPS, Run, decoder_layers_of, layer_bytes, merge_temporaries, run_step
 from rankwise.trace.shard import shard
 from rankwise.trace.stack import refuse_in_backward
-from rankwise.trace.work import total
+from rankwise.trace.stream import KINDS, PHASES, Numbers, Stream
+from rankwise.trace.work import Work
 
-TRAINING = ("load", "forward", "backward", "optimizer")
+TRAINING: tuple[Phase, ...] = ("load", "forward", "backward", "optimizer")
+WORKING: tuple[Phase, ...] = ("forward", "backward", "optimizer", "eval")
 # Of a plan's candidates a few are the same step under another sharding. A run of five layers keeps 2 MB.
 _last = LastRuns(24)
 
@@ -41,104 +44,90 @@ def trace(setup: Setup) -> Trace:
     """
     refuse_in_backward(setup)
     with _no_collector():
-        run = _whole(setup)
-        recording = run.recording
+        run, stream = _whole(setup)
         block = MIN_BLOCK if setup.device != "cpu" else 1
-        peak = peak_of(recording, TRAINING, block)
-        last = recording.births[recording.events[peak.index].key]
-        resident = _resident(recording, block)
+        peak = peak_of(stream, TRAINING, block)
+        last = stream.storages.ops[stream.storages.op[stream.key[peak.index]]]
+        resident = _resident(stream, block)
         return Trace(
-            buckets=buckets_at(recording, peak.index, block),
+            buckets=buckets_at(stream, peak.index, block),
             peak_allocated=peak.bytes,
-            peak_reserved=_reserved(recording, setup) if setup.device != "cpu" else peak.bytes,
-            peak_phase=recording.events[peak.index].phase,
-            peak_op=last.op or "weights",
+            peak_reserved=_reserved(stream, setup) if setup.device != "cpu" else peak.bytes,
+            peak_phase=PHASES[stream.phase[peak.index]],
+            peak_op=last or "weights",
             resident=resident,
-            eval_peak=peak_of(recording, ("eval",), block).bytes,
+            eval_peak=peak_of(stream, ("eval",), block).bytes,
             save_peak=resident,
             merge_peak=_merge_peak(setup, run),
             trainable_params=run.trainable_params,
             total_params=run.total_params,
-            flops=_flops(run),
-            work={phase: _work(run, phase) for phase in ("forward", "backward", "optimizer", "eval")},
+            flops=_flops(stream, run.micro_batches),
+            work={phase: _work(stream, phase, run.micro_batches) for phase in WORKING},
             parameter_bytes=run.parameter_bytes,
             trained_bytes=run.trained_bytes,
             notes=run.notes,
         )
 
 
-def _whole(setup: Setup) -> Run:
+def _whole(setup: Setup) -> tuple[Run, Stream]:
     """Of all layers: from a short trace where the layers are alike, else traced in full."""
     layers = decoder_layers_of(setup)
     if layers <= TRACED + 1 or spans_layers(setup):
-        return _sharded(_last.ask(run_step, setup, None), setup)
-    short, shorter = _last.ask(run_step, setup, TRACED), _last.ask(count_params, setup, TRACED - 1)
+        return _in_full(setup)
+    short = _last.ask(run_step, setup, TRACED)
     try:
         long = extend(shard(short.recording, setup), layers)
     except UnlikeLayersError:
-        return _sharded(_last.ask(run_step, setup, None), setup)
+        return _in_full(setup)
     more = layers - TRACED
     held, trained = layer_bytes(short.recording, TEMPLATE)
-    return replace(
+    whole = replace(
         short,
-        recording=long,
-        trainable_params=short.trainable_params + more * (short.trainable_params - shorter[0]),
-        total_params=short.total_params + more * (short.total_params - shorter[1]),
+        trainable_params=short.trainable_params + more * short.layer_trainable_params,
+        total_params=short.total_params + more * short.layer_total_params,
         parameter_bytes=short.parameter_bytes + more * held,
         trained_bytes=short.trained_bytes + more * trained,
     )
+    return whole, long
 
 
-def _sharded(run: Run, setup: Setup) -> Run:
-    return replace(run, recording=shard(run.recording, setup))
+def _in_full(setup: Setup) -> tuple[Run, Stream]:
+    run = _last.ask(run_step, setup, None)
+    return run, Stream.of(shard(run.recording, setup))
 
 
-def peak_of(recording: Recording, phases: Iterable[str], block: int) -> Peak:
+def peak_of(stream: Stream, phases: Iterable[Phase], block: int) -> Peak:
     """Over the events of these phases, every size rounded up to whole blocks."""
-    wanted = set(phases)
-    now, best = 0, Peak(0, 0)
-    births = recording.births
-    for index, event in enumerate(recording.events):
-        size = -(-births[event.key].bytes // block) * block
-        now += size if event.birth else -size
-        if now > best.bytes and event.phase in wanted:
-            best = Peak(now, index)
-    return best
+    sizes = _in_blocks(stream, block)[stream.key]
+    held = np.where(stream.during(phases), np.cumsum(np.where(stream.birth, sizes, -sizes)), 0)
+    index = int(np.argmax(held))
+    return Peak(int(held[index]), index)
 
 
-def buckets_at(recording: Recording, index: int, block: int) -> Buckets:
+def _in_blocks(stream: Stream, block: int) -> Numbers:
+    return -(-stream.storages.size // block) * block
+
+
+def buckets_at(stream: Stream, index: int, block: int) -> Buckets:
     """What is alive after event number `index`, by kind."""
-    alive = _alive(recording.events[: index + 1])
-    sums: Counter[str] = Counter()
-    for key in alive:
-        born = recording.births[key]
-        sums[born.kind] += -(-born.bytes // block) * block
-    return Buckets(**{kind: sums[kind] for kind in Buckets.model_fields})
+    alive = stream.alive(slice(index + 1))
+    sizes, kinds = _in_blocks(stream, block)[alive], stream.storages.kind[alive]
+    sums = {kind: int(sizes[kinds == number].sum()) for number, kind in enumerate(KINDS)}
+    return Buckets(**sums)
 
 
-def _alive(events: Iterable[Event]) -> set[int]:
-    alive: set[int] = set()
-    for event in events:
-        if event.birth:
-            alive.add(event.key)
-        else:
-            alive.discard(event.key)
-    return alive
-
-
-def _resident(recording: Recording, block: int) -> int:
+def _resident(stream: Stream, block: int) -> int:
     """Weights and optimizer state after the last step."""
-    training = [e for e in recording.events if e.phase in TRAINING]
-    kept = [recording.births[k] for k in _alive(training)]
-    return sum(-(-b.bytes // block) * block for b in kept if b.kind in ("weights", "optimizer"))
+    kept = [number for number, kind in enumerate(KINDS) if kind in ("weights", "optimizer")]
+    alive = stream.alive(stream.during(TRAINING)) & np.isin(stream.storages.kind, kept)
+    return int(_in_blocks(stream, block)[alive].sum())
 
 
-def _reserved(recording: Recording, setup: Setup) -> int:
+def _reserved(stream: Stream, setup: Setup) -> int:
     """On a card that fills up the allocator gives its cache back and tries again; one that is too small is taken to be
     as large as it would have to be.
     """
-    training = [event for event in recording.events if event.phase in TRAINING]
-    wanted = list(requests(recording, training, setup))
+    wanted = requests(stream, stream.during(TRAINING), setup)
     if setup.capacity is not None:
         filled = replay(wanted, capacity=setup.capacity)
         if filled.out_of_memory_at is None:
@@ -146,22 +135,19 @@ def _reserved(recording: Recording, setup: Setup) -> int:
     return replay(wanted).peak_reserved
 
 
-def _flops(run: Run) -> dict[str, int]:
+def _flops(stream: Stream, micro_batches: int) -> dict[str, int]:
     """Of one micro-batch forward and backward, and of one optimizer step."""
-    sums: Counter[str] = Counter()
-    for (phase, _), count in run.recording.flops.items():
-        sums[phase] += count
     return {
-        "forward": sums["forward"] // run.micro_batches,
-        "backward": sums["backward"] // run.micro_batches,
-        "optimizer": sums["optimizer"] // STEPS,
+        "forward": stream.flops.get("forward", 0) // micro_batches,
+        "backward": stream.flops.get("backward", 0) // micro_batches,
+        "optimizer": stream.flops.get("optimizer", 0) // STEPS,
     }
 
 
-def _work(run: Run, phase: str) -> PhaseWork:
+def _work(stream: Stream, phase: Phase, micro_batches: int) -> PhaseWork:
     """Of one micro-batch, of one optimizer step, or of one evaluated batch."""
-    times = 1 if phase in ("optimizer", "eval") else run.micro_batches  # the optimizer's is that of the last step
-    work = total(part for (at, _), part in run.recording.work.items() if at == phase)
+    times = 1 if phase in ("optimizer", "eval") else micro_batches  # the optimizer's is that of the last step
+    work = stream.work.get(phase, Work())
     return PhaseWork(
         products=tuple(
             Product(batch=batch, m=m, n=n, k=k, dtype=dtype, count=count / times)

@@ -9,6 +9,7 @@ import torch
 import transformers.masking_utils
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import _disable_current_modes
 
 from rankwise.model.attach import total_params, trainable_params
 from rankwise.records.setup import Setup
@@ -19,20 +20,23 @@ from rankwise.trace.kernels.litgpt import as_litgpt
 from rankwise.trace.kernels.loss import FAST_KERNELS, IN_CLASS, LOSSES
 from rankwise.trace.kernels.numeric import Autocast, CudaNumerics
 from rankwise.trace.kernels.optimizers import optimizer
-from rankwise.trace.layers import NO_LAYER, Layers
+from rankwise.trace.layers import NO_LAYER, Layers, decoder_layers
 from rankwise.trace.meter import FROZEN, TRAINED, Meter, Recording, named
 from rankwise.trace.stack import SIXTEEN_BIT, traits
 
+INNER = 2  # a layer that is like all but the outer ones
 STEPS = 2  # the second step finds the optimizer's state in place
 
 
 @dataclass(frozen=True)
 class Run:
-    """A recording with what a count of parameters gives."""
+    """A recording with what a count of parameters gives; `layer_...` are those that one inner layer has alone."""
 
     recording: Recording
     trainable_params: int
     total_params: int
+    layer_trainable_params: int
+    layer_total_params: int
     micro_batches: int
     parameter_bytes: int
     trained_bytes: int
@@ -43,19 +47,19 @@ def run_step(setup: Setup, layers: int | None = None) -> Run:
     """Two training steps and one evaluation of the model cut to `layers` (None: all), seen storage by storage."""
     with _tracing():
         model = build(setup, layers)
-        counted = count_params(setup, layers, model)
+        counted = _counted(setup, layers, model)
         step = _Step(model, setup)
         with step.meter, fast_kernels(model) if setup.loss in FAST_KERNELS else nullcontext():
-            for _ in range(STEPS):
-                step.meter.forget_work("optimizer")  # the first step makes the state, those after it do not
-                step.train()
+            step.train()
+            step.meter.forget_work("optimizer")  # the first step makes the state, those after it do not
+            passes = 1 if step.can_repeat else STEPS
+            (step.update_again if step.can_repeat else step.train)()
             step.evaluate()
         recording = step.meter.close()
         return Run(
             recording=recording,
-            trainable_params=counted[0],
-            total_params=counted[1],
-            micro_batches=STEPS * len(step.batches),
+            **counted,
+            micro_batches=passes * len(step.batches),
             parameter_bytes=_bytes_of(recording, (TRAINED, FROZEN)),
             trained_bytes=_bytes_of(recording, (TRAINED,)),
             notes=getattr(model, "notes", ()),
@@ -73,21 +77,52 @@ def layer_bytes(recording: Recording, layer: int) -> tuple[int, int]:
     return _bytes_of(recording, (TRAINED, FROZEN), layer), _bytes_of(recording, (TRAINED,), layer)
 
 
-def count_params(setup: Setup, layers: int | None, built: nn.Module | None = None) -> tuple[int, int]:
-    """(trainable, total) parameters of the model cut to `layers`, adapters included, tied ones once.
-
-    Args:
-        built: the model of this setup, to be counted itself where its weights are not packed.
+def _counted(setup: Setup, layers: int | None, built: nn.Module) -> dict[str, int]:
+    """Parameters, adapters included, tied ones once; of the model of `setup`, or, where its weights are packed, of one
+    that is like it.
     """
     plain = SIXTEEN_BIT.get(setup.method, setup.method)
-    model = built if built is not None and plain == setup.method else None
-    model = model or build(setup.model_copy(update={"method": plain}), layers)
-    return trainable_params(model), total_params(model)
+    model = built if plain == setup.method else build(setup.model_copy(update={"method": plain}), layers)
+    config: Any = model.config
+    _, stack = decoder_layers(model, config.num_hidden_layers)
+    shared = {p for number, layer in enumerate(stack) if number != INNER for p in layer.parameters()}
+    inner = stack[INNER].parameters() if len(stack) > INNER else ()
+    own = nn.ParameterList(p for p in inner if p not in shared)
+    return {
+        "trainable_params": trainable_params(model),
+        "total_params": total_params(model),
+        "layer_trainable_params": trainable_params(own),
+        "layer_total_params": total_params(own),
+    }
 
 
 def decoder_layers_of(setup: Setup) -> int:
     """Decoder layers of the whole model."""
     return int(configuration(setup).num_hidden_layers)
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    """What a parameter's gradient looked like, and by which key the meter knew it."""
+
+    parameter: nn.Parameter
+    key: int | None
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, parameter: Any, meter: Meter) -> "_Gradient":
+        grad: Tensor = parameter.grad
+        if grad.is_sparse:
+            return cls(parameter, None, grad.shape, (), grad.dtype)
+        return cls(parameter, meter.key_of(grad), grad.shape, grad.stride(), grad.dtype)
+
+    def remade(self) -> Tensor:
+        """Unseen by the meter."""
+        with _disable_current_modes():
+            self.parameter.grad = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+        return self.parameter.grad
 
 
 class _Step:
@@ -113,6 +148,9 @@ class _Step:
         self.batches = [self._batch()] * min(2, setup.gradient_accumulation_steps)
         self.held: list[object] = []
         self.workspaces: dict[str, Tensor] = {}
+        self.begun = 0
+        self.first_pass: slice | None = None
+        self.gradients: list[_Gradient] = []
 
     def train(self) -> None:
         training_step(
@@ -128,6 +166,31 @@ class _Step:
         for one in self.optimizers:
             self._rename_states(one)
 
+    @property
+    def can_repeat(self) -> bool:
+        """Does a step do what the one before did, until it updates the weights? What was left behind may be replaced."""
+        assert self.first_pass is not None
+        known = all(g.key is not None for g in self.gradients)
+        left = self.meter.left_of(self.first_pass) - {self.meter.key_of(w) for w in self.workspaces.values()}
+        return known and not left and not self.setup.optimizer_in_backward
+
+    def update_again(self) -> None:
+        """A second step. Its forward and backward passes are those of the first, and are recorded as such; the
+        optimizer finds its state and does something else.
+        """
+        total = torch.zeros((), device="meta")
+        assert self.first_pass is not None
+        keys = self.meter.repeat(self.first_pass)
+        for gradient in self.gradients:
+            assert gradient.key is not None
+            self.meter.adopt(gradient.remade(), keys[gradient.key])
+        norm = self._clip()
+        self.step()
+        self.zero_grad()
+        del total, norm
+        for one in self.optimizers:
+            self._rename_states(one)
+
     def evaluate(self) -> None:
         self.model.eval()
         self.layers.begin_forward()
@@ -139,6 +202,7 @@ class _Step:
 
     def _forward(self) -> AbstractContextManager[Any]:
         self.meter.phase = "forward"
+        self.begun = self.begun or len(self.meter.recording.events)
         self.layers.begin_forward()
         self._cublas("forward")
         return self._arithmetic()
@@ -158,6 +222,10 @@ class _Step:
 
     def _clip(self) -> Tensor:
         self.meter.phase = "optimizer"
+        if self.first_pass is None:
+            self.first_pass = slice(self.begun, len(self.meter.recording.events))
+            given = (p for p in self.trained if p.grad is not None)
+            self.gradients = [_Gradient.of(p, self.meter) for p in given]
         if self.setup.optimizer_in_backward:  # there is nothing left to clip
             return self.batches[0].input_ids
         return torch.nn.utils.clip_grad_norm_(list(self.trained), 1.0)

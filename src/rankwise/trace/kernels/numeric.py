@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
 from rankwise.trace.kernels.attention import scaled_dot_product_attention
 from rankwise.trace.meter import launched, named
@@ -151,7 +150,8 @@ class Autocast(TorchFunctionMode):
         elif func in self.float:
             cast = _raise
         if cast is not None:
-            args, kwargs = tree_map_only(Tensor, cast, (args, kwargs))
+            args = _each(cast, args)
+            kwargs = {name: _each(cast, value) for name, value in kwargs.items()}
         return func(*args, **kwargs)
 
     def _lower(self, tensor: Tensor) -> Tensor:
@@ -162,6 +162,13 @@ class Autocast(TorchFunctionMode):
         if id(tensor) not in self.cache:
             self.cache[id(tensor)] = tensor.to(self.dtype)
         return self.cache[id(tensor)]
+
+
+def _each(cast: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Tensors cast, in an argument or a list of them."""
+    if isinstance(value, Tensor):
+        return cast(value)
+    return type(value)(_each(cast, part) for part in value) if type(value) in (list, tuple) else value
 
 
 def _cpu_cross_entropy(input: Tensor, target: Tensor, label_smoothing: float = 0.0, **options: Any) -> Tensor:
