@@ -15,7 +15,7 @@ def che(tenants: int, slots: int, zipf: float) -> float:
     """Hit rate of the least-recently-used order by Che, Tung and Wang 2002 (IEEE JSAC 20(7)): an adapter stays for the
     time t in which `slots` different ones are asked for.
     """
-    share = popularity(tenants, zipf)
+    share = np.array(popularity(tenants, zipf))
     stay = brentq(lambda t: np.sum(1 - np.exp(-share * t)) - slots, 1e-9, 1e9)
     return float(np.sum(share * (1 - np.exp(-share * stay))))
 

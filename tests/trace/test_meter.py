@@ -12,6 +12,7 @@ from rankwise.trace.layers import NO_LAYER, Layers
 from rankwise.trace.meter import TRAINED, Meter, Recording, launched, named
 from rankwise.trace.peaks import peak_of
 from rankwise.trace.run import run_step
+from rankwise.trace.stream import Stream
 from tests.trace.families import VOCAB, setup
 
 
@@ -163,5 +164,5 @@ def test_a_real_step_on_the_cpu_is_what_torchs_memtracker_counts() -> None:
     with meter:
         step(model, optimizer, x)
     recording = meter.close()
-    assert peak_of(recording, ("load",), 1).bytes == peak["Total"]
+    assert peak_of(Stream.of(recording), ("load",), 1).bytes == peak["Total"]
     assert live(recording) == current["Total"]

@@ -19,7 +19,8 @@ from rankwise.trace.extend import TRACED, extend
 from rankwise.trace.meter import Meter
 from rankwise.trace.peaks import trace
 from rankwise.trace.run import run_step
-from rankwise.trace.work import Work, size, total
+from rankwise.trace.stream import Stream
+from rankwise.trace.work import Work, size
 from tests.tiny import tiny_gpt2, tiny_llama
 from tests.trace.families import setup as family_setup
 
@@ -141,7 +142,7 @@ def metered(compute: Any, *tensors: torch.Tensor) -> Work:
     meter = Meter(0)
     with meter, meter.during("forward"):
         compute(*tensors)
-    return total(meter.close().work.values())
+    return Stream.of(meter.close()).work.get("forward", Work())
 
 
 def meta(*shape: int) -> torch.Tensor:
@@ -186,14 +187,12 @@ def test_an_expanded_tensor_has_the_bytes_of_its_storage() -> None:
 def test_extended_work_is_that_of_all_layers(method: str, options: dict[str, Any]) -> None:
     layers = 9
     of = family_setup("llama", method, config={"num_hidden_layers": layers}, **options)
-    short, whole = run_step(of, TRACED).recording, run_step(of).recording
-    long = extend(short, layers)
-    phases = {phase for phase, _ in whole.work}
+    recording = run_step(of, TRACED).recording
+    short, whole, long = Stream.of(recording), Stream.of(run_step(of).recording), extend(recording, layers)
+    phases = set(whole.work)
     assert phases == {"forward", "backward", "optimizer", "eval"} | ({"load"} & phases)
     for phase in phases:
-        found, expected, less = (
-            total(work for (at, _), work in of.work.items() if at == phase) for of in (long, whole, short)
-        )
+        found, expected, less = (of.work[phase] for of in (long, whole, short))
         assert found == expected
         assert phase == "load" or (less.kernels < found.kernels and less.bytes < found.bytes)
 

@@ -1,9 +1,9 @@
 """Style or knowledge? The untouched base is asked; what came of it is remembered for the plan."""
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from rankwise.api.diagnoses import given_files, known_at, place
 from rankwise.api.loading import probes_of
 from rankwise.api.observing import model_of
 from rankwise.api.progress import Progress, quiet
@@ -11,9 +11,9 @@ from rankwise.errors import JobError, RunError
 from rankwise.observe.devices import gpus_here
 from rankwise.observe.hashes import cached_hash
 from rankwise.observe.machine import has_native_bf16
-from rankwise.records import Diagnosis, Facts, Job, ModelFacts, content_hash
+from rankwise.records import Diagnosis, Job, ModelFacts, content_hash
 from rankwise.report.diagnosis_page import diagnosis_page
-from rankwise.store import cache_folder, hash_file, read_record, write_record, write_text
+from rankwise.store import write_record, write_text
 from rankwise.text.containers import read_records
 from rankwise.text.dataset import split_rows
 from rankwise.text.formats import Row, read_rows
@@ -22,8 +22,6 @@ from rankwise.text.template import ChatText
 from rankwise.version import __version__
 
 ROWS = 64  # held-out rows asked at most: 1 to 5 minutes with the embedded model
-SOURCE = Path(__file__).parents[1]
-ASKING = ("prefix.py", "generate.py")  # of model/, what puts the questions
 
 
 def diagnose(job: Job, progress: Progress = quiet, rows: int = ROWS) -> Diagnosis:
@@ -41,22 +39,14 @@ def diagnose(job: Job, progress: Progress = quiet, rows: int = ROWS) -> Diagnosi
     """
     _require_rows(job)
     facts, read = model_of(job), _read_data(job)
-    files = {str(path): cached_hash(path) for path in _files(job)}
-    path = _folder() / f"{_key(job, facts, files)}-{rows}.json"
-    if known := _known(path):
+    files = {str(path): cached_hash(path) for path in given_files(job)}
+    path = place(job, facts, files, rows)
+    if known := known_at(path):
         return known
     found = _ask(job, facts, read, rows, progress)
     found = found.model_copy(update={"base_hash": facts.weights_hash, "data_hash": content_hash(files)})
     write_record(path, found)
     return found
-
-
-def remembered(job: Job, facts: Facts) -> Diagnosis | None:
-    """What is known of this job's base and data, of the most rows; None where nobody asked yet. No torch."""
-    if job.data.train is None or facts.model.weights_hash is None:
-        return None
-    found = [_known(path) for path in _folder().glob(f"{_key(job, facts.model, facts.data.files)}-*.json")]
-    return max((d for d in found if d), key=lambda d: d.rows, default=None)
 
 
 def write_diagnosis(found: Diagnosis, job: Job, out: Path) -> Path:
@@ -118,51 +108,3 @@ def _contexts(held_out: list[Row]) -> dict[int, str]:
     records = read_records(held_out[0].path) if held_out else []
     values = {r.line: r.value.get("context") for r in records if isinstance(r.value, dict)}
     return {line: text for line, text in values.items() if isinstance(text, str) and text.strip()}
-
-
-def _files(job: Job) -> list[Path]:
-    given = [job.data.train, job.data.validation, job.data.facts]
-    return [path for path in given if isinstance(path, Path)]
-
-
-def _folder() -> Path:
-    return cache_folder() / "diagnoses"
-
-
-def _key(job: Job, facts: ModelFacts, files: dict[str, str]) -> str:
-    """Hash of all that an answer depends on but the number of rows."""
-    data = job.data
-    schema = job.format.json_schema if job.format else None
-    return content_hash(
-        {
-            "base": [facts.weights_hash, facts.template_hash],
-            "train": files[str(data.train)],
-            "validation": files[str(data.validation)] if isinstance(data.validation, Path) else data.validation,
-            "facts": files[str(data.facts)] if data.facts else None,
-            "format": [
-                job.format.regex if job.format else None,
-                hash_file(schema) if schema and schema.is_file() else None,
-            ],
-            "seed": job.train.seed or 0,
-            "code": _code(),
-        }
-    )
-
-
-@cache
-def _code() -> str:
-    """The version and the sources that a diagnosis comes from, so that a change of the rule asks again."""
-    sources = [
-        *sorted((SOURCE / "evaluate").glob("*.py")),
-        SOURCE / "model" / "prefix.py",
-        SOURCE / "model" / "generate.py",
-    ]
-    return content_hash([__version__, *(hash_file(path) for path in sources)])
-
-
-def _known(path: Path) -> Diagnosis | None:
-    """None where there is none, or one that cannot be read: it can be made again."""
-    try:
-        return read_record(path, Diagnosis)
-    except RunError:
-        return None

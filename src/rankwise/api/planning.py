@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rankwise.api.diagnosing import diagnose, remembered
+from rankwise.api.diagnoses import remembered
 from rankwise.api.observing import observe
 from rankwise.api.prices import own_prices
 from rankwise.api.progress import Progress, quiet
@@ -78,6 +78,8 @@ def _diagnosis(job: Job, facts: Facts, progress: Progress) -> Diagnosis | None:
     known = remembered(job, facts)
     if known is not None or job.goal != "unsure" or job.data.train is None or facts.model.folder is None:
         return known
+    from rankwise.api.diagnosing import diagnose  # here: most plans ask nobody, and are to start without it
+
     try:
         return diagnose(job, progress)
     except (DataError, ModelError) as error:

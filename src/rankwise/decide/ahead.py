@@ -18,7 +18,7 @@ def coming(
     job: Job, facts: Facts, again: Flips, winner: Priced | None, market: Market | None
 ) -> Iterator[tuple[Candidate, Facts]]:
     """The candidates that are never the verdict, the first rungs in every world that flips and questions look at, and
-    the first offers. A guess: what it misses is traced when it is asked for, and nothing of it is in the plan by itself.
+    the first offers. A guess: what it misses is traced when it is asked for, and it puts nothing into the plan itself.
     """
     for candidate in first_places(job, facts, compared(job, facts), winner):
         yield candidate, facts

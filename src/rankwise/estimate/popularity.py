@@ -9,9 +9,6 @@ the first token 40 ms with 8 adapters, 6,278 ms with 16, most of it waiting.
 import math
 from collections import OrderedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rankwise.records import Interval, Slots
 
 DAYS = 10
@@ -23,6 +20,8 @@ def simulate_slots(tenants: int, slots: int, zipf: float, *, seed: int = 0) -> t
     """Hit rate of `slots` adapters among `tenants`, and the interval in which the rate of a day lies (95 %)."""
     if tenants <= slots:
         return 1.0, (1.0, 1.0)
+    import numpy as np  # here: most plans have one tenant, and are to start without it
+
     random = np.random.default_rng(seed)
     cache: OrderedDict[int, None] = OrderedDict()
     share = popularity(tenants, zipf)
@@ -32,10 +31,11 @@ def simulate_slots(tenants: int, slots: int, zipf: float, *, seed: int = 0) -> t
     return mean, (max(0.0, mean - reach), min(1.0, mean + reach))
 
 
-def popularity(tenants: int, zipf: float) -> NDArray[np.float64]:
-    """Share of requests of each tenant, most popular first; (tenants,), adds up to 1."""
-    weights = np.arange(1, tenants + 1, dtype=np.float64) ** -zipf
-    return np.asarray(weights / weights.sum())
+def popularity(tenants: int, zipf: float) -> list[float]:
+    """Share of requests of each tenant, most popular first; `tenants` numbers that add up to 1."""
+    weights = [rank**-zipf for rank in range(1, tenants + 1)]
+    whole = math.fsum(weights)
+    return [weight / whole for weight in weights]
 
 
 def _hits(cache: OrderedDict[int, None], slots: int, requests: list[int]) -> float:
@@ -54,7 +54,7 @@ def _hits(cache: OrderedDict[int, None], slots: int, requests: list[int]) -> flo
 
 def active_tenants(tenants: int, concurrency: int, zipf: float) -> float:
     """Expected number of different tenants among `concurrency` conversations: sum of 1 - (1 - share)^concurrency."""
-    return float(np.sum(1 - (1 - popularity(tenants, zipf)) ** concurrency))
+    return math.fsum(1 - (1 - share) ** concurrency for share in popularity(tenants, zipf))
 
 
 def miss_seconds(

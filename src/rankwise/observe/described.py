@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-
 from rankwise.errors import UsageError
 from rankwise.model.locate import HUB_ID
 from rankwise.observe.catalogue import Architecture, find_architecture, gptq_group, nearest, read_config
@@ -65,6 +63,8 @@ def _plain(config: dict[str, Any], source: str) -> Described:
 
 def _from_hub(name: str) -> Path | None:
     """config.json of a hub id, None where it cannot be had. huggingface_hub reads HF_HUB_OFFLINE, HF_HOME, HF_TOKEN."""
+    from huggingface_hub import hf_hub_download  # here, as in `model.locate`
+
     try:
         return Path(hf_hub_download(name, "config.json"))
     except (OSError, ValueError):  # not there, gated, offline, no network: each is a kind of these

@@ -22,7 +22,7 @@ STREAMS = {"all-gather": 1, "reduce-scatter": 2}
 
 
 def requests(stream: Stream, events: NDArray[np.bool_], setup: Setup) -> list[Request]:
-    """These events as the allocator gets them; of a quantised base that is loaded whole with what loading does besides."""
+    """These events as the allocator gets them; with what loading does besides to a quantised base that is not split."""
     before: list[Request] = []
     if setup.method in KBIT and setup.parallel in WHOLE:
         loading = stream.during(("load",))

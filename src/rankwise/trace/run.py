@@ -168,7 +168,7 @@ class _Step:
 
     @property
     def can_repeat(self) -> bool:
-        """Does a step do what the one before did, until it updates the weights? What was left behind may be replaced."""
+        """Does a step do what the one before did, until it updates the weights? What that left may be replaced."""
         assert self.first_pass is not None
         known = all(g.key is not None for g in self.gradients)
         left = self.meter.left_of(self.first_pass) - {self.meter.key_of(w) for w in self.workspaces.values()}

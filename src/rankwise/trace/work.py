@@ -5,7 +5,6 @@ else the time of its bytes, and each kernel at least the time that the host need
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,10 +82,3 @@ def tensors_in(structure: Any) -> list[Tensor]:
 def size(tensor: Tensor) -> int:
     whole = tensor.numel() * tensor.element_size()
     return whole if tensor.is_sparse else min(whole, tensor.untyped_storage().nbytes())
-
-
-def total(parts: Iterable[Work]) -> Work:
-    whole = Work()
-    for part in parts:
-        whole.add(part)
-    return whole
