@@ -35,7 +35,7 @@ def test_uniform_popularity_hits_as_often_as_slots_cover_tenants(tenants: int, s
 
 def test_one_slot_hits_when_the_same_tenant_asks_twice() -> None:
     """Exactly: the sum of squared shares."""
-    share = popularity(20, 1.0)
+    share = np.array(popularity(20, 1.0))
     assert simulate_slots(20, 1, 1.0)[0] == pytest.approx(float(np.sum(share**2)), abs=0.01)
 
 
