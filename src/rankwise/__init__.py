@@ -9,15 +9,33 @@ from rankwise.version import __version__
 
 if TYPE_CHECKING:
     from rankwise import records
-    from rankwise.api import chat, evaluate, merge, open_run, plan, prepare, report, runs, show, train, verify
+    from rankwise.api import (
+        bring,
+        chat,
+        diagnose,
+        evaluate,
+        merge,
+        open_run,
+        plan,
+        plan_job,
+        prepare,
+        report,
+        runs,
+        show,
+        train,
+        verify,
+    )
 
 __all__ = [
     "__version__",
+    "bring",
     "chat",
+    "diagnose",
     "evaluate",
     "merge",
     "open_run",
     "plan",
+    "plan_job",
     "prepare",
     "records",
     "report",

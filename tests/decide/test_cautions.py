@@ -65,7 +65,8 @@ def test_a_budget_that_cannot_be_checked_is_said() -> None:
     told = warned(unknown, budget={"usd": 1, "hours": 1})
     assert "budget.usd is not checked: no on-demand price of A100-80GB is known" in told
     assert "budget.hours is not checked: the speed of A100-80GB is not known" in told
-    assert "budget" not in warned(budget={"usd": 1000, "hours": 1000})
+    known = warned(budget={"usd": 1000, "hours": 1000})
+    assert "budget.usd" not in known and "budget.hours" not in known
 
 
 def test_a_project_beyond_the_budget_is_said_with_both_sums() -> None:

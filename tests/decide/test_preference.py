@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankwise.decide.capacity import bits_per_parameter
+from rankwise.decide.configure import Rung
 from rankwise.decide.preference import (
     attention_only,
     capacity_suffices,
@@ -110,10 +112,20 @@ def test_capacity_turns_at_half_of_the_need() -> None:
         facts(data=data_facts().model_copy(update={"supervised_tokens": round(held * 2 * factor)}))
         for factor in (0.99, 1.01)
     )
-    assert capacity_suffices(wanted, below, lora, "lora-r8") is None
-    broken = capacity_suffices(wanted, above, lora, "lora-r8")
+    adapter = worlds.priced("lora", wanted, facts())
+    assert capacity_suffices(wanted, below, adapter) is None
+    broken = capacity_suffices(wanted, above, adapter)
     assert broken and broken.rule == "capacity_suffices" and "Mbit held" in (broken.number or "")
-    assert capacity_suffices(wanted, above, BY_NAME["full"], "full") is None
+    assert capacity_suffices(wanted, above, worlds.priced("full", wanted, facts())) is None
+
+
+def test_capacity_is_that_of_the_rung_that_runs_not_of_the_rank_that_was_wished_for() -> None:
+    data = data_facts().model_copy(update={"supervised_tokens": 3 * 10**7})
+    wide, narrow = (worlds.priced("lora", None, facts(data=data), Rung(rank=r)) for r in (64, 8))
+    told = [capacity_suffices(job(), facts(data=data), p) for p in (wide, narrow)]
+    held = [p.estimate.trainable_params * bits_per_parameter(job()) / 1e6 for p in (wide, narrow)]
+    for found, mbit in zip(told, held, strict=True):
+        assert (found is None) == (mbit >= 15) and (found is None or f"{mbit:,.1f} Mbit held" in (found.number or ""))
 
 
 @pytest.mark.parametrize(("rate", "trapped"), [(0.99e-4, True), (1e-4, False), (3e-4, False)])

@@ -97,7 +97,7 @@ def test_hard_rules_are_told_by_rejections_alone() -> None:
 @every_rule
 def test_a_rule_says_what_it_needs_what_it_does_and_on_what_it_stands(name: str) -> None:
     rule = rules()[name]
-    assert rule.inputs and rule.title and rule.direction.endswith(".") and rule.science
+    assert rule.inputs and rule.title and rule.direction.endswith(".")
     assert rule.confidence in ("high", "medium", "low")
     assert set(rule.evidence) <= set(evidence())
     assert rule.evidence or rule.step in ("feasibility", "cost")  # arithmetic on the job's own limits

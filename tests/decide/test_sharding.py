@@ -1,6 +1,7 @@
 """DeepSpeed's JSON and FSDP's settings: they say what the candidate is, and the libraries know every key."""
 
 import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -43,14 +44,15 @@ def test_what_the_trainer_fills_in_is_left_to_it() -> None:
     }
 
 
-def test_accelerate_launch_knows_every_setting_of_fsdp() -> None:
-    from accelerate.commands.launch import launch_command_parser
+def test_the_trainer_hands_every_setting_of_fsdp_to_accelerate(tmp_path: Path) -> None:
+    from accelerate import FullyShardedDataParallelPlugin
+    from transformers import TrainingArguments
 
-    parser = launch_command_parser()
     said = fsdp_config("fsdp", "all") or {}
-    assert said["fsdp_version"] == 2 and said["fsdp_offload_params"] is True
-    arguments = parser.parse_args([*(f"--{key}={value}" for key, value in said.items()), "train.py"])
-    assert {key: str(getattr(arguments, key)) for key in said} == {key: str(value) for key, value in said.items()}
+    handed = TrainingArguments(str(tmp_path), fsdp=True, fsdp_config=dict(said)).fsdp_plugin_args
+    assert {key: handed.get(key, handed.get(f"fsdp_{key}")) for key in said} == said
+    plugin = FullyShardedDataParallelPlugin(**handed)
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True and plugin.cpu_offload is not False
 
 
 @pytest.mark.parametrize("parallel", PARALLEL)

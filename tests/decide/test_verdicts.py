@@ -98,7 +98,7 @@ def test_several_tenants_are_told_what_copies_take() -> None:
 
 def test_soft_rules_in_their_order() -> None:
     wanted = job(method={"name": "prompt"})
-    found = soft(wanted, worlds.world(), worlds.BY_NAME["prompt"], "prompt")
+    found = soft(wanted, worlds.world(), worlds.priced("prompt", wanted))
     assert found and found.rule == "discouraged"
-    assert soft(job(), worlds.world(), worlds.BY_NAME["lora"], "lora-r8") is None
+    assert soft(job(), worlds.world(), worlds.priced("lora")) is None
     assert decide(job(), worlds.world(), []).winner is None

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from rankwise.api.how import how_it_decides as committed
+from rankwise.decide.compatibility import refusals
+from rankwise.decide.quality import priors
 from rankwise.decide.rulebook import Evidence, RuleText, evidence, rules
 from rankwise.report.rules_words import KINDS, STEPS, how_it_decides, number_text
 
@@ -24,7 +26,6 @@ def rule(**changes: object) -> RuleText:
         "evidence": ["E2"],
         "confidence": "high",
         "other_side": "Swapping exists",
-        "science": "C1",
     }
     return RuleText.model_validate(content | changes)
 
@@ -59,6 +60,15 @@ def test_a_rule_without_evidence_or_other_side_says_so() -> None:
 def test_evidence_that_is_missing_is_refused() -> None:
     with pytest.raises(KeyError, match="E9"):
         how_it_decides({"enough_memory": rule(evidence=["E9"])}, {"E2": SOURCE})
+
+
+def test_every_line_of_the_tables_is_on_the_page() -> None:
+    tables = committed().partition("## What does not work together")[2]
+    for refused in refusals():
+        assert f"| {', '.join(refused.methods)} | {refused.feature} | {refused.why} |" in tables
+    for prior in priors():
+        assert f"| {prior.value:.2f} | {prior.low:.2f} to {prior.high:.2f} | {prior.evidence} |" in tables
+    assert len(refusals()) >= 5 and len(priors()) >= 8
 
 
 def test_every_rule_number_and_source_of_the_product_is_on_the_page() -> None:

@@ -131,8 +131,8 @@ def test_method_phrase_says_what_makes_it_another_recipe(method: str, changes: d
     [
         ({"deepspeed": {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}}, True),
         ({"deepspeed": {"zero_optimization": {"stage": 3}}}, False),
-        ({"fsdp_config": {"fsdp_offload_params": True}}, True),
-        ({"fsdp_config": {"fsdp_offload_params": False}}, False),
+        ({"fsdp_config": {"cpu_offload": True}}, True),
+        ({"fsdp_config": {"cpu_offload": False}}, False),
     ],
 )
 def test_offload_is_said(config: dict[str, Any], said: bool) -> None:

@@ -36,8 +36,8 @@ def diagnose(
     from rankwise import api
 
     if job is None and not options:
-        raise UsageError("nothing to diagnose", fix="give a job file, or options such as --model, --goal and --train")
-    asked = api.load_job(job, options)
+        raise UsageError("nothing to diagnose", fix="give a job file, or options such as --model and --train")
+    asked = api.load_job(job, options if job else {"goal": "unsure"} | options)
     with progress_bars(as_json) as progress:
         found = api.diagnose(asked, progress, rows)
     page = api.write_diagnosis(found, asked, out) if out else None

@@ -38,7 +38,7 @@ def carried_out(facts: Facts, winner: Priced) -> bool:
 
 
 def _against_rules(job: Job, facts: Facts, winner: Priced) -> list[str]:
-    broken = soft(job, facts, winner.recipe, winner.id)
+    broken = soft(job, facts, winner)
     if broken is None:
         return []
     who = f"the job forces {job.method.name}" if job.method else f"{winner.id} is the best that runs here"
@@ -137,11 +137,14 @@ def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
 def _forgetting(job: Job, winner: Priced) -> list[str]:
     weights, replay = winner.recipe.trains_weights, winner.candidate.config.replay_share
     rise, budget = expected_rise(weights, replay), job.forgetting.budget_nats
-    if "budget_nats" not in job.forgetting.model_fields_set or rise <= budget:
+    if rise <= budget:
         return []
     cut = cut_of(job, weights, replay)
     then = f"the learning rate is cut by {cut:g}" if cut > 1 else "watch the general loss"
-    return [f"expected rise of general loss {rise:.3f} nats, budget {budget:g} ({said('forgetting_budget')}): {then}"]
+    return [
+        f"general loss is expected to rise by about {rise:.3f} nats, a prior of low confidence, and the budget is "
+        f"{budget:g} ({said('forgetting_budget')}): {then}"
+    ]
 
 
 def _new_tokens(job: Job, facts: Facts) -> str:

@@ -123,7 +123,7 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
         doubts.append("the goal is not known")
     if job.data.train is None:
         doubts.append("the data is described, not read")
-    if soft(job, facts, winner.recipe, winner.id) is not None:
+    if soft(job, facts, winner) is not None:
         doubts.append("it is taken against a rule")
     if doubts:
         return "low", " and ".join(doubts)

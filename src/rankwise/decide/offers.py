@@ -71,7 +71,18 @@ def _names(job: Job, winner: Priced | None) -> list[str]:
 
 def _bids(recipe: Recipe, winner: Priced | None, market: Market) -> list["_Bid"]:
     counts = COUNTS if winner is not None and winner.recipe is recipe else FEW_COUNTS
-    return [_Bid(device, iter(counts)) for device in market.devices]
+    return [_Bid(device, _ways(counts, recipe)) for device in market.devices]
+
+
+def _ways(counts: Sequence[int], recipe: Recipe) -> Iterator[tuple[int, Parallel]]:
+    """Growing numbers of devices, each with a whole copy on every device before one that is split."""
+    for count in counts:
+        if count == 1:
+            yield 1, "none"
+            continue
+        for parallel in ("ddp", "fsdp"):
+            if parallel in recipe.shards:
+                yield count, parallel
 
 
 def _of_recipe(job: Job, facts: Facts, recipe: Recipe, winner: Priced | None, market: Market) -> list[Offer]:
@@ -83,7 +94,7 @@ def _of_recipe(job: Job, facts: Facts, recipe: Recipe, winner: Priced | None, ma
         for bid, estimate in zip(bids, estimates, strict=True):
             if estimate.memory.fits:
                 found.append(_told(bid.candidate, estimate, bid.rented))
-                bid.counts = iter(())
+                bid.ways = iter(())
         waiting = bids
     return found
 
@@ -91,21 +102,17 @@ def _of_recipe(job: Job, facts: Facts, recipe: Recipe, winner: Priced | None, ma
 class _Bid:
     """One kind of device, tried in growing numbers."""
 
-    def __init__(self, device: DeviceFacts, counts: Iterator[int]) -> None:
-        self.device, self.counts = device, counts
+    def __init__(self, device: DeviceFacts, ways: Iterator[tuple[int, Parallel]]) -> None:
+        self.device, self.ways = device, ways
 
     def next_candidate(self, job: Job, facts: Facts, recipe: Recipe, winner: Priced | None) -> bool:
-        """The next number of devices on which the states leave room for activations; False when there is none."""
-        for count in self.counts:
+        """The next way in which the states leave room for activations; False when there is none."""
+        for count, parallel in self.ways:
             self.rented = self.device.model_copy(update={"count": count})
             there = facts.model_copy(update={"device": self.rented})
-            spreads: tuple[Parallel, ...] = ("none",) if count == 1 else ("ddp", "fsdp")
-            for parallel in spreads:
-                if parallel != "none" and parallel not in recipe.shards:
-                    continue
-                self.candidate = candidate_of(job, there, recipe, _rung(parallel, recipe, winner))
-                if least_bytes(there, self.candidate) <= ROOMY * (self.device.memory_bytes or 0):
-                    return True
+            self.candidate = candidate_of(job, there, recipe, _rung(parallel, recipe, winner))
+            if least_bytes(there, self.candidate) <= ROOMY * (self.device.memory_bytes or 0):
+                return True
         return False
 
 

@@ -6,6 +6,7 @@ from rankwise.decide.capacity import bits_per_parameter, need_bits, rank_for
 from rankwise.decide.configure import Rung, configure
 from rankwise.decide.exclusions import reject
 from rankwise.decide.forgetting import spares
+from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import RECIPES, Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.methods.lora import lora_params
@@ -85,18 +86,20 @@ def holds(job: Job, facts: Facts, recipe: Recipe) -> bool:
 # -- soft rules that need no price -----------------------------------------------------------------
 
 
-def capacity_suffices(job: Job, facts: Facts, recipe: Recipe, candidate: str) -> Rejection | None:
+def capacity_suffices(job: Job, facts: Facts, priced: Priced) -> Rejection | None:
     """An adapter that can hold less than half of what is to be learned is the wrong tool."""
-    if recipe.trains_weights or not recipe.low_rank or holds(job, facts, recipe):
+    if not priced.recipe.low_rank:
         return None
-    need, room = need_bits(job, facts), headroom(job, facts, recipe)
-    least = threshold("capacity_suffices", "least")
+    need, held = need_bits(job, facts), priced.estimate.trainable_params * bits_per_parameter(job)
+    least = threshold("capacity_suffices", "least") * need
+    if held >= least:
+        return None
     return reject(
-        candidate,
+        priced.id,
         "capacity_suffices",
-        f"{candidate} cannot hold what this data teaches.",
-        f"{room * need / 1e6:,.1f} Mbit held, {need / 1e6:,.1f} Mbit to learn",
-        f"the rank were {least / room:.1f} times higher",
+        f"{priced.id} cannot hold what this data teaches.",
+        f"{held / 1e6:,.1f} Mbit held, {need / 1e6:,.1f} Mbit to learn",
+        f"the rank were {least / held:.1f} times higher",
     )
 
 

@@ -53,7 +53,7 @@ def _unknowns(job: Job, facts: Facts) -> Iterator[Unknown]:
             "`rankwise diagnose` measures it.",
             [(_with_data(job, base_loss=loss), facts) for loss in (LOW_LOSS, HIGH_LOSS)],
         )
-    if job.goal != "instruction" and job.retrieval == "no" and "retrieval" not in job.model_fields_set:
+    if job.goal != "instruction" and job.retrieval is None:
         yield Unknown(
             "Could answers be looked up at run time (retrieval: possible)?", [(_with(job, retrieval="possible"), facts)]
         )

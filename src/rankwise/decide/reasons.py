@@ -1,6 +1,6 @@
 """Why the winner won: one reason a rule, each with the number that decided it and its evidence."""
 
-from rankwise.decide.capacity import bits_per_parameter, bits_per_token, floor_of, need_bits
+from rankwise.decide.capacity import bits_per_parameter, bits_per_token, floor_of, most_rank, need_bits
 from rankwise.decide.exclusions import GB
 from rankwise.decide.forgetting import cut_of
 from rankwise.decide.priced import Priced
@@ -154,14 +154,22 @@ def _configuration(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
     return found
 
 
+def _why_rank(job: Job, facts: Facts, winner: Priced) -> str:
+    safe = threshold("capacity_suffices", "safe") * need_bits(job, facts)
+    if winner.estimate.trainable_params * bits_per_parameter(job) >= safe:
+        return "The smallest power of two that holds the need with room, and not below the floor of this kind of job."
+    if winner.candidate.config.r == most_rank(facts, winner.candidate.config.target_modules):
+        return "The highest rank that is looked at: what the data teaches asks for more."
+    return "The highest rank that fits: what the data teaches asks for more room."
+
+
 def _adapter(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
     config, said = winner.candidate.config, job.method
     if config.r is None:
         return []
     found = []
     if said is None or said.r is None:
-        text = "The smallest power of two that holds the need with room, and not below the floor of this kind of job."
-        found.append(reason("rank", text, f"r = {config.r}, floor {floor_of(job)}"))
+        found.append(reason("rank", _why_rank(job, facts, winner), f"r = {config.r}, floor {floor_of(job)}"))
     if said is None or said.lora_alpha is None:
         text = "The scale stays the same when the rank changes; the learning rate is what is swept."
         found.append(reason("alpha", text, f"alpha = {config.lora_alpha:g}"))

@@ -32,7 +32,6 @@ class RuleText(Record):
     evidence: tuple[str, ...]
     confidence: str
     other_side: str
-    science: str
 
 
 class Evidence(Record):

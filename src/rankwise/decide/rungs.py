@@ -51,9 +51,10 @@ def _prompting(job: Job, facts: Facts, served: Estimate | None) -> Rung:
 
 
 def _retrieval(job: Job, facts: Facts, served: Estimate | None) -> Rung:
-    possible = job.retrieval == "possible"
     tokens = threshold("prompting_first", "examples") * facts.data.mean_length
-    if not possible:
+    if job.retrieval is None:
+        text, first = "the job does not say whether answers could be looked up at run time", False
+    elif job.retrieval == "no":
         text, first = "the job says that answers cannot be looked up at run time", False
     elif job.goal in ("knowledge", "unsure"):
         text, first = "put the source of each answer into the prompt", True

@@ -38,14 +38,14 @@ def deepspeed_config(parallel: Parallel, offload: Offload) -> dict[str, Any] | N
 
 
 def fsdp_config(parallel: Parallel, offload: Offload) -> dict[str, Any] | None:
-    """accelerate's settings for FSDP2 (huggingface.co/docs/accelerate/usage_guides/fsdp); None for the others."""
+    """`fsdp_config` of transformers' TrainingArguments (5.23: FSDP2, started with `fsdp=True`); None for the others."""
     if parallel != "fsdp":
         return None
     return {
-        "fsdp_version": 2,
-        "fsdp_reshard_after_forward": True,
-        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "fsdp_cpu_ram_efficient_loading": True,
-        "fsdp_offload_params": offload != "none",
-        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "version": 2,
+        "reshard_after_forward": True,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "cpu_ram_efficient_loading": True,
+        "cpu_offload": offload != "none",
+        "state_dict_type": "SHARDED_STATE_DICT",
     }

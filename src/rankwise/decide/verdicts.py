@@ -16,7 +16,6 @@ from rankwise.decide.preference import (
     variant_needs_sweep,
 )
 from rankwise.decide.priced import Price, Priced
-from rankwise.decide.recipes import Recipe
 from rankwise.records import Facts, Job, Rejection
 
 
@@ -81,14 +80,15 @@ def _runner_up(job: Job, facts: Facts, outcomes: Sequence[Outcome], winner: Pric
     return next(iter([*found, *rungs]), None)
 
 
-def soft(job: Job, facts: Facts, recipe: Recipe, candidate: str) -> Rejection | None:
-    """The first rule by which this recipe is not the better call, whatever the others are."""
+def soft(job: Job, facts: Facts, priced: Priced) -> Rejection | None:
+    """The first rule by which this candidate is not the better call, whatever the others are."""
+    recipe, candidate = priced.recipe, priced.id
     return (
         discouraged(job, facts, recipe, candidate)
         or variant_needs_sweep(job, facts, recipe, candidate)
         or attention_only(job, recipe, candidate)
         or precision_trap(job, facts, recipe, candidate)
-        or capacity_suffices(job, facts, recipe, candidate)
+        or capacity_suffices(job, facts, priced)
     )
 
 
@@ -99,7 +99,7 @@ def _rejection(
     return (
         first_broken(job, facts, priced)
         or engine_serves(job, priced.candidate)
-        or soft(job, facts, outcome.recipe, priced.id)
+        or soft(job, facts, priced)
         or _beside_its_own(outcome, priced)
         or _beside_the_winner(job, facts, priced, winner)
         or _less_preferred(job, priced)

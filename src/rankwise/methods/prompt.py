@@ -5,14 +5,15 @@ et al. 2021, arXiv 2103.10385) or before the keys and values of every layer (pre
 
 from rankwise.methods.base import Tuner
 
+# PEFT refuses the two whose vectors stand in the key-value cache where a module checkpoints (peft_model.py).
 PROMPT_TUNERS = (
     Tuner("prompt", "PROMPT_TUNING"),
-    Tuner("prefix", "PREFIX_TUNING", spans_layers=True),
+    Tuner("prefix", "PREFIX_TUNING", spans_layers=True, checkpointing=False),
     Tuner("prompt_tuning", "PROMPT_TUNING"),
-    Tuner("prefix_tuning", "PREFIX_TUNING", spans_layers=True),
+    Tuner("prefix_tuning", "PREFIX_TUNING", spans_layers=True, checkpointing=False),
     Tuner("p_tuning", "P_TUNING"),
     Tuner("multitask_prompt_tuning", "MULTITASK_PROMPT_TUNING"),
-    Tuner("cartridge", "CARTRIDGE", spans_layers=True),
+    Tuner("cartridge", "CARTRIDGE", spans_layers=True, checkpointing=False),
     # PEFT wants a number of layers; attach fills in all of them.
     Tuner("adaption_prompt", "ADAPTION_PROMPT"),
     Tuner(

@@ -161,7 +161,7 @@ class Job(Record):
     method: MethodChoice | None = Field(None, description="Force a method; null lets the plan choose.")
     variants: int = Field(1, ge=1, description="Tenants that each get their own model.")
     forgetting: Forgetting = Field(Forgetting(), description="How much general ability the run may cost.")
-    retrieval: Literal["possible", "no"] = Field("no", description="Could answers be looked up at run time?")
+    retrieval: Literal["possible", "no"] | None = Field(None, description="Could answers be looked up at run time?")
     format: AnswerFormat | None = Field(None, description="What a well-formed answer is.")
     serving: Serving = Field(Serving(), description="Where it will be served.")
     costs: Billing = Field(Billing(), description="What the bill depends on.")

@@ -52,7 +52,9 @@ class TrainConfig(Record):
     logging_steps: int
     seed: int
     deepspeed: dict[str, Any] | None = Field(None, description="DeepSpeed's JSON, for zero2 and zero3.")
-    fsdp_config: dict[str, Any] | None = Field(None, description="accelerate's FSDP2 settings, for fsdp.")
+    fsdp_config: dict[str, Any] | None = Field(
+        None, description="`fsdp_config` of transformers' TrainingArguments, for fsdp."
+    )
 
     @property
     def effective_batch(self) -> int:

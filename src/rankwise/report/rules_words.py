@@ -25,7 +25,7 @@ READ = {
     "calc": "computed by this project",
     "run": "measured by this project",
 }
-NOTE = "<!-- Made from decide/rules.toml and decide/evidence.toml by `make docs`: change those, not this page. -->"
+NOTE = "<!-- Made from the tables in src/rankwise/decide (*.toml) by `make docs`: change those, not this page. -->"
 INTRODUCTION = f"""# How it decides
 
 {NOTE}

@@ -15,6 +15,7 @@ from rankwise.model.attach import total_params, trainable_params
 from rankwise.records.setup import Setup
 from rankwise.step import Batch, training_step
 from rankwise.trace.build import DTYPES, build, configuration
+from rankwise.trace.extend import TEMPLATE
 from rankwise.trace.kernels.fast import fast_kernels
 from rankwise.trace.kernels.litgpt import as_litgpt
 from rankwise.trace.kernels.loss import FAST_KERNELS, IN_CLASS, LOSSES
@@ -24,7 +25,6 @@ from rankwise.trace.layers import NO_LAYER, Layers, decoder_layers
 from rankwise.trace.meter import FROZEN, TRAINED, Meter, Recording, named
 from rankwise.trace.stack import SIXTEEN_BIT, traits
 
-INNER = 2  # a layer that is like all but the outer ones
 STEPS = 2  # the second step finds the optimizer's state in place
 
 
@@ -85,8 +85,8 @@ def _counted(setup: Setup, layers: int | None, built: nn.Module) -> dict[str, in
     model = built if plain == setup.method else build(setup.model_copy(update={"method": plain}), layers)
     config: Any = model.config
     _, stack = decoder_layers(model, config.num_hidden_layers)
-    shared = {p for number, layer in enumerate(stack) if number != INNER for p in layer.parameters()}
-    inner = stack[INNER].parameters() if len(stack) > INNER else ()
+    shared = {p for number, layer in enumerate(stack) if number != TEMPLATE for p in layer.parameters()}
+    inner = stack[TEMPLATE].parameters() if len(stack) > TEMPLATE else ()
     own = nn.ParameterList(p for p in inner if p not in shared)
     return {
         "trainable_params": trainable_params(model),
