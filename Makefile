@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -58,6 +58,9 @@ bench-time-embedded: install  ## the embedded job on this machine: calibrate, th
 
 bench-decisions: install  ## our call on published head-to-heads, beside two baselines
 	$(BIN)/python -m benchmarks.decisions.bench
+
+bench-speed: install  ## how long a plan takes, first and again, beside the imports alone (2 minutes)
+	$(BIN)/python -m benchmarks.speed.bench
 
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers
