@@ -43,6 +43,8 @@ WORTH = 3  # missing things from which on processes are started
 MOST = 4  # each takes 5 s to start, and memory that a container may not have
 PROCESS_BYTES = 800_000_000  # torch, transformers, PEFT, bitsandbytes and a trace of 80 layers
 USUAL_DEPTH = 5  # layers of a short trace
+# Nothing is computed, so more threads only spin; nothing is compiled, and bitsandbytes would load torch's compiler.
+LIGHT = {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
 Progress = Callable[[int, int], None]
 
 
@@ -249,7 +251,7 @@ class _Process:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "rankwise.estimate.tracer"],
-                env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                env=os.environ | {"PYTHONPATH": path} | LIGHT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
