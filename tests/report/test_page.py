@@ -376,3 +376,17 @@ def test_report_imports_no_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_plotly_is_packed_once_and_a_damaged_copy_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path))
+    made = []
+    for damage in (None, None, "torn"):
+        if damage:
+            (kept,) = (tmp_path / "plotly").iterdir()
+            kept.write_text(damage)
+        plotly_payload.cache_clear()
+        made.append(plotly_payload())
+    assert made[0] == made[1] == made[2]
+    (kept,) = (tmp_path / "plotly").iterdir()
+    assert kept.read_text() == f"{made[0].csp_hash}\n{made[0].packed}"
