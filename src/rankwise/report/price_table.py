@@ -154,7 +154,7 @@ def _served(plan: Plan) -> str:
 def _memory_column(estimates: Sequence[Estimate]) -> Column:
     capacities = {e.memory.capacity for e in estimates}
     common = capacities.pop() if len(capacities) == 1 else None
-    name, factor = size_scale(max((e.memory.peak_device for e in estimates), default=0))
+    name, factor = size_scale(common or max((e.memory.peak_device for e in estimates), default=0))
     of = f" of {_digits(common / factor)}" if common else ""
     marks = {True: "fits", False: "over", None: "fits?"}
     cells = tuple(f"{_digits(e.memory.peak_device / factor)} {marks[e.memory.fits]:<4}" for e in estimates)
