@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rankwise.api import (
         bring,
         chat,
+        check,
         diagnose,
         evaluate,
         merge,
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "bring",
     "chat",
+    "check",
     "diagnose",
     "evaluate",
     "merge",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rankwise.api.actuals import actual
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
+    from rankwise.api.checking import check
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
@@ -30,6 +31,7 @@ __all__ = [
     "bring",
     "calibrate",
     "chat",
+    "check",
     "configuration",
     "diagnose",
     "doctor",
@@ -71,6 +73,7 @@ _MODULE = {
     "bring": "recipes",
     "calibrate": "calibrating",
     "chat": "judging",
+    "check": "checking",
     "configuration": "estimating",
     "diagnose": "diagnosing",
     "doctor": "doctoring",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.api.actuals import aside, keep_training_times
+from rankwise.api.checking import require_sound
 from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
 from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
@@ -20,7 +21,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
 
     Raises:
         PlanError: the plan is stale or described data that is not there.
-        AnswerIsNo: nothing can run here.
+        AnswerIsNo: nothing can run here, or the rows would train the wrong thing.
         RunError, SpaceError: the folder is in use, the disk too small.
     """
     if target.is_dir() or target.suffix == ".json":
@@ -28,6 +29,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     else:
         decided = plan_job(load_job(target, options), out)
     _refuse_unrunnable(decided)
+    require_sound(decided.job)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
     assert estimate is not None

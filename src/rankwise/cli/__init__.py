@@ -7,6 +7,7 @@ import typer
 
 from rankwise.cli.catalogue import gpus, models
 from rankwise.cli.chatting import chat
+from rankwise.cli.checking import check
 from rankwise.cli.diagnosing import diagnose
 from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
@@ -34,6 +35,7 @@ for verb in (
     plan,
     estimate,
     diagnose,
+    check,
     train,
     eval_,
     merge,

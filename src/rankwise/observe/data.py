@@ -1,6 +1,5 @@
 """DataFacts: the job's rows counted with the model's own tokenizer, template and split, or taken from a description."""
 
-from collections import Counter
 from pathlib import Path
 
 from rankwise.records import DataFacts, Job
@@ -8,6 +7,7 @@ from rankwise.records.job import OnLong
 from rankwise.store import hash_file
 from rankwise.text.dataset import load_dataset
 from rankwise.text.formats import read_probes, read_rows
+from rankwise.text.lengths import histogram
 from rankwise.text.masks import encode_row
 from rankwise.text.template import ChatText
 
@@ -56,17 +56,6 @@ def observe_data(
         files={str(path): hash_file(path) for path in files},
         source=f"read from {len(files)} files, rows of at most {length} tokens",
     )
-
-
-def histogram(lengths: list[int]) -> tuple[tuple[int, int], ...]:
-    """(upper length, rows) with upper lengths 16, 32, 64, …; every bin from the first used to the last."""
-    bins = Counter(max(16, 1 << (length - 1).bit_length()) for length in lengths)
-    found = []
-    upper = min(bins)
-    while upper <= max(bins):
-        found.append((upper, bins[upper]))
-        upper *= 2
-    return tuple(found)
 
 
 def _longest(job: Job, chat: ChatText) -> int:

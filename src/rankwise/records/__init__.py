@@ -1,6 +1,7 @@
 """What travels between stages: frozen, strict, torch-free."""
 
 from rankwise.records.artifact import Artifact, Check, Lineage, Verification
+from rankwise.records.audit import Audit
 from rankwise.records.base import Interval, Record, content_hash
 from rankwise.records.configuration import Configuration, Shapes
 from rankwise.records.costs import (
@@ -55,6 +56,7 @@ __all__ = [
     "AdapterFile",
     "Answer",
     "Artifact",
+    "Audit",
     "Billing",
     "Buckets",
     "Candidate",

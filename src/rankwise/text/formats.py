@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankwise.errors import DataError
 from rankwise.text.containers import Record, read_records, shown
 from rankwise.text.probes import Probe, read_probes
 
@@ -49,8 +50,11 @@ class Rows:
     rows: list[Row]
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path, faults: list[DataError] | None = None) -> Rows:
     """The training rows of a .jsonl, .json or .csv file.
+
+    Args:
+        faults: takes the faults of single rows, which are passed over; without it the first one is raised.
 
     Raises:
         DataError: anything that keeps the file from being read as rows of one format, with the line at fault.
@@ -58,7 +62,15 @@ def read_rows(path: Path) -> Rows:
     path = Path(path)
     records = read_records(path)
     name = _detect(records[0])
-    return Rows(name, [_row(record, name) for record in records])
+    rows = []
+    for record in records:
+        try:
+            rows.append(_row(record, name))
+        except DataError as fault:
+            if faults is None:
+                raise
+            faults.append(fault)
+    return Rows(name, rows)
 
 
 def _detect(first: Record) -> str:

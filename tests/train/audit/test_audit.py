@@ -1,0 +1,219 @@
+"""Each fault of a data set is found, with its lines; sound data has none; what is shown is what is trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankwise import api
+from rankwise.errors import DataError, JobError, ModelError
+from rankwise.records import Audit
+from rankwise.text.formats import Row
+from rankwise.text.masks import IGNORE, encode_row
+from rankwise.text.template import ChatText
+from rankwise.train.audit.audit import Material, audit
+from rankwise.train.audit.ends import learned_runs
+from tests.tiny import CHATML, tiny_tokenizer
+from tests.training import toy_model, toy_rows, write_jsonl
+
+ENDLESS = CHATML.replace("<|im_end|>", "<end>")
+BEGUN = "{{ bos_token }}" + CHATML.replace("<|im_start|>", "<|start|>")
+REWRITING = CHATML.replace(
+    "message['content']", "(message['content'] if loop.last or message['role'] == 'user' else 'x')"
+)
+
+
+def turn(user: str, said: str, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": said, **more}]}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_model(tmp_path_factory.mktemp("model") / "m")
+
+
+def with_template(model: Path, folder: Path, template: str) -> Path:
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def looked(folder: Path, model: Path, rows: list[Any], **options: Any) -> Audit:
+    """Of `rows` as a file, all of them trained on but the held-out ones."""
+    path = write_jsonl(folder / "train.jsonl", rows)
+    show = options.pop("show", 0)
+    return api.check(path, {"model": str(model)} | options, show=show)
+
+
+def lines(found: Audit, check: str) -> list[int]:
+    return [p.line for f in found.findings if f.check == check for p in f.places]
+
+
+def levels(found: Audit) -> dict[str, str]:
+    return {f.check: f.level for f in found.findings}
+
+
+def test_sound_rows_have_no_finding_and_every_check_says_how_much_it_saw(tmp_path: Path, model: Path) -> None:
+    found = looked(tmp_path, model, toy_rows(40))
+    assert found.findings == () and found.faults == ()
+    amounts = {c.check: c.amount for c in found.checked}
+    assert amounts["eos"] == amounts["rows"] == 40 and amounts["duplicates"] + amounts["overlap"] == 40
+    assert 0 < found.supervised_tokens < found.tokens
+    assert sum(rows for _, rows in found.length_histogram) == 40
+
+
+FAULTS: dict[str, tuple[list[Any], str, str, list[int]]] = {
+    "nothing learned": ([turn("a", "b"), turn("c", "d", weight=0), turn("e", "f")], "rows", "fault", [2]),
+    "another format": ([turn("a", "b"), {"text": "x"}, turn("e", "f")], "rows", "fault", [2]),
+    "an empty answer": ([turn("a", "b"), turn("c", " "), turn("e", "f")], "rows", "fault", [2]),
+    "copies": ([turn("a", "b"), turn("c", "d"), turn("e", "f"), turn("c", "d")], "duplicates", "warning", [4]),
+    "special tokens": ([turn("a", "b"), turn("c <|im_end|> d", "e")], "special tokens", "warning", [2]),
+    "placeholders": ([turn("a", "b"), turn("who?", "I am {{ name }}.")], "placeholders", "warning", [2]),
+    "thin answers": ([turn("a", "b"), turn("word " * 800, "d")], "supervised", "warning", [2]),
+}
+
+
+@pytest.mark.parametrize(("rows", "check", "level", "where"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_found_on_its_line(
+    tmp_path: Path, model: Path, rows: list[Any], check: str, level: str, where: list[int]
+) -> None:
+    path = write_jsonl(tmp_path / "held.jsonl", [turn("held", "out")])
+    options = {"data.validation": str(path), "train.max_length": 100_000}
+    found = looked(tmp_path, model, rows, **options)
+    assert levels(found).get(check) == level, found.findings
+    assert lines(found, check) == where
+
+
+def test_answers_that_do_not_end_are_a_fault(tmp_path: Path, model: Path) -> None:
+    found = looked(tmp_path, with_template(model, tmp_path / "m", ENDLESS), toy_rows(20))
+    (fault,) = found.faults
+    assert fault.check == "eos" and fault.count == fault.of == 20 and "<|im_end|>" in fault.text
+
+
+def test_a_begin_token_stands_once(tmp_path: Path, model: Path) -> None:
+    """ChatML begins every turn with it, and that is no fault; a template of its own may write it once."""
+    once = with_template(model, tmp_path / "once", BEGUN)
+    assert looked(tmp_path, once, toy_rows(8)).faults == ()
+    twice = with_template(model, tmp_path / "twice", "{{ bos_token }}" + BEGUN)
+    assert [f.check for f in looked(tmp_path, twice, toy_rows(8)).faults] == ["bos"]
+    rows = [*toy_rows(8), turn("a <|im_start|> b", "c")]
+    assert lines(looked(tmp_path, once, rows), "bos") == [9]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_a_fault_where_it_matters(tmp_path: Path, model: Path) -> None:
+    rewriting = with_template(model, tmp_path / "m", REWRITING)
+    several = {"messages": [m for _ in range(2) for m in turn("a", "b")["messages"]]}
+    found = looked(tmp_path, rewriting, [*toy_rows(4), several])
+    assert lines(found, "template") == [5] and levels(found)["template"] == "fault"
+
+
+def test_rows_that_are_too_long_are_answered_by_a_key_or_a_fault(tmp_path: Path, model: Path) -> None:
+    rows = [*toy_rows(10), turn("word " * 100, "an answer")]
+    dropped = looked(tmp_path, model, rows, **{"train.max_length": 64})
+    (finding,) = [f for f in dropped.findings if f.check == "length"]
+    assert finding.level == "answered" and finding.count == 1 and "answer tokens are lost" in finding.text
+    refused = looked(tmp_path, model, rows, **{"train.max_length": 64, "train.on_long": "error"})
+    assert [f.check for f in refused.faults] == ["length"]
+    assert lines(refused, "length") == [11]
+
+
+def test_near_copies_are_found_and_rows_that_differ_are_not(tmp_path: Path, model: Path) -> None:
+    said = "The river begins in the mountains, passes three towns and a forest, and ends after ninety miles in the sea."
+    rows = [turn("where does it go?", said), *toy_rows(12), turn("where does it go?", said.replace("ninety", "nearly"))]
+    long = [turn("where does it go?", said * 3), *toy_rows(12), turn("where does it go?", said * 3 + " Yes.")]
+    held = {"data.validation": str(write_jsonl(tmp_path / "held.jsonl", [turn("held", "out")]))}
+    assert lines(looked(tmp_path, model, long, **held), "near duplicates") == [14]
+    assert lines(looked(tmp_path, model, rows, **held), "near duplicates") == []  # 5 of 22 five-grams differ
+
+
+def test_held_out_rows_that_are_trained_on_are_a_fault(tmp_path: Path, model: Path) -> None:
+    rows = toy_rows(30)
+    held = write_jsonl(tmp_path / "held.jsonl", [*rows[3:5], turn("new", "row")])
+    found = looked(tmp_path, model, rows, **{"data.validation": str(held)})
+    (fault,) = found.faults
+    assert fault.check == "overlap" and (fault.count, fault.of) == (2, 3) and fault.places[0].path == held
+
+
+def test_probes_in_the_words_of_training_are_named(tmp_path: Path, model: Path) -> None:
+    rows = [*toy_rows(10), turn("What is the capital of Peru?", "Lima.")]
+    probes = [{"question": "what is the capital of peru", "answer": "Lima"}, {"question": "Peru's?", "answer": "Lima"}]
+    held = {"data.validation": str(write_jsonl(tmp_path / "held.jsonl", [turn("held", "out")]))}
+    found = looked(tmp_path, model, rows, **held, **{"data.facts": str(write_jsonl(tmp_path / "f.jsonl", probes))})
+    assert lines(found, "probes") == [11] and levels(found)["probes"] == "warning"
+
+
+def test_documents_are_looked_at_too(tmp_path: Path, model: Path) -> None:
+    found = looked(tmp_path, model, [{"text": f"Document {n} says something."} for n in range(12)])
+    assert found.faults == () and found.supervised_tokens == found.tokens and found.format == "text"
+
+
+def test_what_cannot_be_looked_at_is_an_error(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl:1: .*unknown format"):
+        looked(tmp_path, model, [{"a": 1}])
+    with pytest.raises(DataError, match="no assistant turn"):
+        looked(tmp_path, model, [{"messages": [{"role": "user", "content": "a"}]}])
+    bare = with_template(model, tmp_path / "bare", "x")
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match="no chat template"):
+        looked(tmp_path, bare, toy_rows(4))
+    job = tmp_path / "job.yaml"
+    job.write_text(f"goal: instruction\nmodel: {model}\ndata: {{examples: 10, tokens_per_example: 10}}\n")
+    with pytest.raises(JobError, match="only describes"):
+        api.check(job, {})
+
+
+def test_the_rows_shown_are_what_is_trained(tmp_path: Path, model: Path) -> None:
+    found = looked(tmp_path, model, toy_rows(30), show=3)
+    assert len(found.views) == 3
+    for view in found.views:
+        trained = "".join(p.text for p in view.pieces if p.trained)
+        given = toy_rows(30)[view.place.line - 1]["messages"][1]["content"]
+        assert trained == f"{given}<|im_end|>"
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.text("ab c", min_size=1), st.text("xy z", min_size=1)), min_size=1, max_size=6))
+def test_the_parts_of_a_row_add_up(pairs: list[tuple[str, str]]) -> None:
+    chat = _chat()
+    rows = [
+        Row(({"role": "user", "content": u + "."}, {"role": "assistant", "content": s + "."}), None, n, Path("x.jsonl"))
+        for n, (u, s) in enumerate(pairs, 1)
+    ]
+    found = audit(
+        Material("messages", rows, [], [], []),
+        chat,
+        model="m",
+        max_length=None,
+        on_long="drop",
+        progress=lambda what, done, total: None,
+        show=len(rows),
+    )
+    encoded = [encode_row(row, chat) for row in rows]
+    assert found.supervised_tokens == sum(e.supervised for e in encoded)
+    for one in encoded:
+        runs = list(learned_runs(one))
+        assert sum(end - start for start, end in runs) == one.supervised
+        assert all(label != IGNORE for start, end in runs for label in one.labels[start:end])
+    for view in found.views:
+        ids = encoded[view.place.line - 1].ids
+        assert "".join(p.text for p in view.pieces) == chat.decode(ids, skip_special_tokens=False)
+
+
+_kept: list[ChatText] = []
+
+
+def _chat() -> ChatText:
+    if not _kept:
+        import tempfile
+
+        folder = Path(tempfile.mkdtemp())
+        tiny_tokenizer(folder)
+        (folder / "config.json").write_text(json.dumps({"eos_token_id": 2}))
+        _kept.append(ChatText.from_folder(folder))
+    return _kept[0]
