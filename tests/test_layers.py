@@ -78,16 +78,19 @@ def test_a_plan_whose_steps_are_remembered_imports_nothing_heavy(tmp_path: Path)
     assert heavy(fresh(code, tmp_path, RANKWISE_CACHE=str(tmp_path / "cache"))) == []
 
 
-def test_help_is_there_in_half_a_second(tmp_path: Path) -> None:
-    took = []
-    for _ in range(3):
+def test_help_loads_little_beside_what_it_is_made_of(tmp_path: Path) -> None:
+    """Side by side, since machines differ: seven times as long as these three imports is half a second or so."""
+
+    def seconds(*arguments: str) -> float:
         began = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "rankwise", "--help"],
+            [sys.executable, *arguments],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
             capture_output=True,
             check=True,
         )
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.5, took
+        return time.perf_counter() - began
+
+    rounds = [(seconds("-m", "rankwise", "--help"), seconds("-c", "import typer, pydantic, rich")) for _ in range(5)]
+    assert min(help_ for help_, _ in rounds) < 8 * min(imports for _, imports in rounds), rounds

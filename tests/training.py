@@ -145,9 +145,17 @@ def cli(*arguments: object, cwd: Path | None = None, timeout: float = 240) -> su
 
 
 def start(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """`rankwise ...` left running."""
+    """`rankwise ...` left running, with the signals of a terminal: a shell's background job passes on that Ctrl-C is
+    ignored.
+    """
     return subprocess.Popen(
-        command(*arguments), cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
 
 
