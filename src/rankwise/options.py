@@ -81,7 +81,7 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--save-total-limit": ("train.save_total_limit", int, "Checkpoints to keep: the last n, and the best one."),
     "--logging-steps": ("train.logging_steps", int, "Optimizer steps between printed lines."),
     "--seed": ("train.seed", int, "Seed of data order, adapter initialisation and dropout."),
-    "--report-to": ("train.report_to", str, "Experiment tracker (none)."),
+    "--report-to": ("train.report_to", str, "tensorboard, wandb, mlflow or trackio; several with commas."),
 }
 
 
@@ -147,6 +147,6 @@ def _typed(key: str, value: Any) -> Any:
             return float(value)
         except ValueError:
             return value
-    if key == "method.target_modules" and isinstance(value, str) and "," in value:
+    if key in ("method.target_modules", "train.report_to") and isinstance(value, str) and "," in value:
         return value.split(",")
     return value

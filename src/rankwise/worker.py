@@ -36,6 +36,7 @@ from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints, restore_weights
 from rankwise.train.loop import Loop
 from rankwise.train.mixing import mix
+from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 
 
@@ -52,12 +53,24 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float |
         run.stop_path.unlink(missing_ok=True)
         run.mend_events()
         try:
-            for event in _road(run, resume, stop_signal, began or time.time()):
-                run.append(event)
-                yield event
+            yield from _told(run, _road(run, resume, stop_signal, began or time.time()))
         except RankwiseError as error:
             run.append(_failed(error))
             raise
+
+
+def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
+    """Each event on the disk, then with the trackers; what a tracker fails at is a note of the run."""
+    plan = run.plan()
+    assert plan.verdict.config is not None
+    with reporters(plan.job.train.trackers, run.folder, plan.verdict.config) as told:
+        for event in events:
+            run.append(event)
+            yield event
+            for sentence in told.tell(event):
+                note = Note(time=now(), text=sentence)
+                run.append(note)
+                yield note
 
 
 def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) -> Iterator[Event]:

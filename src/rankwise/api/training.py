@@ -12,6 +12,7 @@ from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageEr
 from rankwise.observe.devices import observe_device
 from rankwise.records import Event, Plan
 from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
+from rankwise.train.trackers import require_installed
 
 NOT_OF_THIS_PLACE = ("kept_library", "works_together")  # rules that hold on any machine
 
@@ -29,6 +30,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     else:
         decided = plan_job(load_job(target, options), out)
     _refuse_unrunnable(decided)
+    require_installed(decided.job.train.trackers)
     require_sound(decided.job)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()

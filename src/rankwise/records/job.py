@@ -11,6 +11,8 @@ from rankwise.records.costs import Billing, ServingLoad
 
 Goal = Literal["instruction", "knowledge", "task", "unsure"]
 Domain = Literal["general", "code", "math", "language"]
+TrackerName = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
+Trackers = TrackerName | tuple[TrackerName, ...]
 OnLong = Literal["drop", "truncate", "split", "error"]
 
 
@@ -145,7 +147,13 @@ class TrainOptions(Record):
     save_total_limit: int | None = Field(None, ge=1, description="Checkpoints to keep: the last n, and the best one.")
     logging_steps: int | None = Field(None, ge=1, description="Optimizer steps between printed lines.")
     seed: int | None = Field(None, ge=0, description="Seed of data order, adapter initialisation and dropout.")
-    report_to: Literal["none"] | None = Field(None, description="Experiment tracker.")
+    report_to: Trackers | None = Field(None, description="Experiment trackers; none where nothing is said.")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of the trackers that are told."""
+        said = (self.report_to,) if isinstance(self.report_to, str) else self.report_to or ()
+        return tuple(name for name in said if name != "none")
 
 
 class Job(Record):
