@@ -159,7 +159,7 @@ VALUES = [
     ("train: {learning_rate: .inf}", "train.learning_rate is inf", "finite"),
     ("train: {seed: -1}", "train.seed is -1", "greater than or equal to 0"),
     ("train: {on_long: dorp}", "train.on_long is 'dorp'", ""),
-    ("train: {report_to: weights-and-biases}", "train.report_to is 'wandb'", ""),
+    ("train: {report_to: weights-and-biases}", "train.report_to is 'weights-and-biases'", ""),
     ("train: hello", "train is 'hello'", "dictionary"),
     ("format: {regex: '('}", "format.regex is '('", "not a regular expression"),
     ("format: {}", "format is {}", "give either json_schema or regex"),
