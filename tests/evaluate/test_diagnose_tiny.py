@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rankwise import api
-from rankwise.api.diagnosing import remembered
+from rankwise.api.diagnoses import remembered
 from rankwise.errors import DataError, JobError, ModelError
 from rankwise.evaluate.asking import Asked, Base, Way, encode_answer, fact_tokens, first_labels
 from rankwise.evaluate.prompts import cut
