@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -66,6 +67,20 @@ def split_of(source: Path) -> tuple[str, str | None]:
     if found := _WITH_SPLIT.fullmatch(str(source)):
         return found[1], found[2]
     return str(source), None
+
+
+def dataset_files(name: str) -> list[str] | None:
+    """Paths of all files of a dataset, as the hub says or as the cache remembers from the last download.
+
+    None where neither tells; `snapshot` then meets the same fault and says it.
+    """
+    from huggingface_hub import HfApi, get_cached_repo_tree
+
+    with suppress(Exception):
+        return [file.rfilename for file in HfApi().dataset_info(name).siblings or []]
+    with suppress(Exception):
+        return [file.path for file in get_cached_repo_tree(name, repo_type="dataset")]
+    return None
 
 
 def snapshot(

@@ -77,6 +77,7 @@ def test_a_changed_byte_of_an_archive_is_refused_or_harmless(tmp_path: Path, at:
 
 def test_an_archive_of_another_kind_and_a_pointer(tmp_path: Path) -> None:
     for name in ("a.parquet.gz", "a.txt.gz", "a.gz"):
+        (tmp_path / name).write_bytes(b"")
         error = fault(tmp_path / name)
         assert "are not read here" in error.what and "gunzip" in error.fix and ".jsonl.gz" in error.expected
     (tmp_path / "a.jsonl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")

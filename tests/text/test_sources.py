@@ -1,10 +1,15 @@
 """A file, a folder, a split of it or a dataset of the hub: which files hold the rows, and what is refused."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import unquote
 
 import huggingface_hub.constants
 import pytest
@@ -76,6 +81,13 @@ def test_a_folder_of_several_kinds_or_splits_is_refused(tmp_path: Path) -> None:
     ]
     touch(tmp_path / "one", "train.jsonl", "training-2.jsonl", "alpaca.jsonl")
     assert len(files_of(tmp_path / "one")) == 3
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    path = Path("x" * 300 + ".jsonl")
+    assert files_of(path) == [path]
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        read_records(path)
 
 
 def test_a_folder_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
@@ -158,7 +170,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
-    sources._downloaded.cache_clear()
+    sources._listed.cache_clear()
     return tmp_path / "hub"
 
 
@@ -221,9 +233,105 @@ def test_what_is_here_goes_before_the_hub(hub: Path) -> None:
     cache_dataset(hub, "org/both", {"train.jsonl": said("hub")})
     write_rows(Path("org/both/train.jsonl"), said("here"))
     assert words(Path("org/both")) == ["here"]
-    assert files_of(Path("org/bothe")) == [Path("org/bothe")]  # a slip, and said so where it is read
-    with pytest.raises(DataError, match="no ending"):
+    assert files_of(Path("org/bothe")) == [Path("org/bothe")]
+    with pytest.raises(DataError, match=r"no such file\n.*did you mean 'org/both'"):
         read_records(Path("org/bothe"))
+
+
+FILES = {
+    "README.md": b"# Words",
+    "words.py": b"raise SystemExit('never run')",
+    "data/train-00000-of-00002.jsonl": b'{"text": "a"}\n',
+    "data/train-00001-of-00002.jsonl": b'{"text": "b"}\n',
+    "data/test-00000-of-00001.jsonl": b'{"text": "c"}\n',
+    "en/part[1].jsonl": b'{"text": "d"}\n',
+}
+READ = """
+import sys
+from pathlib import Path
+from rankwise.errors import DataError
+from rankwise.text.containers import read_records
+for name in sys.argv[1:]:
+    try:
+        print([record.value["text"] for record in read_records(Path(name))])
+    except DataError as error:
+        print(error.what)
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What of the hub's protocol a download asks for: a repository's files, their sizes, and one of them."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        commit, path = "c" * 40, unquote(self.path.partition("?")[0])
+        headers = {"X-Repo-Commit": commit, "ETag": '"0"'}
+        status, content = 200, b""
+        if "/org/gated" in path or "/org/words" not in path:
+            status = 403 if "/org/gated" in path else 404
+            headers["X-Error-Code"] = "GatedRepo" if status == 403 else "RepoNotFound"
+        elif "/resolve/" in path:
+            name = path.partition(f"/resolve/{commit}/")[2]
+            content = FILES[name]
+            headers["ETag"] = f'"{hashlib.sha1(content).hexdigest()}"'
+            self.asked.append(name)
+        elif "/tree/" in path:
+            files = [{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in FILES.items()]
+            content = json.dumps(files).encode()
+        else:
+            siblings = [{"rfilename": name} for name in FILES]
+            content = json.dumps({"id": "org/words", "sha": commit, "siblings": siblings}).encode()
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(content if body else b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_only_the_files_of_the_split_are_downloaded_and_then_read_offline(tmp_path: Path) -> None:
+    Hub.asked.clear()
+    names = ["org/words", "org/words:en", "org/words:nothing", "org/gated", "org/unknown"]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT / "src"),
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+    def read(*names: str, **changes: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", READ, *names],
+            cwd=tmp_path,
+            env=environment | changes,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout.splitlines()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        first, english, missing, gated, unknown = read(*names, HF_ENDPOINT=endpoint)
+        server.shutdown()
+    assert first == "['a', 'b']" and english == "['d']"
+    assert "no split 'nothing'; its 4 data files are of part[1], test, train" in missing
+    assert "it is gated" in gated and "neither a file or folder here nor a dataset" in unknown
+    assert set(Hub.asked) == {*(name for name in FILES if "train" in name), "en/part[1].jsonl"}
+    offline, held_out = read("org/words", "org/words:test", HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="1")
+    assert offline == first and "org/words: it is not on this machine" in held_out
 
 
 def test_hf_home_is_honoured_in_a_process_of_its_own(tmp_path: Path) -> None:

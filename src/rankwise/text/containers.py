@@ -39,9 +39,9 @@ def read_records(source: Path) -> list[Record]:
 
 def _read_file(path: Path) -> list[Record]:
     ending = ending_of(path)
+    data = _bytes_of(path, only_head=ending in COLUMNAR or ending not in ENDINGS)
     if ending not in ENDINGS:
         raise _unsupported(path, ending)
-    data = _bytes_of(path, only_head=ending in COLUMNAR)
     if data.startswith(_LFS):
         fix = "fetch the file itself: `git lfs pull`, or download it from the hub"
         raise DataError(path, 1, "this is a pointer of Git LFS, not the data", expected="the rows themselves", fix=fix)

@@ -5,19 +5,19 @@ are fetched, and nothing that a dataset brings is ever run.
 """
 
 import difflib
+import glob
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
 from rankwise.errors import DataError
-from rankwise.hub import dataset_id, snapshot, split_of
+from rankwise.hub import dataset_files, dataset_id, snapshot, split_of
 from rankwise.records import content_hash
 from rankwise.store import hash_file
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
 ENDINGS = (*KINDS, ".jsonl.gz", ".json.gz", ".csv.gz")
-WANTED = tuple(f"*{ending}" for ending in ENDINGS)
 _DESCRIBING = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of the datasets library
 _SPLITS = {
     "train": "train",
@@ -61,9 +61,9 @@ def files_of(source: Path) -> list[Path]:
         return [source]
     name, split = split_of(source)
     if split and Path(name).is_dir():
-        return _of_split(source, Path(name), split, asked=True)
+        return _of_folders_split(source, Path(name), split)
     if dataset_id(source) and not _beside(source):
-        return _of_split(source, _downloaded(name), split or "train", asked=split is not None)
+        return _of_dataset(source, name, split)
     return [source]
 
 
@@ -90,12 +90,6 @@ def _beside(source: Path) -> bool:
         return False
 
 
-@cache
-def _downloaded(name: str) -> Path:
-    """Asked of the hub once a process, so that all that is read of a dataset is of one revision."""
-    return snapshot(name, "dataset", wanted=WANTED)
-
-
 def _of_folder(folder: Path) -> list[Path]:
     files = _data_files(folder, folder.iterdir)
     if not files:
@@ -110,18 +104,16 @@ def _of_folder(folder: Path) -> list[Path]:
 
 
 def _data_files(folder: Path, listed: Callable[[], Iterable[Path]]) -> list[Path]:
-    """Those with a known ending, sorted; hidden ones and what the datasets library writes beside rows are left out."""
     try:
-        return sorted(
-            path
-            for path in listed()
-            if ending_of(path) in ENDINGS
-            and path.name not in _DESCRIBING
-            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-            and path.is_file()
-        )
+        return sorted(path for path in listed() if _is_data(path.relative_to(folder)) and path.is_file())
     except OSError as fault:
         raise DataError(folder, None, f"the folder cannot be read: {fault.strerror or fault}") from None
+
+
+def _is_data(inside: Path) -> bool:
+    """Has it a known ending? Hidden files and what the datasets library writes beside rows are left out."""
+    hidden = any(part.startswith(".") for part in inside.parts)
+    return ending_of(inside) in ENDINGS and inside.name not in _DESCRIBING and not hidden
 
 
 def _require_one_kind(source: Path, files: list[Path]) -> None:
@@ -164,35 +156,62 @@ def _base(file: Path) -> str:
     return file.name[: -len(ending_of(file))]
 
 
-def _of_split(source: Path, root: Path, split: str, *, asked: bool) -> list[Path]:
-    """The files of a split below `root`, by the first of these that finds some: named for it, or in a folder of its
-    name (`train-00000-of-00002.*`, `train.*`, `train/*`); the same under another usual name (`val` for validation);
-    one file whose name begins or ends with it; the only file, where no split was asked for.
+def _of_dataset(source: Path, name: str, split: str | None) -> list[Path]:
+    """Of a dataset of the hub only the files of the split are downloaded, where a list tells which they are."""
+    listed = _listed(name)
+    if listed is None:
+        root = snapshot(name, "dataset", wanted=[f"*{ending}" for ending in ENDINGS])
+        found = _data_files(root, lambda: root.rglob("*"))
+        return [root / path for path in _pick(source, [f.relative_to(root) for f in found], split, None)]
+    picked = _pick(source, sorted(path for path in map(Path, listed) if _is_data(path)), split, None)
+    root = snapshot(name, "dataset", wanted=[glob.escape(path.as_posix()) for path in picked])
+    return [root / path for path in picked]
+
+
+@cache
+def _listed(name: str) -> list[str] | None:
+    """Asked of the hub once a process, so that all that is read of a dataset is of one list."""
+    return dataset_files(name)
+
+
+def _of_folders_split(source: Path, root: Path, split: str) -> list[Path]:
+    found = _data_files(root, lambda: root.rglob("*"))
+    return [root / path for path in _pick(source, [f.relative_to(root) for f in found], split, root)]
+
+
+def _pick(source: Path, files: list[Path], asked: str | None, root: Path | None) -> list[Path]:
+    """The files of a split (of train, where none is asked for), by the first of these that finds some: named for it, or
+    in a folder of its name (`train-00000-of-00002.*`, `train.*`, `train/*`); the same under another usual name (`val`
+    for validation); one file whose name begins or ends with it; the only file, where no split was asked for.
+
+    Args:
+        files: paths inside a dataset or a folder.
+        root: the folder; None: a dataset of the hub, of which nothing needs to be here.
     """
-    files = _data_files(root, lambda: root.rglob("*"))
+    split = asked or "train"
     loose = re.compile(rf"{re.escape(split)}[-._ ].*|.*[-._ ]{re.escape(split)}", re.DOTALL)
     named = (
-        [f for f in files if split in _stated_by(f, root)]
-        or [f for f in files if _SPLITS.get(split, "") in map(_SPLITS.get, _stated_by(f, root))]
+        [f for f in files if split in _stated_by(f)]
+        or [f for f in files if _SPLITS.get(split, "") in map(_SPLITS.get, _stated_by(f))]
         or _alone([f for f in files if loose.fullmatch(_stated(f))])
         or [f for f in _alone(files) if not asked and _SPLITS.get(_stated(f), split) == split]
     )
     if not named:
-        raise _no_split(source, root, files, split)
-    _require_one_folder(source, root, named, split)
+        raise _no_split(source, files, split)
+    _require_one_folder(source, named, split, root)
     _require_one_kind(source, named)
     return named
 
 
-def _stated_by(file: Path, root: Path) -> set[str]:
-    return {_stated(file), *file.relative_to(root).parts[:-1]}
+def _stated_by(file: Path) -> set[str]:
+    return {_stated(file), *file.parts[:-1]}
 
 
 def _alone(files: list[Path]) -> list[Path]:
     return files if len(files) == 1 else []
 
 
-def _no_split(source: Path, root: Path, files: list[Path], split: str) -> DataError:
+def _no_split(source: Path, files: list[Path], split: str) -> DataError:
     name, _ = split_of(source)
     if not files:
         fix = "a dataset that a script makes has to be written as files first; scripts are not run"
@@ -204,20 +223,26 @@ def _no_split(source: Path, root: Path, files: list[Path], split: str) -> DataEr
         None,
         f"there is no split '{split}'; its {len(files)} data files are of {found}",
         expected=f"{split}-00000-of-00001.parquet, data/{split}-*.parquet, {split}.jsonl or the like",
-        fix=f"name the split as '{name}:{stated[0]}', or give a file of {root}",
+        fix=f"name the split as '{name}:{stated[0]}', or give the file that is meant",
     )
 
 
-def _require_one_folder(source: Path, root: Path, files: list[Path], split: str) -> None:
+def _require_one_folder(source: Path, files: list[Path], split: str, root: Path | None) -> None:
     """Subsets (configurations) of a dataset lie in folders of their own; mixing them has to be meant."""
-    tops = {f.parent: f.relative_to(root).parts[:-1] for f in files}
-    if len(tops) > 1:
-        names = sorted("/".join(parts) or "." for parts in tops.values())
-        first = root.joinpath(names[0])
-        raise DataError(
-            source,
-            None,
-            f"the split '{split}' has files in several folders: {', '.join(names[:8])}",
-            expected="one subset of the dataset",
-            fix=f"give the folder of one: '{first if split in first.parts else f'{first}:{split}'}'",
-        )
+    folders = sorted({file.parent for file in files})
+    if len(folders) == 1:
+        return
+    first = next(folder for folder in folders if folder.parts)
+    given = f"'{(root or Path()) / first}{'' if split in first.parts else f':{split}'}'"
+    fix = f"give the folder of one: {given}"
+    if root is None:
+        name, _ = split_of(source)
+        command = f"hf download {name} --repo-type dataset --include '{first}/*' --local-dir ."
+        fix = f"download one, `{command}`, and give its folder: {given}"
+    raise DataError(
+        source,
+        None,
+        f"the split '{split}' has files in several folders: {', '.join(map(str, folders[:8]))}",
+        expected="one subset of the dataset",
+        fix=fix,
+    )
