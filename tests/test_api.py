@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
 from rankwise import api, store
 from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
 from rankwise.records import Plan
 from rankwise.store import Run, read_record
-from tests.training import carry_out, toy_job, toy_model, toy_run, trained, write_jsonl
+from tests.datafiles import cache_dataset, write_rows
+from tests.training import carry_out, losses, toy_job, toy_model, toy_rows, toy_run, trained, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_a_plan_takes_no_options(model: Path, tmp_path: Path) -> None:
 def test_a_stale_plan_is_refused_and_named(tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model(tmp_path / "model")
     path = planned(tmp_path, model)
-    expected = {"data": "data file", "no data": "data file", "base": "base model", "device": "device"}[change]
+    expected = {"data": "data in", "no data": "data in", "base": "base model", "device": "device"}[change]
     if change == "data":
         with (tmp_path / "train.jsonl").open("a") as file:
             file.write('{"prompt": "one more", "completion": "row"}\n')
@@ -68,6 +71,40 @@ def test_a_stale_plan_is_refused_and_named(tmp_path: Path, change: str, monkeypa
     with pytest.raises(PlanError, match=f"is stale: the {expected}") as error:
         api.prepare(path, tmp_path / "run", {})
     assert "plan again" in error.value.fix and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", ["content", "name", "gone"])
+def test_a_plan_is_stale_when_a_shard_of_its_folder_changed(tmp_path: Path, model: Path, change: str) -> None:
+    shards = [write_rows(tmp_path / "rows" / f"{n}.parquet", toy_rows(12, n)) for n in range(2)]
+    job = toy_job(tmp_path, model, data={"train": "rows", "validation": 0.25})
+    path = api.write_plan(api.plan(job), tmp_path / "planned") / "plan.json"
+    assert api.prepare(path, tmp_path / "first", {}).plan().facts.data.files.keys() == {str(tmp_path / "rows")}
+    if change == "content":
+        write_rows(shards[1], toy_rows(12, 7))
+    elif change == "name":
+        shards[1].rename(tmp_path / "rows" / "a.parquet")
+    else:
+        shutil.rmtree(tmp_path / "rows")
+    with pytest.raises(PlanError, match=r"is stale: the data in .*rows changed"):
+        api.prepare(path, tmp_path / "run", {})
+
+
+def test_rows_train_alike_from_a_file_a_folder_and_the_hub(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    rows = toy_rows(24)
+    write_rows(tmp_path / "rows" / "0.parquet", rows[:10])
+    write_rows(tmp_path / "rows" / "1.parquet", rows[10:])
+    cache_dataset(tmp_path / "hub", "org/alike", {"data/train-00000-of-00001.parquet": rows})
+    seen = {}
+    for name in ("train.jsonl", "rows", "org/alike"):
+        job = toy_job(tmp_path, model, data={"train": name, "validation": 0.25})
+        run = api.prepare(job, tmp_path / f"run-{name.replace('/', '-')}", {})
+        seen[name] = losses(carry_out(run))
+        assert str(run.plan().job.data.train).endswith(name)
+    assert len(seen["rows"]) == 6 and seen["rows"] == seen["train.jsonl"] == seen["org/alike"]
 
 
 def test_a_resumed_run_must_not_be_stale_either(tmp_path: Path) -> None:

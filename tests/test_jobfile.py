@@ -225,9 +225,41 @@ def test_a_missing_data_file_is_refused_with_line_and_nearest_name(
     assert error.fix == "did you mean rows.jsonl?"
 
 
-def test_a_folder_is_no_data_file(tmp_path: Path) -> None:
+def test_a_folder_may_hold_rows_but_is_no_schema(tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
-    assert "no such file: rows" in refusal(tmp_path, BASE.replace("rows.jsonl", "rows")).what
+    read_ = read(write_job(tmp_path, BASE.replace("rows.jsonl", "rows")))
+    assert read_.data.train == (tmp_path / "rows").resolve()
+    schema = refusal(tmp_path, BASE + "format: {json_schema: rows}\n")
+    assert "format.json_schema: no such file: rows" in schema.what and schema.expected == "a file that exists"
+
+
+def test_a_split_of_a_folder_is_taken_from_the_jobs_folder(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    job = read(write_job(tmp_path, BASE.replace("rows.jsonl", "rows:test")))
+    assert job.data.train == Path(f"{(tmp_path / 'rows').resolve()}:test")
+
+
+@pytest.mark.parametrize("name", ["org/name", "org/name:test", "org/name-v1.5"])
+def test_a_dataset_of_the_hub_stays_as_it_is_written(tmp_path: Path, name: str) -> None:
+    data = f"{{train: '{name}', validation: '{name}', facts: '{name}', general: {{path: '{name}'}}}}"
+    job = read(write_job(tmp_path, f"goal: task\nmodel: embedded\ndata: {data}\n"))
+    found = [job.data.train, job.data.validation, job.data.facts, job.data.general and job.data.general.path]
+    assert found == [Path(name)] * 4
+    again = tmp_path / "again.yaml"
+    again.write_text(job_yaml(job))
+    assert read(again).model_copy(update={"name": job.name}) == job
+    assert read(again).model_copy(update={"name": job.name}).content_hash() == job.content_hash()
+
+
+@pytest.mark.parametrize("name", ["org/rows.jsonl", "org/rows.parquet", "rows", "org/inner/rows"])
+def test_a_missing_file_is_not_taken_for_a_dataset(tmp_path: Path, name: str) -> None:
+    error = refusal(tmp_path, BASE.replace("rows.jsonl", name))
+    assert f"no such file: {name}" in error.what and "org/name:split" in error.expected
+
+
+def test_a_slip_in_a_folder_that_is_here_is_not_taken_for_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "clinic" / "training").mkdir(parents=True)
+    assert refusal(tmp_path, BASE.replace("rows.jsonl", "clinic/trainig")).fix == "did you mean clinic/training?"
 
 
 def test_a_missing_file_given_by_an_option_names_the_option(tmp_path: Path) -> None:

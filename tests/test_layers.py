@@ -14,7 +14,7 @@ from tests.builders import write_job
 from tests.tiny import tiny_llama
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "pyarrow", "huggingface_hub")
 TELL = "\nimport json, sys; print('\\n' + json.dumps(sorted(set(sys.modules) & set(sys.argv[1].split(',')))))"
 
 

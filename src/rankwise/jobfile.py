@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rankwise.errors import JobError
+from rankwise.hub import dataset_id, split_of
 from rankwise.records import Job
 
 Lines = dict[tuple[str, ...], int]
@@ -20,7 +21,8 @@ def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[
     """Read `path` (may be None when the options say everything) and lay `options` over it.
 
     Args:
-        path: a YAML file; relative data paths in it are taken from its folder, then from the working folder.
+        path: a YAML file; relative data paths in it are taken from its folder, then from the working folder; ids of
+            datasets on the hub stay.
         options: dotted job keys such as `hardware.count` -> value; None values are skipped.
         methods: the method names that exist.
 
@@ -185,14 +187,15 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     data = job.data
     general = data.general
     if general:
-        general = general.model_copy(update={"path": _resolve(general.path, base, where, ("data", "general", "path"))})
+        found = _resolve_data(general.path, base, where, ("data", "general", "path"))
+        general = general.model_copy(update={"path": found})
     validation = data.validation
     if isinstance(validation, Path):
-        validation = _resolve(validation, base, where, ("data", "validation"))
+        validation = _resolve_data(validation, base, where, ("data", "validation"))
     changes: dict[str, Any] = {"general": general, "validation": validation}
     for key in ("train", "facts"):
         path = getattr(data, key)
-        changes[key] = path and _resolve(path, base, where, ("data", key))
+        changes[key] = path and _resolve_data(path, base, where, ("data", key))
     answer = job.format
     if answer and answer.json_schema:
         schema = _resolve(answer.json_schema, base, where, ("format", "json_schema"))
@@ -214,6 +217,30 @@ def _resolve(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Pat
     for folder in (base, Path.cwd()):
         if (folder / path).is_file():
             return (folder / path).resolve()
-    near = difflib.get_close_matches(path.name, [p.name for p in (base / path).parent.glob("*")], 1)
+    raise _no_such_file(path, base, where, loc, "a file that exists")
+
+
+def _resolve_data(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Path:
+    """As `_resolve`, and a folder or a split of one will do, too. What is neither, and could be the id of a dataset on
+    the hub, stays as it is written; whether there is one shows when it is read.
+    """
+    name, split = split_of(path)
+    for folder in (base, Path.cwd()):
+        if (folder / path).exists():
+            return (folder / path).resolve()
+        if split and (folder / name).is_dir():
+            return Path(f"{(folder / name).resolve()}:{split}")
+    if dataset_id(path) and not _near(path, base):
+        return path
+    expected = "a file or folder that exists, or a dataset of the hub as org/name or org/name:split"
+    raise _no_such_file(path, base, where, loc, expected)
+
+
+def _no_such_file(path: Path, base: Path, where: _Where, loc: tuple[str, ...], expected: str) -> JobError:
+    near = _near(path, base)
     fix = f"did you mean {path.with_name(near[0])}?" if near else f"paths are taken from {base}"
-    raise JobError(f"{where(loc)}: {'.'.join(loc)}: no such file: {path}", expected="a file that exists", fix=fix)
+    return JobError(f"{where(loc)}: {'.'.join(loc)}: no such file: {path}", expected=expected, fix=fix)
+
+
+def _near(path: Path, base: Path) -> list[str]:
+    return difflib.get_close_matches(path.name, [p.name for p in (base / path).parent.glob("*")], 1)

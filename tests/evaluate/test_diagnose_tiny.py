@@ -152,6 +152,18 @@ def test_a_context_beside_the_row_is_its_source(tmp_path: Path, model: Path) -> 
     assert any("own `context`" in note for note in found.notes)
 
 
+def test_a_context_is_that_of_the_rows_own_file(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "held").mkdir()
+    with_context = [{**row, "context": "The clinic is open."} for row in rows(8)[:4]]
+    write_jsonl(tmp_path / "held" / "a.jsonl", with_context)
+    write_jsonl(tmp_path / "held" / "b.jsonl", rows(8)[4:])  # the same lines, without a context
+    found = api.diagnose(job(tmp_path, model, validation=tmp_path / "held"))
+    assert found.rows == 8 and not any("own `context`" in note for note in found.notes)
+    write_jsonl(tmp_path / "held" / "b.jsonl", [{**row, "context": "It has prices."} for row in rows(8)[4:]])
+    found = api.diagnose(job(tmp_path, model, validation=tmp_path / "held"))
+    assert any("own `context`" in note for note in found.notes)
+
+
 def test_long_answers_are_not_compared_letter_by_letter(tmp_path: Path, model: Path) -> None:
     long = [{"prompt": f"{i}?", "completion": "the clinic answers " * 30} for i in range(40)]
     found = api.diagnose(job(tmp_path, model, long))

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from rankwise.errors import ModelError
-from rankwise.model import hub
 from rankwise.model.locate import locate, weight_files
 from tests.tiny import tiny_llama
 
@@ -63,7 +63,7 @@ def test_offline_hub_id_is_three_sentences_without_the_token(monkeypatch: pytest
     def refuse(*_: object, **__: object) -> str:
         raise LocalEntryNotFoundError("Authorization: Bearer hf_secret")
 
-    monkeypatch.setattr(hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(ModelError) as error:
         locate("org/model")
     assert "HF_HUB_OFFLINE" in error.value.what and error.value.expected and error.value.fix
@@ -77,7 +77,7 @@ def test_hub_download_asks_for_no_pickles(monkeypatch: pytest.MonkeyPatch, llama
         asked.update(options)
         return str(llama)
 
-    monkeypatch.setattr(hub, "snapshot_download", give)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
     assert locate("org/model") == llama
     assert not any("bin" in p for p in asked["allow_patterns"]) and "*.bin" in asked["ignore_patterns"]
 

@@ -45,6 +45,18 @@ def test_counts(tmp_path: Path, chat: ChatText) -> None:
     assert facts.general_supervised_per_row and facts.general_supervised_per_row > 1
 
 
+def test_folders_are_counted_and_hashed_by_their_files(tmp_path: Path, chat: ChatText) -> None:
+    (tmp_path / "shards").mkdir()
+    for name in "ab":
+        _rows(tmp_path / "shards" / f"{name}.jsonl", 10, name)
+    job = _job(train=tmp_path / "shards", validation=0.25)
+    facts = observe_data(job, chat, None, "drop")
+    assert facts.rows + facts.validation_rows == 20 and facts.source.startswith("read from 2 files")
+    assert set(facts.files) == {str(tmp_path / "shards")}
+    (tmp_path / "shards" / "b.jsonl").rename(tmp_path / "shards" / "c.jsonl")
+    assert observe_data(job, chat, None, "drop").files != facts.files
+
+
 def test_long_rows_are_counted_and_the_models_limit_holds(tmp_path: Path, chat: ChatText) -> None:
     job = _job(train=_rows(tmp_path / "t.jsonl", 60), validation=_rows(tmp_path / "v.jsonl", 3, "v"))
     free = observe_data(job, chat, None, "drop")

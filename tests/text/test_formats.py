@@ -138,7 +138,7 @@ def test_csv_fields_may_be_long_and_may_hold_json(tmp_path: Path) -> None:
         ("a.csv", "text,id\na", 2, "1 fields, the header 2"),
         ("a.csv", 'text\na\n"b', 3, "malformed CSV"),
         ("a.csv", 'messages\n"[1"', 2, "malformed JSON"),
-        ("a.parquet", "", None, "'.parquet' files are not read"),
+        ("a.xlsx", "", None, "'.xlsx' files are not read"),
         ("a", "", None, "no ending"),
     ],
 )
@@ -211,9 +211,9 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
     assert fault(tmp_path / "zzz.csv").fix == "check the path"
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_needs_files_and_a_name_no_nul(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").mkdir()
-    assert "cannot be read" in fault(tmp_path / "d.jsonl").what
+    assert "no data files in this folder" in fault(tmp_path / "d.jsonl").what
     assert "cannot be read" in fault(Path("a\0b.jsonl")).what
 
 

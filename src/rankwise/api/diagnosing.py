@@ -18,6 +18,7 @@ from rankwise.text.containers import read_records
 from rankwise.text.dataset import split_rows
 from rankwise.text.formats import Row, read_rows
 from rankwise.text.probes import Probe
+from rankwise.text.sources import hash_source
 from rankwise.text.template import ChatText
 from rankwise.version import __version__
 
@@ -39,7 +40,7 @@ def diagnose(job: Job, progress: Progress = quiet, rows: int = ROWS) -> Diagnosi
     """
     _require_rows(job)
     facts, read = model_of(job), _read_data(job)
-    files = {str(path): cached_hash(path) for path in given_files(job)}
+    files = {str(source): hash_source(source, cached_hash) for source in given_files(job)}
     path = place(job, facts, files, rows)
     if known := known_at(path):
         return known
@@ -67,7 +68,7 @@ class _Data:
     training: list[Row]
     held_out: list[Row]
     probes: list[Probe]
-    contexts: dict[int, str]
+    contexts: dict[tuple[Path, int], str]
 
 
 def _read_data(job: Job) -> _Data:
@@ -103,8 +104,8 @@ def _require_rows(job: Job) -> None:
         )
 
 
-def _contexts(held_out: list[Row]) -> dict[int, str]:
-    """Line -> the row's own `context`, where a file gives one beside question and answer."""
-    records = read_records(held_out[0].path) if held_out else []
-    values = {r.line: r.value.get("context") for r in records if isinstance(r.value, dict)}
-    return {line: text for line, text in values.items() if isinstance(text, str) and text.strip()}
+def _contexts(held_out: list[Row]) -> dict[tuple[Path, int], str]:
+    """(file, line) -> the row's own `context`, where a file gives one beside question and answer."""
+    records = [record for path in sorted({row.path for row in held_out}) for record in read_records(path)]
+    values = {(r.path, r.line): r.value.get("context") for r in records if isinstance(r.value, dict)}
+    return {place: text for place, text in values.items() if isinstance(text, str) and text.strip()}

@@ -8,10 +8,11 @@ from rankwise.api.actuals import aside, keep_training_times
 from rankwise.api.checking import require_sound
 from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
-from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
+from rankwise.errors import AnswerIsNo, DataError, PlanError, RunError, SpaceError, UsageError
 from rankwise.observe.devices import observe_device
 from rankwise.records import Event, Plan
-from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
+from rankwise.store import Run, list_runs, new_run_folder, read_record, require_space
+from rankwise.text.sources import hash_source
 from rankwise.train.trackers import require_installed
 
 NOT_OF_THIS_PLACE = ("kept_library", "works_together")  # rules that hold on any machine
@@ -58,9 +59,7 @@ def _refuse_stale(decided: Plan, path: Path) -> None:
     if model_of(decided.job).weights_hash != decided.base_hash:
         changed.append("the base model")
     changed += [
-        f"the data file {name}"
-        for name, digest in decided.facts.data.files.items()
-        if not Path(name).is_file() or hash_file(Path(name)) != digest
+        f"the data in {name}" for name, digest in decided.facts.data.files.items() if not _holds(Path(name), digest)
     ]
     if observe_device(decided.job.hardware).identity_hash != decided.hardware_hash:
         changed.append("the device")
@@ -69,6 +68,14 @@ def _refuse_stale(decided: Plan, path: Path) -> None:
             f"{path} is stale: {', '.join(changed)} changed since it was made",
             fix="plan again with `rankwise plan` and the job file, or train from the job file, which plans again",
         )
+
+
+def _holds(source: Path, digest: str) -> bool:
+    """Does a file, folder or dataset still hold what was hashed? What cannot be read does not."""
+    try:
+        return hash_source(source) == digest
+    except (DataError, OSError):
+        return False
 
 
 def _refuse_unrunnable(decided: Plan) -> None:

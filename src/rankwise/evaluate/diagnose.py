@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
@@ -44,13 +45,13 @@ class Material:
         training: rows that examples and sources are taken from.
         held_out: rows whose questions are asked.
         probes: closed-book questions.
-        contexts: source of a held-out row by its line, where the file gives one.
+        contexts: source of a held-out row by its file and line, where the file gives one.
     """
 
     training: Sequence[Row]
     held_out: Sequence[Row]
     probes: Sequence[Probe]
-    contexts: Mapping[int, str] = field(default_factory=dict)
+    contexts: Mapping[tuple[Path, int], str] = field(default_factory=dict)
 
 
 def diagnose(
@@ -156,7 +157,7 @@ class _Setting:
     def _asked(self, chosen: Sequence[tuple[Row, Exchange]]) -> list[Asked]:
         near = [self._library.nearest(e.prompt, NEAR) for _, e in chosen]
         draws = self._assign(near)
-        given = [row.line in self._material.contexts for row, _ in chosen]
+        given = [(row.path, row.line) in self._material.contexts for row, _ in chosen]
         found = sum(map(bool, near))
         self._notes.append(
             "source of a held-out answer: the row's own `context`"
@@ -167,8 +168,8 @@ class _Setting:
         asked = []
         for (row, exchange), rows, draw in zip(chosen, near, draws, strict=True):
             texts = [self._library.texts[i] for i in rows[:SOURCES]]
-            if row.line in self._material.contexts:
-                texts = [self._material.contexts[row.line]]
+            if own := self._material.contexts.get((row.path, row.line)):
+                texts = [own]
             source = short_source(texts or ["(nothing was found)"], self.room.source, self._chat)
             asked.append(Asked(exchange.messages, exchange.expected, draw, source))
         return asked

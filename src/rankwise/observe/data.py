@@ -4,11 +4,11 @@ from pathlib import Path
 
 from rankwise.records import DataFacts, Job
 from rankwise.records.job import OnLong
-from rankwise.store import hash_file
 from rankwise.text.dataset import load_dataset
 from rankwise.text.formats import read_probes, read_rows
 from rankwise.text.lengths import histogram
 from rankwise.text.masks import encode_row
+from rankwise.text.sources import files_of, hash_source
 from rankwise.text.template import ChatText
 
 ASSUMED_TOKENS = 512  # of a row when nobody says: instructions have 100 to 500, worked answers 500 to 2,000
@@ -36,7 +36,7 @@ def observe_data(
     data = load_dataset(job, chat, max_length=length, on_long=on_long, seed=job.train.seed or 0)
     lengths = [len(row.ids) for row in data.train]
     general = [*data.replay, *data.general]
-    files = _files(job)
+    sources = _sources(job)
     return DataFacts(
         format=data.format,
         rows=len(lengths),
@@ -53,8 +53,8 @@ def observe_data(
         general_rows=len(read_rows(job.data.general.path).rows) if job.data.general else 0,
         general_supervised_per_row=sum(r.supervised for r in general) / len(general) if general else None,
         facts=len(read_probes(job.data.facts)) if job.data.facts else 0,
-        files={str(path): hash_file(path) for path in files},
-        source=f"read from {len(files)} files, rows of at most {length} tokens",
+        files={str(source): hash_source(source) for source in sources},
+        source=f"read from {sum(len(files_of(source)) for source in sources)} files, rows of at most {length} tokens",
     )
 
 
@@ -63,7 +63,7 @@ def _longest(job: Job, chat: ChatText) -> int:
     return max(len(encode_row(row, chat).ids) for row in read_rows(job.data.train).rows)
 
 
-def _files(job: Job) -> list[Path]:
+def _sources(job: Job) -> list[Path]:
     data = job.data
     validation = data.validation if isinstance(data.validation, Path) else None
     given = [data.train, validation, data.general.path if data.general else None, data.facts]

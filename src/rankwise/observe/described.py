@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import UsageError
-from rankwise.model.locate import HUB_ID
+from rankwise.hub import HUB_ID
 from rankwise.observe.catalogue import Architecture, find_architecture, gptq_group, nearest, read_config
 
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"

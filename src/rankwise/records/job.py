@@ -24,10 +24,13 @@ class GeneralData(Record):
 
 
 class JobData(Record):
-    """Training data given as files, or only described (`examples`, `tokens_per_example`) when planning comes first."""
+    """Training data given, or only described (`examples`, `tokens_per_example`) when planning comes first.
+
+    A path names a file, a folder of files, `folder:split`, or a dataset of the hub: `org/name`, `org/name:split`.
+    """
 
     train: Path | None = Field(None, description="Training rows: messages, alpaca, sharegpt, prompt/completion, text.")
-    validation: float | Path = Field(0.1, description="Held-out rows: a share of the training rows, or a file.")
+    validation: float | Path = Field(0.1, description="Held-out rows: a share of the training rows, or a path.")
     general: GeneralData | None = Field(None, description="General rows for replay and for the forgetting check.")
     facts: Path | None = Field(None, description="Closed-book probes: question, answer and optional choices.")
     domain: Domain | None = Field(

@@ -2,71 +2,92 @@
 
 import csv
 import difflib
+import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
+from rankwise.text.columnar import COLUMNAR, read_columnar
+from rankwise.text.record import Record, shown
+from rankwise.text.sources import ENDINGS, ending_of, files_of
+
+__all__ = ["Record", "read_records", "shown"]
 
 _BOM = b"\xef\xbb\xbf"
+_LFS = b"version https://git-lfs.github.com/spec/"
 _DECODER = json.JSONDecoder()
 _JSON_IN_CSV = ("messages", "conversations", "history")
 
 
-@dataclass(frozen=True)
-class Record:
-    """One parsed value, not yet judged, and the 1-based line of `path` on which it starts."""
+def read_records(source: Path) -> list[Record]:
+    """Every record of a file, of a folder's files in the order of their names, or of a dataset of the Hub, in order.
 
-    path: Path
-    line: int
-    value: Any
-
-    def fault(self, what: str, *, expected: str = "", fix: str = "") -> DataError:
-        """An error that points at this record."""
-        return DataError(self.path, self.line, what, expected=expected, fix=fix)
-
-
-def read_records(path: Path) -> list[Record]:
-    """Every record of a .jsonl, .json (one array) or .csv file, in order; blank lines and a BOM are passed over.
+    Files end in .jsonl, .json (one array), .csv (each of them also with .gz), .parquet or .arrow. Blank lines and a BOM
+    are passed over. In parquet and arrow a record's line is its 1-based row.
 
     Raises:
-        DataError: the file is missing, of another kind, not UTF-8, malformed, or without a record.
+        DataError: a file is missing, of another kind, not UTF-8, malformed or damaged, or without a record; a folder or
+            dataset that `files_of` refuses.
     """
-    ending = path.suffix.lower()
-    if ending not in _READERS:
+    return [record for file in files_of(source) for record in _read_file(file)]
+
+
+def _read_file(path: Path) -> list[Record]:
+    ending = ending_of(path)
+    data = _bytes_of(path, only_head=ending in COLUMNAR or ending not in ENDINGS)
+    if ending not in ENDINGS:
         raise _unsupported(path, ending)
-    records = list(_READERS[ending](path, _text_of(path)))
+    if data.startswith(_LFS):
+        fix = "fetch the file itself: `git lfs pull`, or download it from the hub"
+        raise DataError(path, 1, "this is a pointer of Git LFS, not the data", expected="the rows themselves", fix=fix)
+    if ending in COLUMNAR:
+        records = list(read_columnar(path))
+    else:
+        unpacked = _unpacked(path, data) if ending.endswith(".gz") else data
+        records = list(_READERS[ending.removesuffix(".gz")](path, _text_of(path, unpacked)))
     if not records:
         raise DataError(path, None, "there are no rows in this file", expected="at least one row")
     return records
 
 
-def shown(value: Any, width: int = 60) -> str:
-    """A value short enough (in characters) for an error's sentence."""
-    text = repr(value)
-    return text if len(text) <= width else text[: width - 3] + "..."
-
-
 def _unsupported(path: Path, ending: str) -> DataError:
     fix = "rename the file if it is one of these, or convert it to .jsonl (one JSON object a line)"
-    if ending == ".parquet":
-        fix = f"convert it once: datasets.load_dataset('parquet', data_files='{path.name}')['train'].to_json(...)"
+    if ending.endswith(".gz"):
+        fix = "unpack it with gunzip"
     named = f"'{ending}' files are not read here" if ending else "the file name has no ending, so its kind is unknown"
-    return DataError(path, None, named, expected="a file that ends in " + ", ".join(_READERS), fix=fix)
+    return DataError(path, None, named, expected="a file that ends in " + ", ".join(ENDINGS), fix=fix)
 
 
-def _text_of(path: Path) -> str:
+def _bytes_of(path: Path, *, only_head: bool) -> bytes:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(len(_LFS)) if only_head else file.read()
     except FileNotFoundError:
         raise DataError(path, None, "there is no such file", fix=_nearest(path)) from None
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
         reason = getattr(fault, "strerror", None) or fault
         raise DataError(path, None, f"the file cannot be read: {reason}", expected="a readable file") from None
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as fault:
+        raise DataError(
+            path,
+            None,
+            f"the gzip archive is damaged: {str(fault).rstrip('.')}",
+            expected="what gzip has written, whole",
+            fix="copy or download the file again; `gzip --test` tells whether it is whole",
+        ) from None
+
+
+def _text_of(path: Path, data: bytes) -> str:
     data = data.removeprefix(_BOM)
     try:
         return data.decode("utf-8")
@@ -158,7 +179,7 @@ def _malformed(path: Path, first_line: int, text: str, at: int, what: str) -> Da
     line = first_line + text.count("\n", 0, at)
     column = at - text.rfind("\n", 0, at)
     fix = ""
-    if path.suffix.lower() == ".jsonl" and text.lstrip().startswith("["):
+    if ending_of(path).startswith(".jsonl") and text.lstrip().startswith("["):
         fix = "if the file is one JSON array, name it .json"
     return DataError(
         path,

@@ -44,22 +44,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one file and the name of the format they were written in (a key of FORMATS)."""
+    """The rows of one file, folder or dataset and the name of the format they were written in (a key of FORMATS)."""
 
     format: str
     rows: list[Row]
 
 
 def read_rows(path: Path, faults: list[DataError] | None = None) -> Rows:
-    """The training rows of a .jsonl, .json or .csv file.
+    """The training rows of a file, of a folder's files, or of a dataset of the Hub, as `read_records` finds them.
 
     Args:
         faults: takes the faults of single rows, which are passed over; without it the first one is raised.
 
     Raises:
-        DataError: anything that keeps the file from being read as rows of one format, with the line at fault.
+        DataError: anything that keeps it from being read as rows of one format, with file and line at fault.
     """
-    path = Path(path)
     records = read_records(path)
     name = _detect(records[0])
     rows = []

@@ -6,6 +6,7 @@ from typing import Any
 
 from rankwise.errors import DataError
 from rankwise.text.containers import Record, read_records, shown
+from rankwise.text.sources import ending_of, files_of
 
 _SHAPE = '{"question": text, "answer": text} and perhaps "choices": [text, ...], "paraphrases": [text, ...]'
 
@@ -24,14 +25,16 @@ class Probe:
 
 
 def read_probes(path: Path) -> list[Probe]:
-    """The probes of a .jsonl or .json file. With choices, `answer` may be the 0-based index of the right one.
+    """The probes of a file or folder of any kind but .csv, or of a dataset of the Hub, as `read_records` finds them.
+
+    With choices, `answer` may be the 0-based index of the right one.
 
     Raises:
         DataError: anything that keeps the file from being read as probes, with the line at fault.
     """
-    path = Path(path)
-    if path.suffix.lower() == ".csv":
-        raise DataError(path, None, "probes are not read from .csv", expected="a .jsonl or .json file")
+    for file in files_of(path):
+        if ending_of(file).startswith(".csv"):
+            raise DataError(file, None, "probes are not read from .csv", expected="a .jsonl, .json or .parquet file")
     return [_probe(record) for record in read_records(path)]
 
 

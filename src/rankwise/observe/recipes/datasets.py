@@ -5,8 +5,7 @@ from typing import Any
 
 from rankwise.observe.recipes.launch import find
 from rankwise.observe.recipes.reading import Source
-
-READABLE = (".jsonl", ".json", ".csv", ".parquet")
+from rankwise.text.sources import ENDINGS, ending_of
 
 
 def local_file(source: Source, *names: Any) -> str | None:
@@ -15,7 +14,7 @@ def local_file(source: Source, *names: Any) -> str | None:
         if not isinstance(name, str) or not name:
             continue
         path = Path(name).expanduser()
-        if path.suffix.lower() not in READABLE:
+        if ending_of(path) not in ENDINGS:
             continue
         if (found := find(str(path), source.folder)) is not None:
             return str(found.resolve())
