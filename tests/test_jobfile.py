@@ -133,7 +133,7 @@ def test_a_key_given_twice_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_mistyped_method_is_refused_with_the_nearest(tmp_path: Path, text: str) -> None:
     error = refusal(tmp_path, BASE + text + "\n")
     assert f"job.yaml:{4 + text.count(chr(10))}: there is no method 'lroa'" in error.what
-    assert error.fix == "did you mean lora?" and "full, lora, qlora" in error.expected
+    assert error.fix == "did you mean lora?" and "one of bottleneck, dora, full, ia3, lora, " in error.expected
 
 
 def test_a_mistyped_method_from_an_option_names_the_option(tmp_path: Path) -> None:

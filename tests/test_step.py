@@ -105,7 +105,7 @@ def test_logits_exist_only_at_kept_positions(model: torch.nn.Module) -> None:
     batch = collate([ids], [[IGNORE] * 25 + ids[25:]], PAD)
     summed_loss(model, batch)
     handle.remove()
-    assert batch.keep.tolist() == [24, 25, 26, 27, 28] and seen == [(1, 5, 320)]
+    assert batch.keep.tolist() == [-6, -5, -4, -3, -2] and seen == [(1, 5, 320)]
 
 
 def test_a_step_moves_the_weights_and_clears_the_gradient(model: torch.nn.Module) -> None:
@@ -170,7 +170,7 @@ def test_collate_keeps_every_token_and_every_label_once(given_rows: list[Row]) -
         if batch.attention_mask is not None:
             assert batch.attention_mask[i].tolist() == [1] * len(ids) + [0] * (longest - len(ids))
         found = {
-            int(at) + 1: int(target)
+            longest + int(at) + 1: int(target)
             for at, target in zip(batch.keep, batch.targets[i], strict=True)
             if target != IGNORE
         }

@@ -26,8 +26,19 @@ from tests.tiny import tiny_llama
 torch.set_num_threads(1)  # tiny matrices gain nothing from a second thread, and lose to whoever else computes here
 SRC = Path(__file__).resolve().parents[1] / "src"
 METHOD_NAMES = ("full", "lora", "qlora")
-# Sums to what a tiny model learns in a few dozen steps.
-RATES = {"full": 1e-2, "lora": 2e-2, "qlora": 2e-2}
+# Rates at which a tiny model learns in a few dozen steps.
+RATES = {
+    "full": 1e-2,
+    "lora": 2e-2,
+    "qlora": 2e-2,
+    "rslora": 1e-2,
+    "dora": 2e-2,
+    "ia3": 5e-2,
+    "prompt": 5e-2,
+    "prefix": 1.0,
+    "p_tuning": 5e-3,
+    "bottleneck": 1e-2,
+}
 WORDS = ["yes", "no", "open", "prices", "hours", "thank you"]
 
 

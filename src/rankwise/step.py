@@ -21,7 +21,8 @@ class Batch:
     Attributes:
         input_ids: (rows, length) token ids, right-padded.
         attention_mask: (rows, length), or None when nothing is padded.
-        keep: (kept,) positions whose logits predict a supervised token of any row.
+        keep: (kept,) positions whose logits predict a supervised token of any row, counted from the end of the row
+            (-1 is the last), because a prompt method puts positions of its own before it.
         targets: (rows, kept) next token at those positions, IGNORE where it is not supervised.
         tokens: tokens without padding.
         supervised: targets that count.
@@ -56,6 +57,7 @@ def collate(ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], pad_t
         shifted[i, : len(row) - 1] = torch.tensor(row_labels[1:])
     keep = (shifted != IGNORE).any(dim=0).nonzero().squeeze(1)
     targets = shifted[:, keep]
+    keep = keep - longest
     tokens = sum(len(row) for row in ids)
     mask = None
     if tokens != input_ids.numel():

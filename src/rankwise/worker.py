@@ -24,16 +24,18 @@ from accelerate.utils import set_seed
 from safetensors.torch import save_file
 
 from rankwise.errors import RankwiseError, TrainingError
+from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
+from rankwise.model.trained import restore_weights
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
 from rankwise.store import Run, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
 from rankwise.text.template import ChatText
-from rankwise.train.checkpoints import Checkpoints, restore_weights
+from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.loop import Loop
 from rankwise.train.mixing import mix
 from rankwise.train.trackers import reporters
@@ -120,7 +122,7 @@ def _model(plan: Plan, config: TrainConfig, cpu: bool) -> Any:
     base = load_base(
         plan.facts.model.path,
         dtype=config.dtype,
-        four_bit=config.method == "qlora",
+        four_bit=TUNERS[config.method].base == "nf4",
         device="cpu" if cpu else "cuda",
     )
     return attach(base, config)
@@ -182,7 +184,7 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
     """
     config = plan.verdict.config
     assert config is not None
-    full = plan.verdict.method == "full"
+    full = METHODS[config.method].trains == "weights"
     if full and plan.facts.model.dtype == "bf16":
         _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwise.decide.choose import choose, require_known_targets, with_known_goal
+from rankwise.decide.choose import choose, require_sound_method, with_known_goal
 from rankwise.decide.preference import precision_trap, takeable
 from rankwise.decide.rulebook import evidence, rules
 from rankwise.errors import JobError
@@ -365,7 +365,7 @@ def test_unknown_targets_and_ranks_beyond_the_matrix_are_refused() -> None:
     with pytest.raises(JobError, match="no linear layer"):
         builders.plan(job(method={"name": "lora", "target_modules": ["c_attn"]}), seen)
     with pytest.raises(JobError, match=r"method\.r is 193") as caught:
-        require_known_targets(job(method={"name": "lora", "r": 193}), seen)
+        require_sound_method(job(method={"name": "lora", "r": 193}), seen)
     assert caught.value.expected == "a rank of 1 to 192"
-    require_known_targets(job(method={"name": "lora", "r": 193, "target_modules": ["q_proj"]}), seen)
-    require_known_targets(job(method={"name": "lora", "r": 192}), seen)
+    require_sound_method(job(method={"name": "lora", "r": 193, "target_modules": ["q_proj"]}), seen)
+    require_sound_method(job(method={"name": "lora", "r": 192}), seen)

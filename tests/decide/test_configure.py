@@ -136,7 +136,7 @@ def test_only_prompt_methods_learn_positions_and_only_low_rank_ones_have_a_rank(
     for recipe in RECIPES:
         chosen = config(recipe=recipe.name)
         assert (chosen.r is not None) == recipe.low_rank
-        assert (chosen.num_virtual_tokens is not None) == (recipe.method in ("prompt", "prefix"))
+        assert (chosen.num_virtual_tokens is not None) == (recipe.method in ("prompt", "prefix", "p_tuning"))
         assert chosen.method == recipe.method
 
 

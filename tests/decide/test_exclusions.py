@@ -126,6 +126,7 @@ SERVED = {  # method: with one tenant, with several
     "bottleneck": (False, False),
     "prefix": (False, False),
     "prompt": (False, False),
+    "p_tuning": (False, False),
 }
 
 

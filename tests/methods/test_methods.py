@@ -2,12 +2,14 @@
 
 import pytest
 
+from rankwise.decide.choose import require_sound_method
 from rankwise.decide.configure import Rung, configure
-from rankwise.decide.recipes import BY_NAME
+from rankwise.decide.recipes import BY_NAME, PLANNED_METHODS
 from rankwise.errors import JobError, UsageError
 from rankwise.methods import METHODS, NF4_BITS, NOT_TRACED, TUNERS, AdapterOptions, Method, targeted, tuner
 from rankwise.methods.base import config_fields
 from rankwise.methods.bottleneck import inner_width, params_per_adapter
+from rankwise.methods.lora import lora_params
 from rankwise.records import TrainConfig
 from tests import builders
 
@@ -44,11 +46,11 @@ def test_lora_trains_as_many_parameters_as_published(
     name: str, r: int, targets: str | tuple[str, ...], params: int
 ) -> None:
     chosen = config(METHODS[name], r=r, target_modules=targets)
-    assert METHODS[name].trainable_params(builders.llama3_8b(), chosen) == params
+    assert chosen.r == r and lora_params(builders.llama3_8b(), r, chosen.target_modules) == params
 
 
 def test_one_rank_on_smollm2_is_305280_parameters() -> None:
-    assert METHODS["lora"].trainable_params(builders.smollm2(), config(METHODS["lora"], r=1)) == 305_280
+    assert lora_params(builders.smollm2(), 1, "all-linear") == 305_280
 
 
 def test_nf4_holds_the_linear_layers_of_llama3_8b_in_3_60_gb() -> None:
@@ -82,15 +84,35 @@ def test_a_target_that_one_layer_lacks_is_left_out_while_another_has_it() -> Non
 
 
 def test_the_list_is_by_name() -> None:
-    assert list(METHODS) == [m.name for m in METHODS.values()] == ["full", "lora", "qlora"]
+    assert list(METHODS) == [m.name for m in METHODS.values()]
 
 
 @every_method
-def test_it_trains_something_and_no_more_than_there_is(method: Method) -> None:
-    for facts in (builders.smollm2(), builders.llama3_8b()):
-        trained = method.trainable_params(facts, config(method))
-        assert 0 < trained <= facts.total_params
-        assert (trained == facts.total_params) == (method.trains == "weights")
+def test_it_is_configured_with_the_options_that_it_has_and_no_other(method: Method) -> None:
+    own = AdapterOptions.__dataclass_fields__.keys() - {"more"}
+    assert set(method.options) <= own
+    made = config(method)
+    assert {name for name in own if getattr(made, name) is not None} <= set(method.options)
+
+
+@every_method
+def test_a_plan_can_be_forced_to_it_and_carries_it_out(method: Method) -> None:
+    recipe = BY_NAME[method.name]
+    assert recipe.method == method.name in PLANNED_METHODS and recipe.executable
+    assert recipe.low_rank == ("r" in method.options) == ("lora" in method.name or method.name == "dora")
+
+
+@every_method
+def test_an_option_of_another_method_is_refused_by_name(method: Method) -> None:
+    given = {"r": 4, "lora_alpha": 8.0, "target_modules": "all-linear", "num_virtual_tokens": 5, "bottleneck_size": 4}
+    for key, value in given.items():
+        forced = builders.job(method={"name": method.name, key: value})
+        if key in method.options:
+            require_sound_method(forced, builders.facts())
+            continue
+        with pytest.raises(JobError) as caught:
+            require_sound_method(forced, builders.facts())
+        assert f"method.{key} is given, and {method.name} has no such option" in caught.value.what
 
 
 # -- what a person says, in the words of a PEFT config class --------------------------------------

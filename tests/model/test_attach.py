@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rankwise.errors import ModelError, UsageError
-from rankwise.methods import METHODS
+from rankwise.methods.lora import lora_params
 from rankwise.model import load
 from rankwise.model.attach import attach, load_adapter, total_params, trainable_params, untouched
 from rankwise.model.likelihood import final_logits
@@ -35,14 +35,15 @@ def test_declared_counts_are_the_real_ones(folder: Path, method: str, r: int) ->
     base = load_base(folder, dtype="fp32")
     assert total_params(base) == facts.total_params
     config = tiny_config(method) if method == "full" else tiny_config(method, r=r)
-    assert trainable_params(attach(base, config)) == METHODS[method].trainable_params(facts, config)
+    declared = facts.total_params if method == "full" else lora_params(facts, r, "all-linear")
+    assert trainable_params(attach(base, config)) == declared
 
 
 def test_declared_counts_with_chosen_targets(folder: Path) -> None:
     facts = observe_model(str(folder))
     config = tiny_config(target_modules=(facts.linears[0].name, facts.linears[-1].name))
     model = attach(load_base(folder, dtype="bf16"), config)
-    assert trainable_params(model) == METHODS["lora"].trainable_params(facts, config)
+    assert trainable_params(model) == lora_params(facts, 4, config.target_modules)
 
 
 def test_four_bit_counts_and_dtypes(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_four_bit_counts_and_dtypes(tmp_path: Path) -> None:
     assert total_params(base) == facts.total_params
     config = tiny_config("qlora")
     model = attach(base, config)
-    declared = METHODS["qlora"].trainable_params(facts, config)
+    declared = lora_params(facts, 4, "all-linear")
     assert trainable_params(model) == declared
     assert total_params(model) == facts.total_params + declared
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16

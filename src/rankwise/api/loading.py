@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rankwise.errors import RunError
-from rankwise.methods import METHODS
+from rankwise.methods import METHODS, TUNERS
 from rankwise.records import Job, Plan, TrainConfig
 from rankwise.store import Run
 from rankwise.text.dataset import Dataset, load_dataset
@@ -45,7 +45,7 @@ def load_tuned(run: Run, decided: Plan) -> tuple[Any, Callable[[], AbstractConte
 
     base_folder, dtype = decided.facts.model.path, inference_dtype(decided)
     if METHODS[decided.verdict.method].trains == "adapter":
-        base = load_base(base_folder, dtype=dtype, four_bit=decided.verdict.method == "qlora")
+        base = load_base(base_folder, dtype=dtype, four_bit=TUNERS[decided.verdict.method].base == "nf4")
         tuned = load_adapter(base, run.adapter)
         return tuned, lambda: untouched(tuned)
     tuned = load_base(run.model, dtype=dtype)

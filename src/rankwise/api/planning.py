@@ -9,7 +9,7 @@ from rankwise.api.diagnoses import remembered
 from rankwise.api.observing import observe
 from rankwise.api.prices import own_prices
 from rankwise.api.progress import Progress, quiet
-from rankwise.decide.choose import choose, require_known_targets
+from rankwise.decide.choose import choose, require_sound_method
 from rankwise.decide.offers import Market
 from rankwise.decide.recipes import PLANNED_METHODS
 from rankwise.errors import DataError, ModelError
@@ -58,7 +58,7 @@ def plan_job(job: Job, out: Path | None = None, progress: Progress = quiet, *, b
     with tracers(busy=True):
         facts = observe(job, out)
         facts = facts.model_copy(update={"diagnosis": _diagnosis(job, facts, progress)})
-        require_known_targets(job, facts)
+        require_sound_method(job, facts)
         priced = 0
 
         def price(job: Job, facts: Facts, candidates: Sequence[Candidate]) -> list[Estimate]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rankwise.api.actuals import aside, keep_merge_time
 from rankwise.api.loading import inference_dtype, load_inputs, load_tuned, require_finished
+from rankwise.decide.compatibility import refused
 from rankwise.errors import RunError
 from rankwise.methods import METHODS
 from rankwise.records import Artifact, Lineage, Plan, Verification
@@ -19,6 +20,9 @@ from rankwise.text.dataset import PROOF_ROWS
 def merge(run: Run, out: Path | None = None) -> Path:
     """Fold the adapter into its base; returns the folder, which plain transformers loads. A full model is copied as
     it is.
+
+    Raises:
+        RunError: not finished, `out` is in use, or a method that cannot be merged.
     """
     from rankwise.export.merge import merge
 
@@ -29,6 +33,12 @@ def merge(run: Run, out: Path | None = None) -> Path:
             _refuse_used(out)
             shutil.copytree(run.model, out)
         return target
+    if never := refused(decided.verdict.method, "merge"):
+        raise RunError(
+            f"an adapter of {decided.verdict.method} cannot be merged: {never.why}",
+            expected="a method that changes weights",
+            fix=f"use {run.adapter} on its base, as eval, verify and chat do",
+        )
     if out is not None:
         _refuse_used(out)
     began = time.monotonic()
@@ -64,6 +74,7 @@ def verify(run: Run) -> tuple[Verification, Artifact | None]:
             tuned=tuned,
             as_base=as_base,
             merged=load_base(merged, dtype=inference_dtype(decided)) if merged else None,
+            unmerged=never.why if (never := refused(decided.verdict.method, "merge")) else "",
             rows=data.validation[:PROOF_ROWS],
             prompts=data.prompts(),
             conversations=conversations,

@@ -8,7 +8,9 @@ from rankwise.api.actuals import aside, keep_training_times
 from rankwise.api.checking import require_sound
 from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
+from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import AnswerIsNo, DataError, PlanError, RunError, SpaceError, UsageError
+from rankwise.methods import METHODS
 from rankwise.observe.devices import observe_device
 from rankwise.records import Event, Plan
 from rankwise.store import Run, list_runs, new_run_folder, read_record, require_space
@@ -100,7 +102,7 @@ def _refuse_unrunnable(decided: Plan) -> None:
     if not decided.verdict.executable:
         raise PlanError(
             f"this version's training does not carry out {decided.verdict.candidate}",
-            expected="full fine-tuning with fp32 weights, lora or qlora, with adamw_torch, adamw_torch_fused or sgd",
+            expected=f"{', '.join(METHODS)} (of full: fp32 weights), with {' or '.join(EXECUTED)}",
             fix="force one of these with `method`, or take the plan's configuration to another launcher",
         )
     if decided.facts.model.folder is None:

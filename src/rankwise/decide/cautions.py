@@ -29,7 +29,7 @@ def warnings(job: Job, facts: Facts, decision: Decision) -> list[str]:
             f"`rankwise train` of this version cannot carry out {winner.id} on {facts.device.count} x "
             f"{facts.device.name}: its configuration is for your own launcher"
         )
-    return found + _not_acted_on(job, winner)
+    return found + _not_acted_on(job)
 
 
 def carried_out(facts: Facts, winner: Priced) -> bool:
@@ -157,7 +157,7 @@ def _new_tokens(job: Job, facts: Facts) -> str:
     return f"{job.data.new_tokens} new tokens, {share:.2%} of the vocabulary ({said('new_tokens')}): {how}{served}"
 
 
-def _not_acted_on(job: Job, winner: Priced | None) -> list[str]:
+def _not_acted_on(job: Job) -> list[str]:
     """Keys that are part of the contract and that no part of this version reads yet: said, never ignored silently."""
     unread = []
     if job.forgetting.action != "warn":
@@ -166,7 +166,4 @@ def _not_acted_on(job: Job, winner: Priced | None) -> list[str]:
         unread.append("hardware.nodes (this version trains on one machine)")
     if job.data.new_tokens:
         unread.append("data.new_tokens (this version trains no new rows of the vocabulary)")
-    if job.method and winner and winner.recipe.trains_weights:
-        said = job.method.model_dump(exclude={"name"}, exclude_none=True)
-        unread += [f"method.{key} ({job.method.name} has no adapter)" for key in said]
     return [f"not acted on in this version: {key}" for key in unread]

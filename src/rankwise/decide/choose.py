@@ -4,6 +4,7 @@ excluded it, and flips, questions and offers are found by deciding again."""
 from rankwise.decide.ahead import coming
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.cautions import carried_out, warnings
+from rankwise.decide.compatibility import refused
 from rankwise.decide.flips import Flips
 from rankwise.decide.ladder import climb_all, place_all
 from rankwise.decide.offers import Market, offers
@@ -17,7 +18,7 @@ from rankwise.decide.rulebook import threshold
 from rankwise.decide.rungs import first_try, rungs
 from rankwise.decide.verdicts import Decision, decide, soft
 from rankwise.errors import JobError
-from rankwise.methods import targeted
+from rankwise.methods import METHODS, targeted
 from rankwise.records import Facts, Job, Plan, Verdict
 from rankwise.records.base import content_hash
 from rankwise.version import __version__
@@ -135,9 +136,26 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
     return "high", f"need is measured, it holds {room:,.1f} times that, and its memory fits at the upper end"
 
 
-def require_known_targets(job: Job, facts: Facts) -> None:
-    """Raises JobError when no layer has a targeted name, or the forced rank is beyond a targeted matrix."""
-    if job.method is None or job.method.r is None:
+def require_sound_method(job: Job, facts: Facts) -> None:
+    """Raises JobError when the forced method has no such option or cannot recompute activations, when no layer has a
+    targeted name, or when the rank is beyond a targeted matrix.
+    """
+    if job.method is None:
+        return
+    options = METHODS[job.method.name].options
+    if foreign := [key for key in job.method.model_dump(exclude={"name"}, exclude_none=True) if key not in options]:
+        raise JobError(
+            f"method.{foreign[0]} is given, and {job.method.name} has no such option",
+            expected=f"of it: {', '.join(options) or 'nothing'}",
+            fix="remove it, or choose a method that has it",
+        )
+    never = refused(job.method.name, "gradient_checkpointing")
+    if never is not None and job.train.gradient_checkpointing:
+        raise JobError(
+            f"train.gradient_checkpointing does not go with {job.method.name}: {never.why}",
+            fix="leave it out, or choose another method",
+        )
+    if job.method.r is None:
         return
     targets = targeted(facts.model, job.method.target_modules)
     limit = min((min(s.in_features, s.out_features) for s in targets), default=job.method.r)

@@ -11,6 +11,7 @@ from rankwise.decide.forgetting import cut_of
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.sharding import deepspeed_config, fsdp_config
+from rankwise.methods import METHODS
 from rankwise.records import Facts, Job, TrainConfig
 from rankwise.records.setup import Offload, Parallel
 
@@ -53,6 +54,7 @@ class Sizes:
 def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig:
     """The configuration of one recipe on one rung."""
     size = sizes(job, facts, micro_batch=rung.micro_batch, accumulates=not recipe.optimizer_in_backward)
+    adapter = _adapter_options(job, facts, recipe, rung)
     planned = {
         "num_train_epochs": size.epochs,
         "max_steps": size.max_steps,
@@ -64,7 +66,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "optim": rung.optim or recipe.optim,
         "per_device_train_batch_size": size.micro_batch,
         "gradient_accumulation_steps": size.accumulation,
-        "max_length": _max_length(facts),
+        "max_length": _max_length(facts, adapter.get("num_virtual_tokens", 0)),
         "on_long": "drop",
         "eval_steps": max(1, math.ceil(size.max_steps / 4)),
         "save_steps": max(1, math.ceil(size.max_steps / 4)),
@@ -87,7 +89,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         deepspeed=deepspeed_config(rung.parallel, rung.offload),
         fsdp_config=fsdp_config(rung.parallel, rung.offload),
         **_precision(job, facts, recipe, rung.parallel),
-        **_adapter_options(job, facts, recipe, rung),
+        **adapter,
         **(planned | said),
     )
 
@@ -166,10 +168,10 @@ def _two_digits(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def _max_length(facts: Facts) -> int:
-    """The longest row, so that nothing is lost, unless the model cannot see that far."""
-    limit = facts.model.max_position_embeddings or facts.data.longest
-    return max(8, min(limit, facts.data.longest))
+def _max_length(facts: Facts, learned: int) -> int:
+    """The longest row, so that nothing is lost, unless the model cannot see that far after `learned` positions."""
+    limit = facts.model.max_position_embeddings
+    return max(8, min(facts.data.longest if limit is None else limit - learned, facts.data.longest))
 
 
 def _precision(job: Job, facts: Facts, recipe: Recipe, parallel: Parallel) -> dict[str, str | None]:
@@ -195,6 +197,6 @@ def _adapter_options(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> dict
         r = said.get("r") or rung.rank or rank_for(job, facts, targets)
         options = {"r": r, "lora_alpha": threshold("alpha", "ratio") * r, "lora_dropout": 0.0}
         return options | {"target_modules": targets} | said
-    if recipe.method in ("prompt", "prefix"):
-        return {"num_virtual_tokens": VIRTUAL_TOKENS}
-    return {}
+    if "num_virtual_tokens" in METHODS[recipe.method].options:
+        return {"num_virtual_tokens": VIRTUAL_TOKENS} | said
+    return said

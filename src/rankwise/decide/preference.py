@@ -9,6 +9,7 @@ from rankwise.decide.forgetting import spares
 from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import RECIPES, Recipe
 from rankwise.decide.rulebook import threshold
+from rankwise.methods import METHODS
 from rankwise.methods.lora import lora_params
 from rankwise.records import Facts, Job, Rejection
 
@@ -30,7 +31,7 @@ ATTENTION = (
 
 def recipes_for(job: Job, facts: Facts) -> tuple[Recipe, ...]:
     """The recipes that are looked at on this device, the preferred first; a forced method's before all others."""
-    here = [r for r in RECIPES if facts.device.kind == "gpu" or r.cpu or _forced(job, r)]
+    here = [r for r in RECIPES if _forced(job, r) or (not r.asked and (facts.device.kind == "gpu" or r.cpu))]
     return tuple(sorted(here, key=lambda r: (not _forced(job, r), _rank_of(job, facts, r))))
 
 
@@ -125,9 +126,10 @@ def discouraged(job: Job, facts: Facts, recipe: Recipe, candidate: str) -> Rejec
     if recipe.kind != "discouraged":
         return None
     large, size = threshold("discouraged", "large"), facts.model.total_params
-    if recipe.method in ("prompt", "prefix") and size < large:
+    if "num_virtual_tokens" in METHODS[recipe.method].options and size < large:
         number = f"{size / 1e9:.2f} B parameters, {large / 1e9:g} B needed"
-        return reject(candidate, "discouraged", f"{recipe.method} tuning loses to LoRA on models of this size.", number)
+        name = "p-tuning" if recipe.method == "p_tuning" else f"{recipe.method} tuning"
+        return reject(candidate, "discouraged", f"{name} loses to LoRA on models of this size.", number)
     return reject(candidate, "discouraged", f"{recipe.method} loses to LoRA at equal cost in published comparisons.")
 
 

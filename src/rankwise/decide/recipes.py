@@ -26,6 +26,7 @@ class Recipe:
         lean_optim: an optimizer with smaller states, for the last rung.
         cpu: is it looked at on a CPU, too?
         package: of an unkept recipe: name, version and date of its last release.
+        asked: looked at only where a job forces its method, because a sibling of it is looked at always.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Recipe:
     offload: Offload = "none"
     cpu: bool = True
     package: str = ""
+    asked: bool = False
 
     @property
     def trains_weights(self) -> bool:
@@ -47,16 +49,12 @@ class Recipe:
     @property
     def low_rank(self) -> bool:
         """Has it a rank that can be chosen for capacity?"""
-        return self.method in ("lora", "qlora", "dora", "rslora")
+        return "r" in METHODS[self.method].options
 
     @property
     def executable(self) -> bool:
         """Can this version's `train` carry it out, on one device?"""
-        return (
-            self.method in METHODS
-            and self.optim in EXECUTED
-            and not (self.pure_bf16 or self.optimizer_in_backward or self.offload != "none")
-        )
+        return self.optim in EXECUTED and not (self.pure_bf16 or self.optimizer_in_backward or self.offload != "none")
 
 
 SHARDED: tuple[Parallel, ...] = ("ddp", "zero2", "fsdp", "zero3")
@@ -90,6 +88,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("ia3", "ia3", kind="discouraged"),
     Recipe("prefix", "prefix", kind="discouraged"),
     Recipe("prompt", "prompt", kind="discouraged"),
+    Recipe("p_tuning", "p_tuning", kind="discouraged", asked=True),
 )
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 # What a job may force, by method: the usual recipe of that method.

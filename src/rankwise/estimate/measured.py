@@ -203,6 +203,8 @@ def _train_config(setup: Setup) -> TrainConfig:
         lora_alpha=setup.lora_alpha,
         lora_dropout=setup.lora_dropout,
         target_modules=setup.target_modules,
+        num_virtual_tokens=setup.num_virtual_tokens,
+        bottleneck_size=setup.bottleneck_size,
         num_train_epochs=1.0,
         max_steps=STEPS,
         learning_rate=1e-4,

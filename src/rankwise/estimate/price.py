@@ -149,6 +149,7 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
         lora_dropout=config.lora_dropout or 0.0,
         target_modules=config.target_modules,
         num_virtual_tokens=config.num_virtual_tokens,
+        bottleneck_size=config.bottleneck_size,
         dtype=config.dtype,
         autocast=config.autocast,
         optim=config.optim,

@@ -22,6 +22,7 @@ is not counted. torch.save adds about 270 bytes a tensor, a distributed checkpoi
 from dataclasses import dataclass
 
 from rankwise.estimate.course import times
+from rankwise.methods import METHODS
 from rankwise.records import CostOptions, Setup, StorageEstimate
 from rankwise.trace.stack import fp32_master
 
@@ -52,7 +53,7 @@ SMALL_FILES = 5_000_000
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Bytes of one checkpoint on disk."""
+    """Bytes of one checkpoint on disk: the weights as they are used, and what only training on needs."""
 
     weights: int
     optimizer: int
@@ -127,10 +128,11 @@ def checkpoint(setup: Setup, trainable: int, adapter_file_bytes: int | None, opt
     """One checkpoint by the recipe of `setup` (the table above); arguments as in `estimate_storage`."""
     width = trained_width(setup)
     weights = trainable * width if adapter_file_bytes is None else adapter_file_bytes
+    encoder = trainable * width if setup.method in METHODS and METHODS[setup.method].encodes else 0
     zero = setup.parallel.startswith("zero")
     state = state_width(setup.optim, MASTER if zero else width)
     states = float(optimizer_bytes) if state is None else trainable * state
-    return Checkpoint(weights, round(states) + (trainable * MASTER if zero else 0))
+    return Checkpoint(weights, round(states) + encoder + (trainable * MASTER if zero else 0))
 
 
 def trained_width(setup: Setup) -> int:

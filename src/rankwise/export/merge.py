@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from rankwise.methods import TUNERS
 from rankwise.model.attach import load_adapter
 from rankwise.model.load import DTYPES, load_base, quiet_transformers
 from rankwise.records import Plan
@@ -24,7 +25,7 @@ def merge(plan: Plan, adapter: Path, out: Path) -> Path:
     """
     facts = plan.facts.model
     require_space(out.parent, facts.weight_bytes, "the merged model")
-    return fold(facts.path, adapter, out, four_bit=plan.verdict.method == "qlora", dtype=facts.dtype)
+    return fold(facts.path, adapter, out, four_bit=TUNERS[plan.verdict.method].base == "nf4", dtype=facts.dtype)
 
 
 def fold(base_folder: Path, adapter: Path, out: Path, *, four_bit: bool, dtype: str) -> Path:

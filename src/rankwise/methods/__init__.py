@@ -10,14 +10,16 @@ from difflib import get_close_matches
 
 from rankwise.errors import UsageError
 from rankwise.methods.base import AdapterOptions, Method, Tuner, targeted
-from rankwise.methods.bottleneck import BOTTLENECK_TUNER
+from rankwise.methods.bottleneck import BOTTLENECK, BOTTLENECK_TUNER
 from rankwise.methods.full import FULL, FULL_TUNER
-from rankwise.methods.light import LIGHT_TUNERS
-from rankwise.methods.lora import LORA, LORA_TUNERS
-from rankwise.methods.prompt import PROMPT_TUNERS
+from rankwise.methods.light import IA3, LIGHT_TUNERS
+from rankwise.methods.lora import DORA, LORA, LORA_TUNERS, RSLORA
+from rankwise.methods.prompt import P_TUNING, PREFIX, PROMPT, PROMPT_TUNERS
 from rankwise.methods.qlora import NF4_BITS, QLORA, QUANTISED_TUNERS
 
-METHODS: dict[str, Method] = {m.name: m for m in (FULL, LORA, QLORA)}
+METHODS: dict[str, Method] = {
+    m.name: m for m in (FULL, LORA, QLORA, RSLORA, DORA, IA3, PROMPT, PREFIX, P_TUNING, BOTTLENECK)
+}
 TUNERS: dict[str, Tuner] = {
     t.name: t for t in (FULL_TUNER, *LORA_TUNERS, *QUANTISED_TUNERS, *LIGHT_TUNERS, *PROMPT_TUNERS, BOTTLENECK_TUNER)
 }

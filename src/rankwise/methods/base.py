@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rankwise.errors import JobError
-from rankwise.records import LinearShape, ModelFacts, TrainConfig
+from rankwise.records import LinearShape, ModelFacts
 
 
 @dataclass(frozen=True)
@@ -13,14 +13,19 @@ class Method:
     """One way to change a model that training can carry out.
 
     Attributes:
-        name: as in `--method`.
+        name: as in `--method`; its Tuner says how it is attached.
         trains: `weights` (the model's own) or `adapter` (a few new ones beside frozen weights).
-        trainable_params: (facts of the model, config) -> number of trained parameters, exact.
+        options: the keys of a job's `method`, and of TrainConfig, that it has.
+        neutral: part of the names of the trained tensors that change nothing at first, and their value then: one that
+            still has it was not trained, or not loaded. None where no tensor is neutral.
+        encodes: what trains is an encoder, of whose result alone the adapter's file is made; a checkpoint holds both.
     """
 
     name: str
     trains: Literal["weights", "adapter"]
-    trainable_params: Callable[[ModelFacts, TrainConfig], int]
+    options: tuple[str, ...] = ()
+    neutral: tuple[str, float] | None = None
+    encodes: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,14 @@ Pfeiffer et al. 2020 (arXiv 2005.00247) put one after the MLP; Houlsby et al. 20
 attention and one after the MLP.
 """
 
-from rankwise.methods.base import Tuner
+from rankwise.methods.base import Method, Tuner
 
 PLACES = {"pfeiffer": ("mlp",), "houlsby": ("attention", "mlp")}
 REDUCTION = 16  # hidden width over inner width, as in the `adapters` library
 
+BOTTLENECK = Method(
+    name="bottleneck", trains="adapter", options=("bottleneck_size",), neutral=(".bottleneck.up.weight", 0.0)
+)
 BOTTLENECK_TUNER = Tuner("bottleneck", None)
 
 

@@ -4,13 +4,7 @@ Weights are kept in fp32 and computed in bf16 (autocast) where the device has it
 away 84 % of Adam's updates at a learning rate of 1e-5 and 43 % at 5e-5 (evidence E30)."""
 
 from rankwise.methods.base import Method, Tuner
-from rankwise.records import ModelFacts, TrainConfig
 
-
-def _all(facts: ModelFacts, config: TrainConfig) -> int:
-    return facts.total_params
-
-
-FULL = Method(name="full", trains="weights", trainable_params=_all)
+FULL = Method(name="full", trains="weights")
 
 FULL_TUNER = Tuner("full", None)

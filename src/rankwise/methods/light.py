@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from rankwise.methods.base import Tuner
+from rankwise.methods.base import Method, Tuner
 
 
 def _blocks(r: int) -> dict[str, Any]:
     """OFT's `r` is its number of blocks, and excludes a block size."""
     return {"r": r, "oft_block_size": 0}
 
+
+# Keys, values and the inner activations of the MLP are scaled (Liu et al. 2022, arXiv 2205.05638).
+IA3 = Method(name="ia3", trains="adapter", neutral=(".ia3_l.", 1.0))
 
 LIGHT_TUNERS = (
     Tuner("ia3", "IA3"),

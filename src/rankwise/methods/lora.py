@@ -2,8 +2,10 @@
 frozen; and what else writes an update of a matrix as a product of smaller ones.
 """
 
+from dataclasses import replace
+
 from rankwise.methods.base import Method, Tuner, targeted
-from rankwise.records import ModelFacts, TrainConfig
+from rankwise.records import ModelFacts
 
 
 def lora_params(facts: ModelFacts, r: int, target_modules: str | tuple[str, ...] | None) -> int:
@@ -11,12 +13,14 @@ def lora_params(facts: ModelFacts, r: int, target_modules: str | tuple[str, ...]
     return r * sum((s.in_features + s.out_features) * s.count for s in targeted(facts, target_modules))
 
 
-def _of_config(facts: ModelFacts, config: TrainConfig) -> int:
-    assert config.r is not None
-    return lora_params(facts, config.r, config.target_modules)
-
-
-LORA = Method(name="lora", trains="adapter", trainable_params=_of_config)
+LORA = Method(
+    name="lora",
+    trains="adapter",
+    options=("r", "lora_alpha", "lora_dropout", "target_modules"),
+    neutral=(".lora_B.", 0.0),
+)
+RSLORA = replace(LORA, name="rslora")  # scaled by alpha / sqrt(r): Kalajdzievski 2023, arXiv 2312.03732
+DORA = replace(LORA, name="dora")  # and the length of each row of W trains: Liu et al. 2024, arXiv 2402.09353
 
 
 def _adalora_ranks(r: int) -> dict[str, int]:

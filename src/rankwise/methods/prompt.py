@@ -3,7 +3,13 @@ et al. 2021, arXiv 2103.10385) or before the keys and values of every layer (pre
 2101.00190; LLaMA-Adapter, Zhang et al. 2023, arXiv 2303.16199).
 """
 
-from rankwise.methods.base import Tuner
+from dataclasses import replace
+
+from rankwise.methods.base import Method, Tuner
+
+PROMPT = Method(name="prompt", trains="adapter", options=("num_virtual_tokens",))
+PREFIX = replace(PROMPT, name="prefix")
+P_TUNING = replace(PROMPT, name="p_tuning", encodes=True)
 
 # PEFT refuses the two whose vectors stand in the key-value cache where a module checkpoints (peft_model.py).
 PROMPT_TUNERS = (

@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from rankwise.errors import ModelError, UsageError
 from rankwise.methods import METHODS, AdapterOptions, Tuner, tuner
 from rankwise.methods.base import config_fields
-from rankwise.model.bottleneck import BottleneckModel, attach_bottleneck
+from rankwise.model.bottleneck import BottleneckModel, attach_bottleneck, is_bottleneck, load_bottleneck
 from rankwise.model.targets import check_rank, find_targets, fitted, none_kept_out
 from rankwise.records import TrainConfig
 
@@ -48,7 +48,14 @@ def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | Pef
     if not adapter:
         model.train()
         return model
-    options = AdapterOptions(config.r, config.lora_alpha, config.lora_dropout or 0.0, config.target_modules)
+    options = AdapterOptions(
+        config.r,
+        config.lora_alpha,
+        config.lora_dropout or 0.0,
+        config.target_modules,
+        config.num_virtual_tokens,
+        config.bottleneck_size,
+    )
     attached = wrap(model, config.method, options, seed=config.seed).model
     allow_packing(attached, False)
     attached.train()
@@ -94,13 +101,11 @@ def wrap(
     if chosen.peft_type is None:
         if method == "full":
             raise UsageError("full fine-tuning puts no adapter on a model")
-        return Wrapped(attach_bottleneck(model, options.bottleneck_size, **options.more))
+        with _drawn_from(seed, model):
+            return Wrapped(attach_bottleneck(model, options.bottleneck_size, **options.more))
     config, notes = peft_config(model, chosen, options, kept_out)
     prepare(config)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices) if seed is not None else nullcontext(), warnings.catch_warnings():
-        if seed is not None:
-            torch.manual_seed(seed)
+    with _drawn_from(seed, model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to (True|False)", UserWarning)  # PEFT sets it right
         warnings.filterwarnings("ignore", r"(?s).*CUDA extension|Setting boft_n_butterfly_factor", UserWarning)
         with _refusals_of(chosen, model):
@@ -108,6 +113,17 @@ def wrap(
             if not trainable_params(attached):
                 raise ValueError("nothing of it would train")
     return Wrapped(attached, notes)
+
+
+@contextmanager
+def _drawn_from(seed: int | None, model: PreTrainedModel) -> Iterator[None]:
+    """Random numbers inside follow from the seed, and those after from what was before."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def peft_config(
@@ -173,7 +189,7 @@ def allow_packing(model: nn.Module, allowed: bool) -> None:
             module.support_avx512bf16_for_cpu = allowed and has_avx512bf16()
 
 
-def load_adapter(base: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel | BottleneckModel:
     """The adapter of `folder` on `base`; in evaluation mode unless trainable.
 
     Raises:
@@ -185,6 +201,8 @@ def load_adapter(base: PreTrainedModel, folder: Path, *, trainable: bool = False
                 f"{folder} holds no adapter: {name} is missing",
                 expected="a folder written by PEFT's save_pretrained, in safetensors",
             )
+    if is_bottleneck(folder):
+        return load_bottleneck(base, folder, trainable=trainable)
     try:
         adapted = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
     except (RuntimeError, ValueError) as error:

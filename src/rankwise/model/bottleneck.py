@@ -95,6 +95,13 @@ class BottleneckModel(nn.Module):
                     adapter = Bottleneck(hidden, config.bottleneck_size)
                 setattr(layer, name, Adapted(getattr(layer, name), adapter))
 
+    def __getattr__(self, name: str) -> Any:
+        """What it does not have itself is the model's: `generate`, its settings, `device`."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base_model"), name)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.base_model(*args, **kwargs)
 
@@ -118,6 +125,15 @@ class BottleneckModel(nn.Module):
         state = self.base_model.state_dict()
         return {name: tensor for name, tensor in state.items() if ".bottleneck." in name}
 
+    def load_adapter_state(self, state: dict[str, Tensor], folder: Path) -> None:
+        """Put trained tensors back. Raises ModelError, which names `folder`, unless names and shapes are these."""
+        if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in self.adapter_state().items()}:
+            raise ModelError(
+                f"the adapter {folder} does not fit this base: its tensors have other names or shapes",
+                expected="the base model that it was trained on",
+            )
+        self.base_model.load_state_dict(state, strict=False)
+
     def save_pretrained(self, folder: str | Path) -> None:
         """adapter_config.json of our own type, and the adapters alone in safetensors."""
         folder = Path(folder)
@@ -126,22 +142,26 @@ class BottleneckModel(nn.Module):
         save_file({n: t.contiguous() for n, t in self.adapter_state().items()}, folder / WEIGHTS, {"format": "pt"})
 
 
-def load_bottleneck(model: PreTrainedModel, folder: str | Path) -> BottleneckModel:
-    """The adapters of `folder` on `model`, frozen. Raises ModelError when they are of another kind or shape."""
+def is_bottleneck(folder: Path) -> bool:
+    """Does the folder's adapter_config.json say that it holds bottleneck adapters?"""
+    return bool(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("type") == TYPE)
+
+
+def load_bottleneck(model: PreTrainedModel, folder: str | Path, *, trainable: bool = False) -> BottleneckModel:
+    """The adapters of `folder` on `model`; frozen and in evaluation mode unless trainable.
+
+    Raises:
+        ModelError: they are of another kind or shape.
+    """
     folder = Path(folder)
     written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if written.pop("type", None) != TYPE:
         raise ModelError(f"{folder} holds no bottleneck adapter", expected=f'"type": "{TYPE}" in {CONFIG}')
     adapted = BottleneckModel(model, BottleneckConfig(**written))
-    state, have = load_file(folder / WEIGHTS), adapted.adapter_state()
-    if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in have.items()}:
-        raise ModelError(
-            f"the adapter {folder} does not fit this base: its tensors have other names or shapes",
-            expected="the base model that it was trained on",
-        )
-    model.load_state_dict(state, strict=False)
-    adapted.requires_grad_(False)
-    return adapted.eval()
+    adapted.load_adapter_state(load_file(folder / WEIGHTS), folder)
+    if not trainable:
+        adapted.requires_grad_(False)
+    return adapted.train(trainable)
 
 
 def attach_bottleneck(
@@ -155,7 +175,9 @@ def attach_bottleneck(
         )
     if placement not in PLACES:
         raise UsageError(f"placement {placement} is unknown", expected=f"one of {', '.join(PLACES)}")
-    return BottleneckModel(model, BottleneckConfig(inner_width(hidden, bottleneck_size), placement))
+    return BottleneckModel(
+        model, BottleneckConfig(inner_width(hidden, bottleneck_size), placement, model.name_or_path or None)
+    )
 
 
 def decoder_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:

@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from rankwise.errors import ModelError
 from rankwise.model.likelihood import device_of, evaluating
 from rankwise.model.load import quiet_transformers
-from rankwise.model.prefix import WORTH, read_prefix, repeated, shared_length
+from rankwise.model.prefix import WORTH, learned_prompt, read_prefix, repeated, shared_length
 
 Messages = Sequence[Mapping[str, Any]]
 BATCH = 16  # rows that are answered together
@@ -75,7 +75,7 @@ def answer_ids(
     prompts = [text.encode_prompt(c) for c in conversations]
     answers: list[list[int]] = [[] for _ in prompts]
     shared, cache = _prefix(model, prompts) if share_prefix else (0, None)
-    for room, rows in batches(prompts, max_new_tokens, positions_of(model), batch_size):
+    for room, rows in batches(prompts, max_new_tokens, positions_of(model), batch_size, padded=_pads(model)):
         memory = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
         new = _greedy(model, text, [prompts[i] for i in rows], room, shared, **memory)
         for i, ids in zip(rows, new, strict=True):
@@ -115,13 +115,19 @@ def stream(model: nn.Module, text: Speech, messages: Messages, max_new_tokens: i
 
 
 def batches(
-    prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int | None, size: int = BATCH
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    positions: int | None,
+    size: int = BATCH,
+    *,
+    padded: bool = True,
 ) -> Iterator[tuple[int, list[int]]]:
     """(new tokens allowed, row numbers), longest prompts first so that running out of memory shows at once. Rows near
-    the end of the context are kept apart, so that they do not shorten the answers of others."""
+    the end of the context are kept apart, so that they do not shorten the answers of others; without `padded`, rows of
+    different lengths are too."""
     rooms = [_room(p, max_new_tokens, positions) for p in prompts]
     order = sorted(range(len(prompts)), key=lambda i: (rooms[i], len(prompts[i])), reverse=True)
-    for room, group in groupby(order, key=lambda i: rooms[i]):
+    for (room, _), group in groupby(order, key=lambda i: (rooms[i], None if padded else len(prompts[i]))):
         rows = list(group)
         for start in range(0, len(rows), size):
             yield room, rows[start : start + size]
@@ -143,6 +149,14 @@ def _greedy(
         given = {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(used, device=device)}
         out: torch.Tensor = model.generate(**given, **options)  # type: ignore[operator]
     return [_until_stop(row, text) for row in out[:, width:].tolist()]
+
+
+def _pads(model: nn.Module) -> bool:
+    """PEFT 0.21.2 drops the position ids of rows that follow a prompt of learned embeddings, so that padding between
+    the two would move them; a learned prefix of keys and values keeps them.
+    """
+    prompt = learned_prompt(model)
+    return prompt is None or prompt.peft_type == "PREFIX_TUNING"
 
 
 def _prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[int, DynamicCache | None]:
@@ -173,9 +187,10 @@ def _only(model: Any, settings: GenerationConfig) -> Iterator[None]:
 
 
 def positions_of(model: Any) -> int | None:
-    """Positions that the model has; None where its config does not say."""
-    config = model.config.get_text_config()
-    return getattr(config, "max_position_embeddings", None)
+    """Positions that the model has for a row, a learned prompt before it; None where its config does not say."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    prompt = learned_prompt(model)
+    return positions if positions is None or prompt is None else positions - prompt.num_virtual_tokens
 
 
 def _room(prompt: Sequence[int], max_new_tokens: int, positions: int | None) -> int:

@@ -27,7 +27,8 @@ def row_losses(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast
 
     The label of a row's first token counts for nothing, because nothing comes before it to predict it from.
     Rows run one by one without padding, so that a row's loss does not depend on its neighbours; logits are made only
-    where there are labels, and the softmax is fp32.
+    where there are labels, and the softmax is fp32. Positions are counted from the end: a prompt method has some of its
+    own before the row.
     """
     with evaluating(model):
         return [_row_loss(model, row, autocast) for row in encoded]
@@ -41,7 +42,7 @@ def _row_loss(model: nn.Module, row: Labelled, autocast: Autocast) -> tuple[floa
         return 0.0, 0
     ids = torch.tensor([row.ids], device=device)
     with arithmetic(device, autocast):
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=at).logits[0]
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=at - len(row.ids)).logits[0]
     wanted = labels[at]
     parts = zip(torch.split(logits, CHUNK), torch.split(wanted, CHUNK), strict=True)
     return sum(cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts), at.numel()

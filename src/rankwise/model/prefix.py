@@ -56,12 +56,22 @@ def shared_length(prompts: Sequence[Sequence[int]]) -> int:
 
 
 def read_prefix(model: Any, ids: Sequence[int], autocast: Autocast = None) -> DynamicCache | None:
-    """Keys and values of a beginning; None for a model whose memory of it cannot be repeated for several rows."""
+    """Keys and values of a beginning; None for a model whose memory of it cannot be repeated for several rows, or
+    which would put its learned prompt before the rest of the row again.
+    """
+    if learned_prompt(model) is not None:
+        return None
     device = device_of(model)
     with arithmetic(device, autocast), torch.inference_mode():
         out = model(input_ids=torch.tensor([list(ids)], device=device), use_cache=True, logits_to_keep=1)
     cache = getattr(out, "past_key_values", None)
     return cache if type(cache) is DynamicCache else None
+
+
+def learned_prompt(model: Any) -> Any:
+    """PEFT's configuration of a prompt method; None for any other model."""
+    config = getattr(model, "active_peft_config", None)
+    return config if config is not None and config.is_prompt_learning else None
 
 
 def repeated(cache: DynamicCache, rows: int) -> DynamicCache:
@@ -82,7 +92,7 @@ def _batch(
     ids = torch.tensor([list(row.ids[start:]) + [0] * (width + start - len(row.ids)) for row in rows], device=device)
     mask = torch.tensor([[1] * len(row.ids) + [0] * (width + start - len(row.ids)) for row in rows], device=device)
     first = min(_first_label(row) for row in rows) - 1  # the position that predicts the first label of all
-    keep = torch.arange(max(first, 0) - start, width, device=device)
+    keep = torch.arange(max(first, 0) - start, width, device=device) - width  # from the end, after a learned prompt
     memory = {"use_cache": False} if cache is None else {"past_key_values": repeated(cache, len(rows))}
     with arithmetic(device, autocast):
         logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, **memory).logits

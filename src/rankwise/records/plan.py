@@ -27,6 +27,7 @@ class TrainConfig(Record):
     lora_dropout: float | None = None
     target_modules: str | tuple[str, ...] | None = None
     num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
+    bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
     num_train_epochs: float
     max_steps: int = Field(description="Optimizer steps of the whole run.")
     learning_rate: float

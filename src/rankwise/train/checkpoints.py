@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
-from rankwise.errors import RunError
+from rankwise.methods import METHODS
+from rankwise.model.trained import restore_weights, save_weights
 from rankwise.records import Saved, TrainConfig
 from rankwise.store import Run, folder_bytes, hash_folder, now, publish_folder, require_space, write_text
 
@@ -30,6 +30,7 @@ class Checkpoints:
     def __init__(self, run: Run, config: TrainConfig, planned_bytes: int):
         self.folder, self.root = run.checkpoints, run.folder
         self.keep_last, self.planned_bytes = config.save_total_limit, planned_bytes
+        self.encodes = METHODS[config.method].encodes
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -44,7 +45,7 @@ class Checkpoints:
         began = time.monotonic()
         require_space(self.folder, self.planned_bytes, f"checkpoint-{step}")
         with publish_folder(self.path(step)) as folder:
-            model.save_pretrained(folder)
+            save_weights(model, folder, encodes=self.encodes)
             torch.save(optimizer.state_dict(), folder / "optimizer.pt")
             torch.save(scheduler.state_dict(), folder / "scheduler.pt")
             torch.save(_rng_state(), folder / "rng_state.pth")
@@ -104,25 +105,6 @@ class Checkpoints:
         _restore_rng(torch.load(folder / "rng_state.pth", weights_only=True))
         state = json.loads((folder / "trainer_state.json").read_text())
         return {int(s): loss for s, loss in state["validation_losses"].items()}
-
-
-def restore_weights(model: Any, folder: Path) -> None:
-    """Load a checkpoint's weights into a model of the same shape. Raises RunError when a trained tensor is missing."""
-    tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        tensors.update(load_file(file))
-    if (folder / "adapter_config.json").is_file():
-        from peft import set_peft_model_state_dict
-
-        outcome = set_peft_model_state_dict(model, tensors)
-        unknown, missing = list(outcome.unexpected_keys), []
-    else:
-        outcome = model.load_state_dict(tensors, strict=False)
-        model.tie_weights()
-        tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-        unknown, missing = list(outcome.unexpected_keys), [k for k in outcome.missing_keys if k not in tied]
-    if unknown or missing:
-        raise RunError(f"{folder} does not fit the model: missing {missing[:3]}, unknown {unknown[:3]}")
 
 
 def _rng_state() -> dict[str, Any]:
