@@ -111,6 +111,8 @@ def test_what_is_published_loads_and_is_the_best_checkpoint(run: Run, method: st
         return
     file = "adapter_model.safetensors"
     assert weights(best)[file] == weights(run.adapter)[file]
+    library = "rankwise" if TUNERS[method].peft_type is None else "peft"
+    assert f"library_name: {library}\n" in (run.adapter / "README.md").read_text()
     base = load_base(Path(run.plan().facts.model.folder), dtype=config.dtype, four_bit=is_four_bit(method))
     reference = loaded(run)
     restore_weights(reference, best)

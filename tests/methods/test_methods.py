@@ -11,6 +11,7 @@ from rankwise.methods.base import config_fields
 from rankwise.methods.bottleneck import inner_width, params_per_adapter
 from rankwise.methods.lora import lora_params
 from rankwise.records import TrainConfig
+from rankwise.records.job import MethodChoice
 from tests import builders
 
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -89,7 +90,7 @@ def test_the_list_is_by_name() -> None:
 
 @every_method
 def test_it_is_configured_with_the_options_that_it_has_and_no_other(method: Method) -> None:
-    own = AdapterOptions.__dataclass_fields__.keys() - {"more"}
+    own = MethodChoice.model_fields.keys() - {"name"}
     assert set(method.options) <= own
     made = config(method)
     assert {name for name in own if getattr(made, name) is not None} <= set(method.options)
@@ -104,7 +105,15 @@ def test_a_plan_can_be_forced_to_it_and_carries_it_out(method: Method) -> None:
 
 @every_method
 def test_an_option_of_another_method_is_refused_by_name(method: Method) -> None:
-    given = {"r": 4, "lora_alpha": 8.0, "target_modules": "all-linear", "num_virtual_tokens": 5, "bottleneck_size": 4}
+    given = {
+        "r": 4,
+        "lora_alpha": 8.0,
+        "target_modules": "all-linear",
+        "num_virtual_tokens": 5,
+        "bottleneck_size": 4,
+    } | {
+        "loraplus_lr_ratio": 16.0,
+    }
     for key, value in given.items():
         forced = builders.job(method={"name": method.name, key: value})
         if key in method.options:

@@ -16,7 +16,8 @@ def lora_params(facts: ModelFacts, r: int, target_modules: str | tuple[str, ...]
 LORA = Method(
     name="lora",
     trains="adapter",
-    options=("r", "lora_alpha", "lora_dropout", "target_modules"),
+    # LoRA+ (Hayou et al. 2024, arXiv 2402.12354) is any of these with a higher learning rate for B.
+    options=("r", "lora_alpha", "lora_dropout", "target_modules", "loraplus_lr_ratio"),
     neutral=(".lora_B.", 0.0),
 )
 RSLORA = replace(LORA, name="rslora")  # scaled by alpha / sqrt(r): Kalajdzievski 2023, arXiv 2312.03732

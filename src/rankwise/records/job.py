@@ -86,6 +86,9 @@ class MethodChoice(Record):
     lora_alpha: float | None = Field(None, gt=0, description="LoRA alpha; the scale is alpha / r.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: str | tuple[str, ...] | None = Field(None, description="`all-linear` or module names.")
+    loraplus_lr_ratio: float | None = Field(
+        None, ge=1, description="LoRA+: learning rate of B over that of A (train.learning_rate)."
+    )
     num_virtual_tokens: int | None = Field(None, ge=1, description="Prompt methods: learned positions.")
     bottleneck_size: int | None = Field(None, ge=1, description="Bottleneck adapters: their inner width.")
 

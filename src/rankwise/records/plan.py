@@ -26,6 +26,7 @@ class TrainConfig(Record):
     lora_alpha: float | None = None
     lora_dropout: float | None = None
     target_modules: str | tuple[str, ...] | None = None
+    loraplus_lr_ratio: float | None = Field(None, description="LoRA+: learning rate of B over that of A.")
     num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
     bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
     num_train_epochs: float

@@ -1,5 +1,6 @@
 """The model card that goes with an adapter or a model: what it was made from, how, and where the evidence is."""
 
+from rankwise.methods import METHODS, TUNERS
 from rankwise.records import Plan
 from rankwise.report.glossary import method_name
 from rankwise.report.verdict_words import method_phrase
@@ -8,12 +9,13 @@ from rankwise.report.verdict_words import method_phrase
 def model_card(plan: Plan, *, merged: bool = False) -> str:
     """Hugging Face front matter and a few lines; numbers are left to evidence.json, which can change by evaluation."""
     facts, config = plan.facts, plan.verdict.config
-    adapter = plan.verdict.method != "full" and not merged
+    adapter = METHODS[plan.verdict.method].trains == "adapter" and not merged
+    library = "transformers" if not adapter else "peft" if TUNERS[plan.verdict.method].peft_type else "rankwise"
     what = f"{method_name(plan.verdict.method)} of {facts.model.name}" + (", merged" if merged else "")
     front = [
         "---",
         f"base_model: {plan.job.model}",
-        f"library_name: {'peft' if adapter else 'transformers'}",
+        f"library_name: {library}",
         *([f"license: {facts.model.license}"] if facts.model.license else []),
         "pipeline_tag: text-generation",
         "---",

@@ -72,7 +72,8 @@ def _of_adapter(config: TrainConfig) -> list[str]:
     if config.r is None:
         return said
     alpha = [] if config.lora_alpha is None else [f"alpha = {config.lora_alpha:g}"]
-    return [*said, f"r = {config.r}", *alpha, _targets(config.target_modules)]
+    plus = [] if config.loraplus_lr_ratio is None else [f"B at {config.loraplus_lr_ratio:g} times the rate of A"]
+    return [*said, f"r = {config.r}", *alpha, _targets(config.target_modules), *plus]
 
 
 def _targets(targets: str | tuple[str, ...] | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from peft.optimizers import create_loraplus_optimizer
 from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
@@ -59,9 +60,7 @@ class Loop:
         # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
         # proven and served must be the model as it is.
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no")
-        kind, arguments = OPTIMIZERS[config.optim]
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = kind(trained, lr=config.learning_rate, weight_decay=config.weight_decay, **arguments)
+        optimizer = _optimizer(model, config)
         self.scheduler = get_scheduler(config.lr_scheduler_type, optimizer, config.warmup_steps, config.max_steps)
         self.bare = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -155,6 +154,23 @@ class Loop:
 
     def _save(self, step: int) -> Saved:
         return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses)
+
+
+def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
+    """Over what trains. With LoRA+, B and vectors have a rate of their own, as PEFT groups them."""
+    kind, arguments = OPTIMIZERS[config.optim]
+    if config.loraplus_lr_ratio is not None:
+        made: torch.optim.Optimizer = create_loraplus_optimizer(
+            model,
+            kind,
+            lr=config.learning_rate,
+            loraplus_lr_ratio=config.loraplus_lr_ratio,
+            loraplus_weight_decay=config.weight_decay,
+            **arguments,
+        )
+        return made
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return kind(trained, lr=config.learning_rate, weight_decay=config.weight_decay, **arguments)
 
 
 def peak_memory_bytes() -> int | None:
