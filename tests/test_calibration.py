@@ -110,7 +110,7 @@ def test_weights_are_never_downloaded(model: Path, tmp_path: Path, monkeypatch: 
         asked.append(options)
         return str(model)
 
-    monkeypatch.setattr("rankwise.model.hub.snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert calibrating._files_here("org/model") == model.resolve()
     assert asked[0]["local_files_only"] is True
     assert calibrating._files_here("llama-3-8b") is None and calibrating._files_here(str(tmp_path)) is None

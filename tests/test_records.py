@@ -1,7 +1,9 @@
 """What every record promises: frozen, strict, finite, equal after a round trip, hashed by content alone."""
 
 import json
+import tempfile
 import types
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -18,6 +20,7 @@ from rankwise.estimate.traced import shapes_of, traced
 from rankwise.records import (
     EVENT,
     AdapterFile,
+    Audit,
     Comparison,
     Evaluation,
     Evidence,
@@ -30,8 +33,12 @@ from rankwise.records import (
     Verdict,
     content_hash,
 )
+from rankwise.text.formats import Row
+from rankwise.text.template import ChatText
+from rankwise.train.audit.audit import Material, audit
 from rankwise.watch.evidence import summarise
 from tests import builders
+from tests.tiny import tiny_tokenizer
 
 
 def _evaluation() -> Evaluation:
@@ -69,6 +76,17 @@ def _offer() -> records.Offer:
     )
 
 
+def _audit() -> Audit:
+    """What `rankwise check` says of six rows, of which one is there twice."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_tokenizer(Path(folder))
+        chat = ChatText.from_folder(Path(folder))
+    said = [({"role": "user", "content": f"question {n % 5}"}, {"role": "assistant", "content": "x"}) for n in range(6)]
+    rows = [Row(turns, None, line, Path("rows.jsonl")) for line, turns in enumerate(said, 1)]
+    given = Material("messages", rows, [], [], [])
+    return audit(given, chat, model="tiny", max_length=None, on_long="drop", progress=lambda what, done, total: None)
+
+
 def _whole() -> list[Record]:
     plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}))
     evidence = summarise(plan, builders.whole_run()).model_copy(update={"evaluation": _evaluation()})
@@ -84,6 +102,7 @@ def _whole() -> list[Record]:
         builders.failed(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),
+        _audit(),
         _offer(),
         candidate,
         asked,
@@ -189,6 +208,7 @@ def _full_job() -> dict[str, Any]:
 
 def test_records_that_are_files_carry_their_version() -> None:
     versions = {Job: 1, records.Facts: 1, Plan: 2, Evidence: 1, records.Artifact: 1, records.Diagnosis: 1}
+    versions |= {records.Audit: 1}
     assert {kind: kind.model_fields["version"].default for kind in versions} == versions
 
 

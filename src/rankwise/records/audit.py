@@ -71,6 +71,7 @@ class TrainedView(Record):
 class Audit(Record):
     """The rows of a job as training would see them."""
 
+    version: Literal[1] = 1
     model: str
     format: str
     rows: int = Field(description="Training rows, held-out ones of the same file included.")
