@@ -104,9 +104,10 @@ def test_without_its_files_the_model_has_random_weights_and_no_merge(folder: Pat
         ("qlora", {"dtype": "bf16"}, ["step", "forward", "generation"]),
         ("lora", {"dtype": "bf16", "autocast": "bf16"}, ["step", "forward", "generation"]),
         ("full", {"autocast": "bf16", "gradient_checkpointing": True}, ["step"]),
-        ("dora", {"gradient_accumulation_steps": 2, "loss": "labelled", "labelled_share": 0.5}, ["step"]),
+        ("dora", {"dtype": "bf16"}, ["step", "forward", "generation"]),
+        ("loha", {"gradient_accumulation_steps": 2, "loss": "labelled", "labelled_share": 0.5}, ["step"]),
     ],
-    ids=["full", "qlora", "lora-autocast", "amp", "dora"],
+    ids=["full", "qlora", "lora-autocast", "amp", "dora", "loha"],
 )
 def test_methods(method: str, options: dict[str, Any], timed: list[str], folder: Path, cpu: DeviceFacts) -> None:
     found = calibrated(folder, setup_of(folder, method, **options), cpu)
