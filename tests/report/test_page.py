@@ -378,15 +378,19 @@ def test_report_imports_no_torch() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_plotly_is_packed_once_and_a_damaged_copy_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_plotly_is_packed_once_and_the_hash_is_never_that_of_the_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path))
-    made = []
-    for damage in (None, None, "torn"):
-        if damage:
-            (kept,) = (tmp_path / "plotly").iterdir()
-            kept.write_text(damage)
-        plotly_payload.cache_clear()
-        made.append(plotly_payload())
-    assert made[0] == made[1] == made[2]
+    plotly_payload.cache_clear()
+    made = plotly_payload()
     (kept,) = (tmp_path / "plotly").iterdir()
-    assert kept.read_text() == f"{made[0].csp_hash}\n{made[0].packed}"
+    assert kept.read_text() == made.packed
+    kept.write_text(base64.b64encode(gzip.compress(b"alert(1)")).decode())
+    plotly_payload.cache_clear()
+    changed = plotly_payload()
+    assert changed.packed == kept.read_text() and changed.csp_hash == made.csp_hash
+    kept.write_bytes(b"\xff")
+    plotly_payload.cache_clear()
+    assert plotly_payload() == made
+    plotly_payload.cache_clear()
