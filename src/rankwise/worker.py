@@ -62,17 +62,20 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float |
 
 
 def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
-    """Each event on the disk, then with the trackers; what a tracker fails at is a note of the run."""
+    """Each event on the disk, then with the trackers; what one has failed at is a note before the next event, since
+    nothing may follow the last one, by which a run is known to have ended.
+    """
     plan = run.plan()
     assert plan.verdict.config is not None
     with reporters(plan.job.train.trackers, run.folder, plan.verdict.config) as told:
         for event in events:
-            run.append(event)
-            yield event
-            for sentence in told.tell(event):
+            for sentence in told.failures():
                 note = Note(time=now(), text=sentence)
                 run.append(note)
                 yield note
+            run.append(event)
+            told.tell(event)
+            yield event
 
 
 def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) -> Iterator[Event]:

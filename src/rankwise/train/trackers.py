@@ -5,6 +5,7 @@ run's own record is events.jsonl, and a tracker never stops a run.
 """
 
 import hashlib
+import logging
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from rankwise.errors import JobError
 from rankwise.records import Event, Step, TrainConfig, Validation
 
+LOG = logging.getLogger(__name__)
 PROJECT = "rankwise"
 PATIENCE = 30.0  # seconds that the end of a run waits for a tracker to send what it has
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
@@ -48,18 +50,23 @@ class Reporters:
     def __init__(self, reporters: Sequence["Reporter"]) -> None:
         self._reporters = list(reporters)
 
-    def tell(self, event: Event) -> Iterator[str]:
-        """Pass an event on; yields a sentence for each tracker that has failed since the last event."""
-        for reporter in list(self._reporters):
+    def tell(self, event: Event) -> None:
+        """Pass an event on; returns at once."""
+        for reporter in self._reporters:
             reporter.tell(event)
-            if reporter.trouble is not None:
-                self._reporters.remove(reporter)
-                yield f"{reporter.name} is told nothing more: {reporter.trouble}"
+
+    def failures(self) -> list[str]:
+        """A sentence for each tracker that has failed since this was asked last; it is left."""
+        failed = [r for r in self._reporters if r.trouble is not None]
+        self._reporters = [r for r in self._reporters if r not in failed]
+        return [f"{r.name} is told nothing more: {r.trouble}" for r in failed]
 
     def close(self) -> None:
-        """Wait for them, PATIENCE seconds at most."""
+        """Wait for them, PATIENCE seconds each at most; what fails now is said in the log."""
         for reporter in self._reporters:
             reporter.close()
+        for sentence in self.failures():
+            LOG.warning("%s", sentence)
 
 
 class Reporter:
