@@ -103,6 +103,8 @@ def training_step(
     autocast: Callable[[], AbstractContextManager[object]],
     loss_of: Callable[[torch.nn.Module, Batch], Tensor] = summed_loss,
     usable: Callable[[Tensor, Tensor], bool] = both_finite,
+    supervised: int | None = None,
+    over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient over `batches`, clip it, and step the optimizer if loss and gradient norm are `usable`.
 
@@ -110,10 +112,14 @@ def training_step(
     equal 1 batch of 8 (the mean of means is wrong when lengths differ, as Unsloth and Hugging Face reported in
     October 2024).
 
+    Args:
+        supervised: tokens of the step that count, those of all processes; None: those of `batches`.
+        over_ranks: adds up a loss over the processes.
+
     Returns:
         (loss in nats per supervised token, gradient norm before clipping), as tensors of one number.
     """
-    supervised = sum(batch.supervised for batch in batches)
+    supervised = sum(batch.supervised for batch in batches) if supervised is None else supervised
     total = torch.zeros((), device=batches[0].input_ids.device)
     for batch in batches:
         with autocast():
@@ -121,6 +127,7 @@ def training_step(
         backward(loss)
         total += loss.detach()
         del loss
+    total = over_ranks(total)
     norm = clip()
     if usable(total, norm):
         optimizer.step()

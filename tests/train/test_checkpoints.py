@@ -17,8 +17,11 @@ from rankwise import store
 from rankwise.errors import RunError, SpaceError
 from rankwise.model.attach import attach
 from rankwise.model.load import load_base
+from rankwise.model.trained import restore_weights
 from rankwise.store import Run
-from rankwise.train.checkpoints import MANIFEST, Checkpoints, restore_weights
+from rankwise.train.checkpoints import MANIFEST, Checkpoints
+from rankwise.train.engines.engine import Engine
+from rankwise.train.engines.group import Group
 from tests.tiny import tiny_config
 from tests.training import METHOD_NAMES, carry_out, losses, toy_model, toy_run
 
@@ -48,10 +51,17 @@ class Training:
             self.scheduler.step()
 
     def save(self, checkpoints: Checkpoints, step: int, losses: dict[int, float]) -> Any:
-        return checkpoints.save(step, self.model, self.optimizer, self.scheduler, losses)
+        return checkpoints.save(step, alone(self.model, self.optimizer), self.scheduler, losses)
 
     def trained(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+
+def alone(model: Any, optimizer: Any) -> Engine:
+    """One process around a model and its optimizer."""
+    engine = Engine(Group(0, 1, torch.device("cpu")), tiny_config("lora"))
+    engine.wrap(model, lambda wrapped: optimizer)
+    return engine
 
 
 def checkpoints(tmp_path: Path, keep: int = 2, planned: int = 0) -> Checkpoints:
@@ -69,7 +79,7 @@ class Stub:
 
 
 def save(kept: Checkpoints, step: int, losses: dict[int, float] | None = None) -> Any:
-    return kept.save(step, Stub(), Stub(), Stub(), losses or {})
+    return kept.save(step, alone(Stub(), Stub()), Stub(), losses or {})
 
 
 @pytest.mark.parametrize(
@@ -157,7 +167,7 @@ def test_restore_puts_everything_back(folder: Path, tmp_path: Path, method: str)
     random.seed(99)
     other = Training(folder, method)
     other.step(1)
-    assert kept.restore(3, other.model, other.optimizer, other.scheduler) == {0: 2.5, 3: 1.5}
+    assert kept.restore(3, alone(other.model, other.optimizer), other.scheduler) == {0: 2.5, 3: 1.5}
     assert torch.equal(torch.rand(4), draws[0]) and random.random() == draws[1]
     assert other.scheduler.get_last_lr() == rate
     found = other.trained()
@@ -219,7 +229,7 @@ def test_a_disk_that_fills_up_while_saving_leaves_no_half_checkpoint(tmp_path: P
     kept = checkpoints(tmp_path)
     save(kept, 1)
     with pytest.raises(OSError, match="No space"):
-        kept.save(2, Stub(), Full(), Stub(), {})
+        kept.save(2, alone(Stub(), Full()), Stub(), {})
     assert [p.name for p in kept.folder.iterdir()] == ["checkpoint-1"]
 
 

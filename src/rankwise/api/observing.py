@@ -6,6 +6,7 @@ from rankwise.api.prices import own_prices, tariff_of
 from rankwise.estimate.traced import shapes_of
 from rankwise.observe.catalogue import find_architecture
 from rankwise.observe.data import observe_data
+from rankwise.observe.deepspeed import read_deepspeed
 from rankwise.observe.devices import observe_device
 from rankwise.observe.model import describe_facts, observe_model
 from rankwise.records import Facts, Job, ModelFacts
@@ -22,7 +23,14 @@ def observe(job: Job, out: Path | None = None) -> Facts:
     chat = ChatText.from_folder(model.path) if job.data.train else None
     limit = min(model.max_position_embeddings or LONGEST, LONGEST)
     data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop")
-    return Facts(model=model, data=data, device=device, tariff=tariff_of(prices), job_hash=job.content_hash())
+    return Facts(
+        model=model,
+        data=data,
+        device=device,
+        tariff=tariff_of(prices),
+        deepspeed=read_deepspeed(job.train.deepspeed) if job.train.deepspeed else None,
+        job_hash=job.content_hash(),
+    )
 
 
 def model_of(job: Job) -> ModelFacts:

@@ -5,10 +5,12 @@ from rankwise.decide.ahead import coming
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.cautions import carried_out, warnings
 from rankwise.decide.compatibility import refused
+from rankwise.decide.deepspeed import with_deepspeed
 from rankwise.decide.flips import Flips
 from rankwise.decide.ladder import climb_all, place_all
 from rankwise.decide.offers import Market, offers
 from rankwise.decide.overrides import overrides
+from rankwise.decide.parallel import require_possible
 from rankwise.decide.preference import compared, takeable
 from rankwise.decide.priced import Announce, Price, Priced
 from rankwise.decide.quality import quality
@@ -44,7 +46,7 @@ def choose(
     Raises:
         JobError: the forced method cannot be configured for this model.
     """
-    said, job = job, with_known_goal(job, facts)
+    said, job = job, with_deepspeed(with_known_goal(job, facts), facts)
     taken = climb_all(job, facts, takeable(job, facts), price)
     called = decide(job, facts, taken).winner
     if not brief:
@@ -138,8 +140,9 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
 
 def require_sound_method(job: Job, facts: Facts) -> None:
     """Raises JobError when the forced method has no such option or cannot recompute activations, when no layer has a
-    targeted name, or when the rank is beyond a targeted matrix.
+    targeted name, when the rank is beyond a targeted matrix, or when a forced way of spreading it is not possible.
     """
+    require_possible(job, facts)
     if job.method is None:
         return
     options = METHODS[job.method.name].options

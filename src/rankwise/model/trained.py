@@ -13,9 +13,13 @@ from rankwise.model.bottleneck import BottleneckModel
 ENCODER = "prompt_encoder.safetensors"
 
 
-def save_weights(model: Any, folder: Path, *, encodes: bool) -> None:
-    """As PEFT or transformers save them; with `encodes`, the encoder of the adapter's prompt beside it."""
-    model.save_pretrained(folder)
+def save_weights(model: Any, folder: Path, *, encodes: bool, state: dict[str, Any] | None = None) -> None:
+    """As PEFT or transformers save them; with `encodes`, the encoder of the adapter's prompt beside it.
+
+    Args:
+        state: whole tensors by name, where the model itself holds parts of them.
+    """
+    model.save_pretrained(folder, **({} if state is None else {"state_dict": state}))
     if encodes:
         state = model.prompt_encoder["default"].state_dict()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / ENCODER)

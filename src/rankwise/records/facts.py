@@ -155,4 +155,5 @@ class Facts(Record):
     device: DeviceFacts
     tariff: Tariff
     diagnosis: Diagnosis | None = Field(None, description="None: nobody has asked the base yet.")
+    deepspeed: dict[str, Any] | None = Field(None, description="The job's own DeepSpeed JSON; None: it has none.")
     job_hash: str = Field(description="Hash of the Job these facts were observed for.")

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from rankwise.methods import METHODS
-from rankwise.model.trained import restore_weights, save_weights
+from rankwise.model.trained import save_weights
 from rankwise.records import Saved, TrainConfig
 from rankwise.store import Run, folder_bytes, hash_folder, now, publish_folder, require_space, write_text
+from rankwise.train.engines.engine import Engine
+from rankwise.train.engines.group import Group
 
 # Hashes of the other files of a checkpoint; written last, so that a folder without it is not a checkpoint.
 MANIFEST = "manifest.json"
@@ -23,14 +25,16 @@ MANIFEST = "manifest.json"
 class Checkpoints:
     """The checkpoints of one run.
 
-    A checkpoint holds the weights (safetensors, as PEFT or transformers save them), optimizer.pt, scheduler.pt,
-    rng_state.pth and trainer_state.json: everything that the next step depends on.
+    A checkpoint holds the weights (whole, safetensors, as PEFT or transformers save them), optimizer.pt, scheduler.pt,
+    rng_state.pth and trainer_state.json: everything that the next step depends on. Of several processes the first
+    writes, and each one its own random state, and its own part of an optimizer that is split.
     """
 
     def __init__(self, run: Run, config: TrainConfig, planned_bytes: int):
         self.folder, self.root = run.checkpoints, run.folder
         self.keep_last, self.planned_bytes = config.save_total_limit, planned_bytes
-        self.encodes = METHODS[config.method].encodes
+        method = METHODS[config.method]
+        self.encodes, self.trains_adapter = method.encodes, method.trains == "adapter"
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -40,19 +44,23 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
 
-    def save(self, step: int, model: Any, optimizer: Any, scheduler: Any, losses: dict[int, float]) -> Saved:
+    def save(self, step: int, engine: Engine, scheduler: Any, losses: dict[int, float]) -> Saved:
         """Write checkpoint-`step`, then drop what retention does not keep. `losses`: step -> validation loss so far."""
         began = time.monotonic()
+        weights = engine.full_state(trained_only=self.trains_adapter)
+        if not engine.group.first:
+            return self._beside(step, engine, began)
         require_space(self.folder, self.planned_bytes, f"checkpoint-{step}")
         with publish_folder(self.path(step)) as folder:
-            save_weights(model, folder, encodes=self.encodes)
-            torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+            engine.group.from_first(str(folder))
+            save_weights(engine.bare, folder, encodes=self.encodes, state=weights)
             torch.save(scheduler.state_dict(), folder / "scheduler.pt")
-            torch.save(_rng_state(), folder / "rng_state.pth")
+            _save_own(engine, folder)
             state = {"global_step": step, "validation_losses": {str(s): loss for s, loss in losses.items()}}
             write_text(folder / "trainer_state.json", json.dumps(state, indent=1))
             write_text(folder / MANIFEST, json.dumps(hash_folder(folder), indent=1))
         removed = self._retain(losses)
+        engine.group.meet()
         path = self.path(step)
         return Saved(
             time=now(),
@@ -62,6 +70,13 @@ class Checkpoints:
             seconds=time.monotonic() - began,
             removed=tuple(removed),
         )
+
+    def _beside(self, step: int, engine: Engine, began: float) -> Saved:
+        """What a process that is not the first one adds; nobody reads the event that it gives."""
+        _save_own(engine, Path(engine.group.from_first("")))
+        engine.group.meet()
+        seconds = time.monotonic() - began
+        return Saved(time=now(), step=step, checkpoint="", bytes=0, seconds=seconds, removed=())
 
     def _retain(self, losses: dict[int, float]) -> list[str]:
         steps = self.steps()
@@ -96,15 +111,27 @@ class Checkpoints:
         wrong = sorted(name for name in expected if found.get(name) != expected[name])
         return f"{', '.join(wrong)} changed" if wrong else None
 
-    def restore(self, step: int, model: Any, optimizer: Any, scheduler: Any) -> dict[int, float]:
+    def restore(self, step: int, engine: Engine, scheduler: Any) -> dict[int, float]:
         """Put weights, optimizer, scheduler and random state back; returns the validation losses so far."""
         folder = self.path(step)
-        restore_weights(model, folder)
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        engine.restore_weights(folder)
+        engine.restore_optimizer(folder)
         scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
-        _restore_rng(torch.load(folder / "rng_state.pth", weights_only=True))
+        _restore_rng(torch.load(folder / rng_file(engine.group), weights_only=True))
         state = json.loads((folder / "trainer_state.json").read_text())
         return {int(s): loss for s, loss in state["validation_losses"].items()}
+
+
+def _save_own(engine: Engine, folder: Path) -> None:
+    """What only this process knows; returns when every process has written its own."""
+    engine.save_optimizer(folder)
+    torch.save(_rng_state(), folder / rng_file(engine.group))
+    engine.group.meet()
+
+
+def rng_file(group: Group) -> str:
+    """Named as transformers' Trainer names it."""
+    return "rng_state.pth" if group.world == 1 else f"rng_state_{group.rank}.pth"
 
 
 def _rng_state() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop: a generator over accelerate that yields Events and reads from top to bottom."""
+"""The training loop: a generator that yields Events and reads from top to bottom."""
 
 import math
 import platform
@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from peft.optimizers import create_loraplus_optimizer
 from transformers import get_scheduler
 
@@ -19,6 +18,9 @@ from rankwise.step import Batch, collate, training_step
 from rankwise.store import now
 from rankwise.text.masks import Encoded
 from rankwise.train.checkpoints import Checkpoints
+from rankwise.train.engines.asserted import engine_class
+from rankwise.train.engines.dealing import dealt, silent
+from rankwise.train.engines.engine import Engine
 from rankwise.train.mixing import Order
 from rankwise.version import __version__
 
@@ -33,7 +35,7 @@ class Loop:
     """One run's training. `events()` is the road; the rest are its parts.
 
     Args:
-        model: with the method attached, in training precision.
+        engine: wrapped around the model with its method attached, in training precision.
         rows: all training rows, general ones already mixed in.
         validate: step -> Validation event; given by the worker, so that training does not know how rows are judged.
         stop: says why to stop, or None to go on; asked once a step.
@@ -41,7 +43,7 @@ class Loop:
 
     def __init__(
         self,
-        model: Any,
+        engine: Engine,
         rows: Sequence[Encoded],
         config: TrainConfig,
         *,
@@ -51,19 +53,16 @@ class Loop:
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
-        cpu: bool,
     ):
+        self.engine, self.group = engine, engine.group
         self.rows, self.config, self.pad = rows, config, pad_token_id
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
         self.plan_hash, self.params = plan_hash, params
-        self.order = Order(len(rows), config.num_train_epochs, config.effective_batch, config.seed)
-        # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
-        # proven and served must be the model as it is.
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no")
-        optimizer = _optimizer(model, config)
-        self.scheduler = get_scheduler(config.lr_scheduler_type, optimizer, config.warmup_steps, config.max_steps)
-        self.bare = model
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.batch = config.effective_batch * self.group.world
+        self.order = Order(len(rows), config.num_train_epochs, self.batch, config.seed)
+        self.scheduler = get_scheduler(
+            config.lr_scheduler_type, engine.optimizer, config.warmup_steps, config.max_steps
+        )
         self.losses: dict[int, float] = {}
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
@@ -73,7 +72,7 @@ class Loop:
         """
         done = resume_from or 0
         if resume_from is not None:
-            self.losses = self.checkpoints.restore(resume_from, self.bare, self.optimizer, self.scheduler)
+            self.losses = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)
@@ -92,7 +91,6 @@ class Loop:
         yield Finished(time=now(), step=done, peak_memory_bytes=peak_memory_bytes())
 
     def _started(self, step: int) -> Started:
-        accelerator = self.accelerator
         return Started(
             time=now(),
             plan_hash=self.plan_hash,
@@ -100,24 +98,31 @@ class Loop:
             max_steps=self.config.max_steps,
             trainable_params=self.params[0],
             total_params=self.params[1],
-            world_size=accelerator.num_processes,
+            world_size=self.group.world,
+            engine=engine_class(self.engine),
+            local_params=self.engine.held_params()[0],
             threads=torch.get_num_threads(),
-            device=str(accelerator.device),
+            device=str(self.group.device),
             versions=versions(),
         )
 
     def _step(self, done: int) -> Step:
         began = time.monotonic()
-        batches = self._batches(done)
+        batches, tokens, supervised = self._batches(done)
         rate = self.scheduler.get_last_lr()[0]
-        self.model.train()
+        self.engine.module.train()
+        self.engine.begin(len(batches))
+        # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
+        # proven and served must be the model as it is.
         total, clipped = training_step(
-            self.model,
+            self.engine.module,
             batches,
-            self.optimizer,
-            backward=self.accelerator.backward,
-            clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
-            autocast=lambda: arithmetic(self.accelerator.device, self.config.autocast),
+            self.engine,
+            backward=self.engine.backward,
+            clip=self.engine.clip,
+            autocast=lambda: arithmetic(self.group.device, self.config.autocast),
+            supervised=supervised,
+            over_ranks=self.group.summed,
         )
         loss, norm = float(total), float(clipped)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -130,22 +135,28 @@ class Loop:
         return Step(
             time=now(),
             step=done + 1,
-            epoch=(done + 1) * self.config.effective_batch / len(self.rows),
+            epoch=(done + 1) * self.batch / len(self.rows),
             loss=loss,
             grad_norm=norm,
             learning_rate=rate,
-            tokens=sum(b.tokens for b in batches),
-            supervised_tokens=sum(b.supervised for b in batches),
+            tokens=tokens,
+            supervised_tokens=supervised,
             seconds=time.monotonic() - began,
         )
 
-    def _batches(self, done: int) -> list[Batch]:
-        """The rows of one step, similar lengths together so that little is padded."""
+    def _batches(self, done: int) -> tuple[list[Batch], int, int]:
+        """(this process's share of the rows of one step, similar lengths together so that little is padded; tokens and
+        supervised tokens of all processes).
+        """
         rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
-        size = self.config.per_device_train_batch_size
-        groups = [rows[i : i + size] for i in range(0, len(rows), size)]
-        device = self.accelerator.device
-        return [collate([r.ids for r in g], [r.labels for r in g], self.pad).to(device) for g in groups]
+        size, own = self.config.per_device_train_batch_size, dealt(rows, self.group.rank, self.group.world)
+        batches = [self._batch(own[i : i + size]) for i in range(0, len(own), size)]
+        tokens, supervised = self.group.sums([sum(b.tokens for b in batches), sum(b.supervised for b in batches)])
+        missing = self.group.highest(len(batches)) - len(batches)
+        return batches + [silent(self._batch(rows[:1]))] * missing, tokens, supervised
+
+    def _batch(self, rows: Sequence[Encoded]) -> Batch:
+        return collate([r.ids for r in rows], [r.labels for r in rows], self.pad).to(self.group.device)
 
     def _validation(self, step: int) -> Validation:
         event = self.validate(step)
@@ -153,10 +164,10 @@ class Loop:
         return event
 
     def _save(self, step: int) -> Saved:
-        return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses)
+        return self.checkpoints.save(step, self.engine, self.scheduler, self.losses)
 
 
-def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
     """Over what trains. With LoRA+, B and vectors have a rate of their own, as PEFT groups them."""
     kind, arguments = OPTIMIZERS[config.optim]
     if config.loraplus_lr_ratio is not None:
