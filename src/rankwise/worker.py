@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import Run, now, publish_folder, write_record, write_text
+from rankwise.store import Run, disk_was_full, now, publish_folder, write_record, write_text
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
+from rankwise.text.masks import Encoded
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.engines.asserted import require_planned, require_world
@@ -42,6 +44,7 @@ from rankwise.train.engines.choice import start_engine
 from rankwise.train.engines.engine import Engine
 from rankwise.train.engines.group import Group, rank, world_size
 from rankwise.train.loop import Loop, make_optimizer
+from rankwise.train.mirror import Mirror
 from rankwise.train.mixing import mix
 from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
@@ -67,9 +70,13 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float |
         run.mend_events()
         try:
             yield from _told(run, _road(run, resume, stop_signal, began or time.time()))
-        except RankwiseError as error:
-            run.append(_failed(error))
-            raise
+        except Exception as error:
+            said = error if isinstance(error, RankwiseError) else disk_was_full(error, run.folder)
+            if said is None:
+                raise
+            with suppress(OSError):  # a full disk may have no room for that line either
+                run.append(_failed(said))
+            raise said from error
 
 
 def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
@@ -105,7 +112,10 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     params = trainable_params(model), total_params(model)
     engine.wrap(model, lambda wrapped: make_optimizer(wrapped, config))
     require_planned(engine, parallel, plan.facts.device.kind)
-    checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan))
+    mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url and group.first else None
+    if mirror:
+        mirror.begin(resume=resume)
+    checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan), mirror)
     start, skipped = group.from_first(checkpoints.newest_sound() if resume and group.first else (None, []))
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
@@ -116,6 +126,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
         pad_token_id=chat.pad_token_id if chat.pad_token_id is not None else 0,
         checkpoints=checkpoints,
         validate=lambda step: _validate(engine, data, config, step),
+        try_validation=lambda: row_losses(engine.module, _longest(data.validation), autocast=config.autocast),
         stop=lambda: _reason_to_stop(run, stop_signal, group),
         plan_hash=plan.content_hash(),
         params=params,
@@ -208,6 +219,10 @@ def _validate(engine: Engine, data: Dataset, config: TrainConfig, step: int) -> 
         supervised_tokens=tokens,
         seconds=time.monotonic() - began,
     )
+
+
+def _longest(rows: list[Encoded]) -> list[Encoded]:
+    return [max(rows, key=lambda row: len(row.ids))]
 
 
 REASONS = (None, "a file named `stop` was put into the run folder", "asked to stop (Ctrl-C or SIGTERM)")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from rankwise.decide.parallel import carries
 from rankwise.methods import METHODS
 from rankwise.records import Facts
 from tests import builders

@@ -4,6 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import Any
 
@@ -13,15 +14,28 @@ from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
 from rankwise.model.likelihood import arithmetic
-from rankwise.records import Event, Finished, Saved, Started, Step, Stopped, TrainConfig, Validation
-from rankwise.step import Batch, collate, training_step
+from rankwise.records import (
+    Event,
+    Finished,
+    Note,
+    Rehearsed,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    TrainConfig,
+    Validation,
+)
+from rankwise.step import Batch, accumulate, collate, training_step
 from rankwise.store import now
 from rankwise.text.masks import Encoded
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.engines.asserted import engine_class
 from rankwise.train.engines.dealing import dealt, silent
 from rankwise.train.engines.engine import Engine
+from rankwise.train.microbatch import MicroBatch
 from rankwise.train.mixing import Order
+from rankwise.train.rehearsal import Rehearsal
 from rankwise.version import __version__
 
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
@@ -38,6 +52,7 @@ class Loop:
         engine: wrapped around the model with its method attached, in training precision.
         rows: all training rows, general ones already mixed in.
         validate: step -> Validation event; given by the worker, so that training does not know how rows are judged.
+        try_validation: the same on the longest held-out row alone.
         stop: says why to stop, or None to go on; asked once a step.
     """
 
@@ -50,6 +65,7 @@ class Loop:
         pad_token_id: int,
         checkpoints: Checkpoints,
         validate: Callable[[int], Validation],
+        try_validation: Callable[[], object],
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
@@ -57,13 +73,16 @@ class Loop:
         self.engine, self.group = engine, engine.group
         self.rows, self.config, self.pad = rows, config, pad_token_id
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
+        self.try_validation = try_validation
         self.plan_hash, self.params = plan_hash, params
-        self.batch = config.effective_batch * self.group.world
-        self.order = Order(len(rows), config.num_train_epochs, self.batch, config.seed)
+        self.step_rows = config.effective_batch * self.group.world
+        self.order = Order(len(rows), config.num_train_epochs, self.step_rows, config.seed)
         self.scheduler = get_scheduler(
             config.lr_scheduler_type, engine.optimizer, config.warmup_steps, config.max_steps
         )
         self.losses: dict[int, float] = {}
+        alone = self.group.world == 1
+        self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
         """Train from the start, or from checkpoint-`resume_from`, to `max_steps`.
@@ -72,19 +91,20 @@ class Loop:
         """
         done = resume_from or 0
         if resume_from is not None:
-            self.losses = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
+            self.losses, self.micro_batch.rows = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)
         while done < self.config.max_steps:
-            step = self._step(done)
-            done = step.step
-            yield step
+            yield from self._step(done)
+            done += 1
+            if done == 1:
+                yield from self._rehearse()
             last, reason = done == self.config.max_steps, self.stop()
             if done % self.config.eval_steps == 0 or last:
                 yield self._validation(done)
             if done % self.config.save_steps == 0 or last or reason:
-                yield self._save(done)
+                yield from self._save(done)
             if reason and not last:
                 yield Stopped(time=now(), step=done, reason=reason)
                 return
@@ -106,23 +126,11 @@ class Loop:
             versions=versions(),
         )
 
-    def _step(self, done: int) -> Step:
+    def _step(self, done: int) -> Iterator[Note | Step]:
         began = time.monotonic()
-        batches, tokens, supervised = self._batches(done)
         rate = self.scheduler.get_last_lr()[0]
-        self.engine.module.train()
-        self.engine.begin(len(batches))
-        # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
-        # proven and served must be the model as it is.
-        total, clipped = training_step(
-            self.engine.module,
-            batches,
-            self.engine,
-            backward=self.engine.backward,
-            clip=self.engine.clip,
-            autocast=lambda: arithmetic(self.group.device, self.config.autocast),
-            supervised=supervised,
-            over_ranks=self.group.summed,
+        (tokens, supervised), (total, clipped) = yield from self.micro_batch.attempt(
+            lambda: self._taken(self._batches(done)), self._forget
         )
         loss, norm = float(total), float(clipped)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -132,10 +140,10 @@ class Loop:
                 fix="lower train.learning_rate, or look at the rows of this step; the last checkpoint can be resumed",
             )
         self.scheduler.step()
-        return Step(
+        yield Step(
             time=now(),
             step=done + 1,
-            epoch=(done + 1) * self.batch / len(self.rows),
+            epoch=(done + 1) * self.step_rows / len(self.rows),
             loss=loss,
             grad_norm=norm,
             learning_rate=rate,
@@ -144,27 +152,74 @@ class Loop:
             seconds=time.monotonic() - began,
         )
 
-    def _batches(self, done: int) -> tuple[list[Batch], int, int]:
-        """(this process's share of the rows of one step, similar lengths together so that little is padded; tokens and
-        supervised tokens of all processes).
-        """
-        rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
-        size, own = self.config.per_device_train_batch_size, dealt(rows, self.group.rank, self.group.world)
-        batches = [self._batch(own[i : i + size]) for i in range(0, len(own), size)]
+    def _taken(self, batches: list[Batch]) -> tuple[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
+        """(tokens and supervised tokens of all processes, loss and gradient norm)"""
         tokens, supervised = self.group.sums([sum(b.tokens for b in batches), sum(b.supervised for b in batches)])
+        self.engine.module.train()
+        self.engine.begin(len(batches))
+        return (tokens, supervised), training_step(
+            self.engine.module,
+            batches,
+            self.engine,
+            backward=self.engine.backward,
+            clip=self.engine.clip,
+            autocast=self._arithmetic,
+            supervised=supervised,
+            over_ranks=self.group.summed,
+        )
+
+    def _batches(self, done: int) -> list[Batch]:
+        """This process's share of the rows of one step, similar lengths together so that little is padded."""
+        rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
+        size, own = self.micro_batch.rows, dealt(rows, self.group.rank, self.group.world)
+        batches = [self._batch(own[i : i + size]) for i in range(0, len(own), size)]
         missing = self.group.highest(len(batches)) - len(batches)
-        return batches + [silent(self._batch(rows[:1]))] * missing, tokens, supervised
+        return batches + [silent(self._batch(rows[:1]))] * missing
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        """Ours, around the forward pass only: accelerate's would patch model.forward, and what is saved, proven and
+        served must be the model as it is.
+        """
+        return arithmetic(self.group.device, self.config.autocast)
 
     def _batch(self, rows: Sequence[Encoded]) -> Batch:
-        return collate([r.ids for r in rows], [r.labels for r in rows], self.pad).to(self.group.device)
+        batch = collate([r.ids for r in rows], [r.labels for r in rows], self.pad)
+        return batch.to(self.group.device)
 
     def _validation(self, step: int) -> Validation:
         event = self.validate(step)
         self.losses[step] = event.loss
         return event
 
-    def _save(self, step: int) -> Saved:
-        return self.checkpoints.save(step, self.engine, self.scheduler, self.losses)
+    def _save(self, step: int) -> Iterator[Note | Saved]:
+        return self.checkpoints.save(step, self.engine, self.scheduler, self.losses, self.micro_batch.rows)
+
+    def _rehearse(self) -> Iterator[Note | Rehearsed]:
+        """After the first step, when the optimizer has its state: what would fail late is tried now."""
+        began = time.monotonic()
+        trial = Rehearsal(self.engine.bare, self.rows, self._batch, self._gradients)
+        alone = self.group.world == 1  # else no process has the gradients whole
+        precision = self.config.autocast or self.config.dtype
+        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if alone else None
+        longest = yield from self.micro_batch.attempt(lambda: trial.longest(self.micro_batch.rows), self._forget)
+        self.try_validation()
+        saved = self.checkpoints.rehearse(self.engine, self.scheduler, self.micro_batch.rows)
+        yield Rehearsed(
+            time=now(),
+            accumulation_gap=gap,
+            longest=longest,
+            checkpoint_bytes=saved,
+            peak_memory_bytes=peak_memory_bytes(),
+            seconds=time.monotonic() - began,
+        )
+
+    def _gradients(self, batches: Sequence[Batch]) -> None:
+        """The gradient of a step over `batches`, without the step."""
+        self.engine.begin(len(batches))
+        accumulate(self.engine.module, batches, backward=self.engine.try_backward, autocast=self._arithmetic)
+
+    def _forget(self) -> None:
+        self.engine.zero_grad()
 
 
 def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:

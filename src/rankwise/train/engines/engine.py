@@ -64,6 +64,10 @@ class Engine:
         """Add the gradient of this process's part of the loss."""
         loss.backward()
 
+    def try_backward(self, loss: Tensor) -> None:
+        """A backward pass whose gradient is dropped afterwards: a rehearsal."""
+        self.backward(loss)
+
     def clip(self) -> Tensor:
         """The norm of the whole gradient before clipping; the gradient has at most `max_grad_norm` after."""
         return nn.utils.clip_grad_norm_(self.bare.parameters(), self.config.max_grad_norm)

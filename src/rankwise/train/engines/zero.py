@@ -75,6 +75,11 @@ class Zero(Sharded):
         self.module.set_gradient_accumulation_boundary(is_boundary=self._left == 0)
         self.module.backward(loss * self.group.world, scale_wrt_gas=False)  # its gradients are averages
 
+    def try_backward(self, loss: Tensor) -> None:
+        """DeepSpeed has no way to drop a gradient, so it is given one of zeros: the next step adds to that."""
+        self.module.set_gradient_accumulation_boundary(is_boundary=False)
+        self.module.backward(loss * 0.0, scale_wrt_gas=False)
+
     def clip(self) -> Tensor:
         """The norm alone: DeepSpeed clips when it steps. It says -1 for a norm that is not finite."""
         zero = self.module.optimizer
