@@ -1,5 +1,6 @@
 """From a job or a plan to a run that trains, or goes on training."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,10 +24,18 @@ NOT_OF_THIS_PLACE = ("kept_library", "works_together")  # rules that hold on any
 
 
 def _require_deepspeed(decided: Plan) -> None:
-    if (decided.verdict.parallel or "").startswith("zero") and find_spec("deepspeed") is None:
+    parallel = decided.verdict.parallel or ""
+    if not parallel.startswith("zero"):
+        return
+    if find_spec("deepspeed") is None:
         raise PlanError(
-            f"this plan is for {decided.verdict.parallel}, and the package deepspeed is not installed",
-            fix="pip install --no-build-isolation 'rankwise[deepspeed]', or set train.parallel to fsdp",
+            f"this plan is for {parallel}, and the package deepspeed is not installed",
+            fix="pip install --no-build-isolation deepspeed, or set train.parallel to fsdp",
+        )
+    if decided.facts.device.kind == "cpu" and shutil.which("g++") is None:
+        raise PlanError(
+            f"this plan is for {parallel} on a CPU, for which DeepSpeed compiles an operator, and there is no g++",
+            fix="install g++, or set train.parallel to fsdp",
         )
 
 

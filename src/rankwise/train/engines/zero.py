@@ -12,6 +12,7 @@ safetensors.
 import copy
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ class Zero(Sharded):
         self.splits = self.stage == 3
         if group.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported; else it looks for GPUs
+        if shutil.which("ninja") is None:  # DeepSpeed compiles operators when it first needs them
+            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         assert config.deepspeed is not None
         self.settings = filled(config.deepspeed, config, group.world)
         self._partitioning: Any = None
