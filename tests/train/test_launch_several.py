@@ -15,8 +15,8 @@ from rankwise import api
 from rankwise.errors import TrainingError
 from rankwise.records import Failed, Started, Step
 from rankwise.store import Run
-from tests.train.engines.two import environment_of_two, planned
-from tests.training import carry_out, command, end, losses, reached, toy_model, wait_for, worker_pids
+from tests.train.engines.two import EASY, SIZES, environment_of_two, planned
+from tests.training import carry_out, command, end, losses, reached, toy_job, toy_model, wait_for, worker_pids
 
 LORA = {"name": "lora", "r": 4}
 
@@ -109,14 +109,10 @@ def test_a_launcher_that_is_killed_leaves_no_process(model: Path, tmp_path: Path
 @pytest.mark.prove
 def test_two_nodes_meet_by_torchruns_variables(model: Path, tmp_path: Path) -> None:
     """Two launchers on this machine stand for two nodes: one device each, one folder, one plan."""
-    made = planned(tmp_path, model, LORA, "ddp")
-    plan = made.plan()
-    hardware = plan.job.hardware.model_copy(update={"count": 1, "nodes": 2})
-    plan = plan.model_copy(update={"job": plan.job.model_copy(update={"hardware": hardware})})
-    device = plan.facts.device  # the same two devices, now on two machines with all of their memory each
-    whole = device.model_copy(update={"memory_bytes": psutil.virtual_memory().total})
-    plan = plan.model_copy(update={"facts": plan.facts.model_copy(update={"device": whole})})
-    (tmp_path / "plan.json").write_text(plan.model_dump_json(by_alias=True))
+    train = {**SIZES, **EASY, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    hardware = {"gpu": "cpu", "count": 1, "nodes": 2}
+    job = toy_job(tmp_path, model, LORA, rows=23, hardware=hardware, train=train)
+    (tmp_path / "plan.json").write_text(api.plan(job).model_dump_json(by_alias=True))
     port = str(20_000 + os.getpid() % 20_000)
     out = tmp_path / "shared"
     variables = {
