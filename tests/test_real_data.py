@@ -1,4 +1,4 @@
-"""`rankwise train` on real rows, from the command line, end to end: plan, audit, training, proof. Slow: `make prove`."""
+"""`rankwise train` on real rows from the command line: plan, audit, training, proof. Slow: `make prove`."""
 
 import importlib.util
 import json
