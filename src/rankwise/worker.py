@@ -28,7 +28,7 @@ from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
-from rankwise.model.trained import restore_weights
+from rankwise.model.trained import publish_weights, restore_weights
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
 from rankwise.store import Run, now, publish_folder, write_record
@@ -87,9 +87,9 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     data = load_dataset(plan.job, chat, max_length=config.max_length, on_long=config.on_long, seed=seed)
     yield from _notes(data, config)
     cpu = plan.facts.device.kind == "cpu"
-    model = _model(plan, config, cpu)
     checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan))
     start, skipped = checkpoints.newest_sound() if resume else (None, [])
+    model = _model(plan, config, cpu, checkpoints.path(start) if start is not None else None)
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
     loop = Loop(
@@ -120,15 +120,16 @@ def plan_checkpoint_bytes(plan: Plan) -> int:
     return estimate.storage.checkpoint_bytes if estimate else 0
 
 
-def _model(plan: Plan, config: TrainConfig, cpu: bool) -> Any:
+def _model(plan: Plan, config: TrainConfig, cpu: bool, resumed: Path | None) -> Any:
     set_seed(config.seed)  # the adapter's initial values and dropout follow from it
     base = load_base(
         plan.facts.model.path,
         dtype=config.dtype,
         four_bit=TUNERS[config.method].base == "nf4",
+        eight_bit=TUNERS[config.method].base == "int8",
         device="cpu" if cpu else "cuda",
     )
-    return attach(base, config)
+    return attach(base, config, resumed=resumed)
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
@@ -191,7 +192,7 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
     if full and plan.facts.model.dtype == "bf16":
         _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
-        model.save_pretrained(folder)
+        publish_weights(model, folder)
         copy_text_files(plan.facts.model.path, folder)
         (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
     if full and config.autocast is None:

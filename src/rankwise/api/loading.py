@@ -45,7 +45,8 @@ def load_tuned(run: Run, decided: Plan) -> tuple[Any, Callable[[], AbstractConte
 
     base_folder, dtype = decided.facts.model.path, inference_dtype(decided)
     if METHODS[decided.verdict.method].trains == "adapter":
-        base = load_base(base_folder, dtype=dtype, four_bit=TUNERS[decided.verdict.method].base == "nf4")
+        stored = TUNERS[decided.verdict.method].base
+        base = load_base(base_folder, dtype=dtype, four_bit=stored == "nf4", eight_bit=stored == "int8")
         tuned = load_adapter(base, run.adapter)
         return tuned, lambda: untouched(tuned)
     tuned = load_base(run.model, dtype=dtype)

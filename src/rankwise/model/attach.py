@@ -16,19 +16,23 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rankwise.errors import ModelError, UsageError
-from rankwise.methods import METHODS, AdapterOptions, Tuner, tuner
+from rankwise.methods import METHODS, TUNERS, AdapterOptions, Tuner, tuner
 from rankwise.methods.base import config_fields
 from rankwise.model.bottleneck import BottleneckModel, attach_bottleneck, is_bottleneck, load_bottleneck
+from rankwise.model.pissa import decompose, take_first_values
 from rankwise.model.targets import check_rank, find_targets, fitted, none_kept_out
 from rankwise.records import TrainConfig
 
 
-def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | PeftModel:
+def attach(model: PreTrainedModel, config: TrainConfig, *, resumed: Path | None = None) -> PreTrainedModel | PeftModel:
     """The model ready to train by `config.method`, in training mode.
 
     Full: every parameter trains, in the precision it was loaded in. Adapters: the base is frozen as loaded (nothing of
     a 4-bit base is raised to fp32, unlike PEFT's k-bit preparation), the new weights are fp32 and drawn from
     `config.seed` without touching torch's global generator.
+
+    Args:
+        resumed: the checkpoint that is restored next; PiSSA takes its first values from there.
 
     Raises:
         ModelError: full fine-tuning of a 4-bit base.
@@ -57,6 +61,12 @@ def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | Pef
         config.bottleneck_size,
     )
     attached = wrap(model, config.method, options, seed=config.seed).model
+    if TUNERS[config.method].residual:
+        with _drawn_from(config.seed, model):
+            if resumed:
+                take_first_values(attached, resumed)
+            else:
+                decompose(attached, config.init_lora_weights or "pissa")
     allow_packing(attached, False)
     attached.train()
     return attached

@@ -8,14 +8,23 @@ from safetensors.torch import load_file, save_file
 
 from rankwise.errors import RunError
 from rankwise.model.bottleneck import BottleneckModel
+from rankwise.model.pissa import is_residual, restore_converted, save_converted
 
 # Weights of p-tuning's encoder: adapter_model.safetensors holds the prompt that it makes, which cannot be trained on.
 ENCODER = "prompt_encoder.safetensors"
 
 
+def publish_weights(model: Any, folder: Path) -> None:
+    """What others load, as PEFT or transformers save it: PiSSA as LoRA over the untouched base."""
+    if is_residual(model):
+        save_converted(model, folder)
+    else:
+        model.save_pretrained(folder)
+
+
 def save_weights(model: Any, folder: Path, *, encodes: bool) -> None:
-    """As PEFT or transformers save them; with `encodes`, the encoder of the adapter's prompt beside it."""
-    model.save_pretrained(folder)
+    """As `publish_weights`; with `encodes`, the encoder of the adapter's prompt beside it."""
+    publish_weights(model, folder)
     if encodes:
         state = model.prompt_encoder["default"].state_dict()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / ENCODER)
@@ -29,6 +38,9 @@ def restore_weights(model: Any, folder: Path) -> None:
     """
     if (folder / ENCODER).is_file():
         model.prompt_encoder["default"].load_state_dict(load_file(folder / ENCODER))
+        return
+    if is_residual(model):
+        restore_converted(model, folder)
         return
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):

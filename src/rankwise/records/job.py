@@ -81,13 +81,20 @@ class Budget(Record):
 class MethodChoice(Record):
     """A method that the person forces, with the options they care about; the rest comes from the plan."""
 
-    name: str = Field(description="full, lora, qlora, rslora, dora, ia3, prompt, prefix, p_tuning or bottleneck.")
+    name: str = Field(
+        description="full, lora, qlora, lora-8bit, rslora, dora, pissa, ia3, prompt, prefix, p_tuning or bottleneck."
+    )
     r: int | None = Field(None, ge=1, description="LoRA rank.")
     lora_alpha: float | None = Field(None, gt=0, description="LoRA alpha; the scale is alpha / r.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: str | tuple[str, ...] | None = Field(None, description="`all-linear` or module names.")
     loraplus_lr_ratio: float | None = Field(
         None, ge=1, description="LoRA+: learning rate of B over that of A (train.learning_rate)."
+    )
+    init_lora_weights: str | None = Field(
+        None,
+        pattern=r"^pissa(_niter_[1-9][0-9]*)?$",
+        description="PiSSA: `pissa` (exact SVD), or `pissa_niter_N`: a fast one of N subspace iterations.",
     )
     num_virtual_tokens: int | None = Field(None, ge=1, description="Prompt methods: learned positions.")
     bottleneck_size: int | None = Field(None, ge=1, description="Bottleneck adapters: their inner width.")

@@ -27,6 +27,7 @@ class TrainConfig(Record):
     lora_dropout: float | None = None
     target_modules: str | tuple[str, ...] | None = None
     loraplus_lr_ratio: float | None = Field(None, description="LoRA+: learning rate of B over that of A.")
+    init_lora_weights: str | None = Field(None, description="PiSSA: how the SVD is computed; None: exactly.")
     num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
     bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
     num_train_epochs: float

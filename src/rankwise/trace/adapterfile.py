@@ -9,8 +9,10 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from rankwise.methods import TUNERS
 from rankwise.model.adapterfile import safetensors_bytes, saved_tensors
 from rankwise.records.setup import Setup
 from rankwise.trace.build import build, load, spans_layers
@@ -41,8 +43,15 @@ def adapter_file(setup: Setup, *, whole: bool = False) -> int | None:
     if not whole and layers > SHORT and not spans_layers(plain):
         tensors = _lengthened(plain, layers)
         if tensors is not None:
-            return safetensors_bytes(tensors)
-    return safetensors_bytes(saved_tensors(build(plain)))
+            return safetensors_bytes(_as_published(plain, tensors))
+    return safetensors_bytes(_as_published(plain, saved_tensors(build(plain))))
+
+
+def _as_published(setup: Setup, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """PiSSA's file has the values that it began with beside those that it ended with."""
+    if not (setup.method in TUNERS and TUNERS[setup.method].residual):
+        return tensors
+    return {name: torch.cat([t, t], 0 if "lora_A" in name else 1) for name, t in tensors.items()}
 
 
 def _lengthened(setup: Setup, layers: int) -> dict[str, Tensor] | None:

@@ -191,7 +191,7 @@ def _four_bit(model: PreTrainedModel, setup: Setup) -> None:
 
 
 def _eight_bit(model: PreTrainedModel, setup: Setup) -> None:
-    _replace_linears(model, quantised.Linear8bitLt)
+    _replace_linears(model, lambda linear: quantised.Linear8bitLt(linear, on_cpu=setup.device == "cpu"))
     model.is_loaded_in_8bit = True
 
 
