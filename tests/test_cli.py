@@ -159,7 +159,7 @@ DESCRIBED = {"--examples", "--tokens-per-example"}
 
 def test_every_option_is_tried_below() -> None:
     positive = {flag for flag in GIVEN if not flag.startswith("--no-")}
-    assert positive | FILES | DESCRIBED == set(JOB_OPTIONS)
+    assert positive | FILES | DESCRIBED | {"--adapter"} == set(JOB_OPTIONS)
     assert {f"--no-{f[2:]}" for f, (_, kind, _) in JOB_OPTIONS.items() if kind is bool} == set(GIVEN) - positive
 
 
@@ -198,6 +198,13 @@ def test_a_file_given_as_an_option_reaches_the_job(flag: str, here: Path, monkey
     path = write_job(here / "there")
     (here / "mine.json").write_text("{}")
     assert at(planned(monkeypatch, path, flag, "mine.json"), JOB_OPTIONS[flag][0]) == (here / "mine.json").resolve()
+
+
+def test_an_adapter_given_as_an_option_is_a_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here / "there")
+    (here / "there" / "first").mkdir()
+    job = planned(monkeypatch, path, "--method", "lora", "--adapter", "first")
+    assert job.method is not None and job.method.adapter == (here / "there" / "first").resolve()
 
 
 def test_a_job_may_be_options_alone(monkeypatch: pytest.MonkeyPatch) -> None:

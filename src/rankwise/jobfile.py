@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from rankwise.errors import JobError
 from rankwise.hub import dataset_id, split_of
 from rankwise.records import Job
+from rankwise.unsupported import other_objective
 
 Lines = dict[tuple[str, ...], int]
 SHORT_FORMS = {"hardware": "gpu", "method": "name"}  # `hardware: cpu`, `method: lora`
@@ -118,6 +119,12 @@ def _check_method_name(method: Any, methods: Collection[str], where: _Where) -> 
     name = method.get("name") if isinstance(method, dict) else method
     if name is None or not isinstance(name, str) or name in methods:
         return
+    if why := other_objective(name):
+        raise JobError(
+            f"{where(('method', 'name'))}: {why}",
+            expected=f"a method of supervised fine-tuning: one of {', '.join(sorted(methods))}",
+            fix="train it with a tool for that objective, such as TRL, from the model that Rankwise leaves",
+        )
     near = difflib.get_close_matches(name, methods, 1)
     raise JobError(
         f"{where(('method', 'name'))}: there is no method {name!r}",
@@ -200,6 +207,9 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     if answer and answer.json_schema:
         schema = _resolve(answer.json_schema, base, where, ("format", "json_schema"))
         answer = answer.model_copy(update={"json_schema": schema})
+    method = job.method
+    if method and method.adapter:
+        method = method.model_copy(update={"adapter": _resolve_folder(method.adapter, base, where)})
     costs = job.costs
     if costs.prices:
         costs = costs.model_copy(update={"prices": _resolve(costs.prices, base, where, ("costs", "prices"))})
@@ -208,7 +218,13 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
         if (folder / job.model / "config.json").is_file():
             model = str((folder / job.model).resolve())
     return job.model_copy(
-        update={"data": data.model_copy(update=changes), "format": answer, "costs": costs, "model": model}
+        update={
+            "data": data.model_copy(update=changes),
+            "format": answer,
+            "costs": costs,
+            "model": model,
+            "method": method,
+        }
     )
 
 
@@ -218,6 +234,14 @@ def _resolve(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Pat
         if (folder / path).is_file():
             return (folder / path).resolve()
     raise _no_such_file(path, base, where, loc, "a file that exists")
+
+
+def _resolve_folder(path: Path, base: Path, where: _Where) -> Path:
+    for folder in (base, Path.cwd()):
+        if (folder / path).is_dir():
+            return (folder / path).resolve()
+    expected = "a run, or a folder that PEFT's save_pretrained wrote"
+    raise _no_such_file(path, base, where, ("method", "adapter"), expected)
 
 
 def _resolve_data(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Path:

@@ -38,6 +38,7 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--alpha": ("method.lora_alpha", float, "LoRA alpha; the scale is alpha / rank."),
     "--dropout": ("method.lora_dropout", float, "Dropout on the adapter's input."),
     "--targets": ("method.target_modules", str, "`all-linear`, or module names with commas."),
+    "--adapter": ("method.adapter", str, "Go on from this adapter: a run, or a folder that PEFT wrote."),
     "--loraplus-lr-ratio": ("method.loraplus_lr_ratio", float, "LoRA+: learning rate of B over that of A."),
     "--init-lora-weights": ("method.init_lora_weights", str, "PiSSA: pissa (exact SVD) or pissa_niter_N (fast)."),
     "--prompt-length": ("method.num_virtual_tokens", int, "Learned positions of a prompt method."),

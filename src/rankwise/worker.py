@@ -31,7 +31,7 @@ from rankwise.model.load import load_base, quiet_transformers
 from rankwise.model.trained import publish_weights, restore_weights
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import Run, now, publish_folder, write_record
+from rankwise.store import LINEAGE, Run, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
 from rankwise.text.template import ChatText
@@ -129,7 +129,10 @@ def _model(plan: Plan, config: TrainConfig, cpu: bool, resumed: Path | None) -> 
         eight_bit=TUNERS[config.method].base == "int8",
         device="cpu" if cpu else "cuda",
     )
-    return attach(base, config, resumed=resumed)
+    model = attach(base, config, resumed=resumed)
+    if config.adapter and resumed is None:
+        restore_weights(model, Path(config.adapter))
+    return model
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
@@ -194,6 +197,7 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
         publish_weights(model, folder)
         copy_text_files(plan.facts.model.path, folder)
+        write_record(folder / LINEAGE, plan.lineage())
         (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
     if full and config.autocast is None:
         _cast_weights(model, torch.float32)  # the arithmetic that the files will be used in

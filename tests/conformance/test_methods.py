@@ -136,6 +136,28 @@ def test_stopped_and_resumed(run: Run, method: str, model: Path, tmp_path: Path)
     assert weights(published(broken)) == weights(published(run))
 
 
+def test_training_goes_on_from_it(run: Run, method: str, model: Path, tmp_path: Path) -> None:
+    """Another run begins with what this one published, and leads back to it."""
+    if "untied" in str(model):
+        pytest.skip("the head plays no part in it")
+    short = {"max_steps": 1}
+    if never := refused(method, "continuing an adapter"):
+        with pytest.raises(JobError, match=re.escape(never.why)):
+            toy_run(tmp_path, model, {"name": method, "adapter": str(run.folder)}, train=short)
+        return
+    if METHODS[method].trains == "weights":
+        second = trained(tmp_path, run.model, method, train=short)
+    else:
+        second = trained(tmp_path, model, {"name": method, "adapter": str(run.folder)}, train=short)
+    loss = {e.step: e.loss for e in run.events() if isinstance(e, Validation)}[run.evidence().best_validation_step or 0]
+    begun = next(e.loss for e in second.events() if isinstance(e, Validation))
+    assert begun == pytest.approx(loss, rel=1e-2 if method == "full" else 1e-6)  # full is published in bf16
+    parent, plan = second.plan().facts.parent, run.plan()
+    assert parent is not None and parent.lineage == plan.lineage()
+    assert parent.kind == ("model" if method == "full" else "adapter")
+    assert f"Went on from the {parent.kind}" in (published(second) / "README.md").read_text()
+
+
 def test_recomputing_activations_changes_no_loss_or_is_refused(
     run: Run, method: str, model: Path, tmp_path: Path
 ) -> None:

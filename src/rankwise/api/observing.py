@@ -8,6 +8,7 @@ from rankwise.observe.catalogue import find_architecture
 from rankwise.observe.data import observe_data
 from rankwise.observe.devices import observe_device
 from rankwise.observe.model import describe_facts, observe_model
+from rankwise.observe.parents import observe_adapter, parent_of_model
 from rankwise.records import Facts, Job, ModelFacts
 from rankwise.text.template import ChatText
 
@@ -22,7 +23,18 @@ def observe(job: Job, out: Path | None = None) -> Facts:
     chat = ChatText.from_folder(model.path) if job.data.train else None
     limit = min(model.max_position_embeddings or LONGEST, LONGEST)
     data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop")
-    return Facts(model=model, data=data, device=device, tariff=tariff_of(prices), job_hash=job.content_hash())
+    adapter, parent = None, parent_of_model(model)
+    if job.method is not None and job.method.adapter is not None:
+        adapter, parent = observe_adapter(job.method.adapter, model)
+    return Facts(
+        model=model,
+        data=data,
+        device=device,
+        tariff=tariff_of(prices),
+        adapter=adapter,
+        parent=parent,
+        job_hash=job.content_hash(),
+    )
 
 
 def model_of(job: Job) -> ModelFacts:

@@ -5,6 +5,7 @@ from rankwise.decide.ahead import coming
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.cautions import carried_out, warnings
 from rankwise.decide.compatibility import refused
+from rankwise.decide.continuing import require_same_adapter, with_adapter
 from rankwise.decide.flips import Flips
 from rankwise.decide.ladder import climb_all, place_all
 from rankwise.decide.offers import Market, offers
@@ -44,7 +45,7 @@ def choose(
     Raises:
         JobError: the forced method cannot be configured for this model.
     """
-    said, job = job, with_known_goal(job, facts)
+    said, job = job, with_adapter(with_known_goal(job, facts), facts)
     taken = climb_all(job, facts, takeable(job, facts), price)
     called = decide(job, facts, taken).winner
     if not brief:
@@ -137,8 +138,8 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
 
 
 def require_sound_method(job: Job, facts: Facts) -> None:
-    """Raises JobError when the forced method has no such option or cannot recompute activations, when no layer has a
-    targeted name, or when the rank is beyond a targeted matrix.
+    """Raises JobError when the forced method has no such option, is not that of the adapter to go on from, or cannot
+    recompute activations, when no layer has a targeted name, or when the rank is beyond a targeted matrix.
     """
     if job.method is None:
         return
@@ -149,6 +150,7 @@ def require_sound_method(job: Job, facts: Facts) -> None:
             expected=f"of it: {', '.join(options) or 'nothing'}",
             fix="remove it, or choose a method that has it",
         )
+    require_same_adapter(job, facts)
     never = refused(job.method.name, "gradient_checkpointing")
     if never is not None and job.train.gradient_checkpointing:
         raise JobError(

@@ -192,6 +192,8 @@ def _adapter_options(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> dict
     said: dict[str, Any] = {}
     if job.method and job.method.name == recipe.method:
         said = job.method.model_dump(exclude={"name"}, exclude_none=True)
+        if facts.adapter is not None:
+            said["adapter"] = facts.adapter.folder
     if recipe.low_rank:
         targets = said.get("target_modules", "all-linear")  # rule `targets`
         r = said.get("r") or rung.rank or rank_for(job, facts, targets)

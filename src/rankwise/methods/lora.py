@@ -17,7 +17,7 @@ LORA = Method(
     name="lora",
     trains="adapter",
     # LoRA+ (Hayou et al. 2024, arXiv 2402.12354) is any of these with a higher learning rate for B.
-    options=("r", "lora_alpha", "lora_dropout", "target_modules", "loraplus_lr_ratio"),
+    options=("r", "lora_alpha", "lora_dropout", "target_modules", "adapter", "loraplus_lr_ratio"),
     neutral=(".lora_B.", 0.0),
 )
 RSLORA = replace(LORA, name="rslora")  # scaled by alpha / sqrt(r): Kalajdzievski 2023, arXiv 2312.03732

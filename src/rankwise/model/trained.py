@@ -49,7 +49,10 @@ def restore_weights(model: Any, folder: Path) -> None:
         model.load_adapter_state(tensors, folder)
         return
     if isinstance(model, PeftModel):
-        outcome = set_peft_model_state_dict(model, tensors)
+        try:
+            outcome = set_peft_model_state_dict(model, tensors)
+        except RuntimeError as error:
+            raise RunError(f"{folder} does not fit the model: {str(error).strip().splitlines()[-1].strip()}") from error
         prompt = {"prompt_embeddings"} if model.active_peft_config.is_prompt_learning else set()
         unknown, missing = sorted(set(outcome.unexpected_keys) - prompt), []
     else:

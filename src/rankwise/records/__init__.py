@@ -1,6 +1,6 @@
 """What travels between stages: frozen, strict, torch-free."""
 
-from rankwise.records.artifact import Artifact, Check, Lineage, Verification
+from rankwise.records.artifact import Artifact, Check, Verification
 from rankwise.records.audit import Audit
 from rankwise.records.base import Interval, Record, content_hash
 from rankwise.records.configuration import Configuration, Shapes
@@ -34,6 +34,7 @@ from rankwise.records.event import (
 from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
 from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, Price
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
+from rankwise.records.lineage import AdapterFacts, Lineage, Parent
 from rankwise.records.plan import (
     Candidate,
     Estimate,
@@ -53,6 +54,7 @@ from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Set
 __all__ = [
     "EVENT",
     "Actual",
+    "AdapterFacts",
     "AdapterFile",
     "Answer",
     "Artifact",
@@ -90,6 +92,7 @@ __all__ = [
     "MoneyEstimate",
     "Note",
     "Offer",
+    "Parent",
     "PhaseWork",
     "Plan",
     "Price",

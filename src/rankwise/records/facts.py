@@ -9,6 +9,7 @@ from rankwise.errors import ModelError
 from rankwise.records.base import Record
 from rankwise.records.costs import Pricing, Tariff
 from rankwise.records.diagnosis import Diagnosis
+from rankwise.records.lineage import AdapterFacts, Parent
 
 NOT_IDENTITY: dict[str, Any] = {
     "matmul_flops": {},
@@ -155,4 +156,6 @@ class Facts(Record):
     device: DeviceFacts
     tariff: Tariff
     diagnosis: Diagnosis | None = Field(None, description="None: nobody has asked the base yet.")
+    adapter: AdapterFacts | None = Field(None, description="That training goes on from; None: it begins a new one.")
+    parent: Parent | None = Field(None, description="What made that adapter, or the model; None: nothing known did.")
     job_hash: str = Field(description="Hash of the Job these facts were observed for.")

@@ -88,6 +88,7 @@ class MethodChoice(Record):
     lora_alpha: float | None = Field(None, gt=0, description="LoRA alpha; the scale is alpha / r.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: str | tuple[str, ...] | None = Field(None, description="`all-linear` or module names.")
+    adapter: Path | None = Field(None, description="Go on from this adapter: a run, or a folder that PEFT wrote.")
     loraplus_lr_ratio: float | None = Field(
         None, ge=1, description="LoRA+: learning rate of B over that of A (train.learning_rate)."
     )
