@@ -34,6 +34,7 @@ def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[
     for key, value in options.items():
         if value is not None:
             _lay_over(content, key.split("."), value)
+    _read_new_tokens(content, path.resolve().parent if path else Path.cwd())
     where = _Where(path, lines, {key for key, value in options.items() if value is not None})
     _check_method_name(content.get("method"), methods, where)
     try:
@@ -42,6 +43,26 @@ def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[
         raise _job_error(error, where) from None
     base = path.resolve().parent if path else Path.cwd()
     return _absolute_paths(job, base, where).model_copy(update={"name": job.name or _name(path)})
+
+
+def _read_new_tokens(content: dict[str, Any], base: Path) -> None:
+    """`data.new_tokens` that names a file becomes the tokens in it, one a line. Raises JobError."""
+    data = content.get("data")
+    if not isinstance(data, dict):
+        return
+    said = data.get("new_tokens")
+    if not isinstance(said, str) or said.isdigit():
+        return
+    found = next((folder / said for folder in (base, Path.cwd()) if (folder / said).is_file()), None)
+    if found is None:
+        raise JobError(
+            f"data.new_tokens: no such file: {said}", expected="a number, a list of tokens, or a file with one a line"
+        )
+    try:
+        lines = found.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise JobError(f"{found}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    content["data"] = {**data, "new_tokens": [line.strip() for line in lines if line.strip()]}
 
 
 def _name(path: Path | None) -> str:

@@ -23,7 +23,12 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--tokens-per-example": ("data.tokens_per_example", int, "Mean tokens per row, when there is no file yet."),
     "--domain": ("data.domain", str, "general | code | math | language (one that the base does not speak)."),
     "--base-loss": ("data.base_loss", float, "Nats per answer token that the base does not know, if measured."),
-    "--new-tokens": ("data.new_tokens", int, "Tokens that the vocabulary does not have yet."),
+    "--new-tokens": ("data.new_tokens", str, "New tokens: a file with one a line, or their number to plan."),
+    "--new-token-rows": (
+        "train.new_token_rows",
+        str,
+        "How they train: trainable_token_indices | target_modules | modules_to_save.",
+    ),
     "--gpu": ("hardware.gpu", str, "GPU name, or `cpu`; empty: this machine."),
     "--gpus": ("hardware.count", int, "Devices per node."),
     "--nodes": ("hardware.nodes", int, "Machines."),

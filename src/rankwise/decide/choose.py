@@ -18,6 +18,7 @@ from rankwise.decide.reasons import reasons
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.rungs import first_try, rungs
 from rankwise.decide.verdicts import Decision, decide, soft
+from rankwise.decide.vocabulary import require_trainable_tokens
 from rankwise.errors import JobError
 from rankwise.methods import METHODS, targeted
 from rankwise.records import Facts, Job, Plan, Verdict
@@ -141,6 +142,7 @@ def require_sound_method(job: Job, facts: Facts) -> None:
     """Raises JobError when the forced method has no such option, is not that of the adapter to go on from, or cannot
     recompute activations, when no layer has a targeted name, or when the rank is beyond a targeted matrix.
     """
+    require_trainable_tokens(job, facts)
     if job.method is None:
         return
     options = METHODS[job.method.name].options

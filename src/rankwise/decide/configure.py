@@ -11,6 +11,7 @@ from rankwise.decide.forgetting import cut_of
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.sharding import deepspeed_config, fsdp_config
+from rankwise.decide.vocabulary import new_token_rows
 from rankwise.methods import METHODS
 from rankwise.records import Facts, Job, TrainConfig
 from rankwise.records.setup import Offload, Parallel
@@ -74,7 +75,9 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "logging_steps": 1,
         "seed": 0,
     }
-    said = job.train.model_dump(exclude={"bf16", "gradient_checkpointing", "report_to"}, exclude_none=True)
+    said = job.train.model_dump(
+        exclude={"bf16", "gradient_checkpointing", "new_token_rows", "report_to"}, exclude_none=True
+    )
     if "save_steps" in said:
         said.setdefault("eval_steps", said["save_steps"])
     if rung.optim is not None or recipe.optim != "adamw_torch_fused":
@@ -86,6 +89,8 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         gradient_checkpointing=rung.gradient_checkpointing,
         optimizer_in_backward=recipe.optimizer_in_backward,
         replay_share=replay_share(job),
+        new_token_ids=facts.new_tokens.ids if facts.new_tokens else (),
+        new_token_rows=new_token_rows(job, facts, recipe.method),
         deepspeed=deepspeed_config(rung.parallel, rung.offload),
         fsdp_config=fsdp_config(rung.parallel, rung.offload),
         **_precision(job, facts, recipe, rung.parallel),

@@ -97,6 +97,8 @@ def adapter_order(setup: Setup) -> Order:
         target_modules=setup.target_modules,
         num_virtual_tokens=setup.num_virtual_tokens,
         bottleneck_size=setup.bottleneck_size,
+        new_tokens=setup.new_tokens,
+        new_token_rows=setup.new_token_rows,
         dtype=weights_dtype(setup),
         adapter_dtype=setup.adapter_dtype,
         per_device_train_batch_size=1,

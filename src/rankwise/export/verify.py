@@ -19,6 +19,7 @@ from torch.nn.functional import kl_div, log_softmax
 from transformers import AutoTokenizer
 
 from rankwise.methods import METHODS, TUNERS, targeted
+from rankwise.methods.vocabulary import TARGETS
 from rankwise.model.generate import answer_ids
 from rankwise.model.likelihood import device_of, evaluating, final_logits
 from rankwise.records import Check, Plan, Verification
@@ -153,6 +154,7 @@ def _modules_applied(subject: Subject) -> Check:
         live = sum(bool((p != value).any()) for p in carriers)
     if "target_modules" in method.options:
         expected = sum(s.count for s in targeted(subject.plan.facts.model, config.target_modules))
+        expected += config.new_token_rows == TARGETS  # the head; B of an embedding has another name
     return _applied(live, f"{live} modules whose {part.strip('.')} is not {value:g}", expected)
 
 
@@ -273,6 +275,8 @@ def _same_ids(subject: Subject, folder: Path) -> Check:
         theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         if list(theirs) != subject.chat.encode_prompt(messages):
             wrong.append(messages[-1]["content"])
+    new = subject.plan.job.data.named_tokens
+    wrong += [t for t in new if tokenizer(t, add_special_tokens=False)["input_ids"] != subject.chat.encode(t)]
     stops = ours.eos_token_id in subject.chat.stop_token_ids and tokenizer.eos_token_id == subject.chat.eos_token_id
     if (folder / "config.json").is_file():  # a server takes the stop tokens of a whole model from its generation_config
         stops = stops and ours.stop_token_ids == subject.chat.stop_token_ids

@@ -37,6 +37,8 @@ class AdapterOptions:
         target_modules: `all-linear`, or names of modules (the end of their path is enough).
         num_virtual_tokens: prompt methods: learned positions.
         bottleneck_size: bottleneck adapters: inner width.
+        new_token_rows: PEFT's field that trains rows of new tokens (model/vocabulary.py); None without such tokens.
+        new_token_ids: those rows.
         more: further fields of the PEFT config class, by their own names; they win over everything else.
     """
 
@@ -46,6 +48,8 @@ class AdapterOptions:
     target_modules: str | tuple[str, ...] | None = None
     num_virtual_tokens: int | None = None
     bottleneck_size: int | None = None
+    new_token_rows: str | None = None
+    new_token_ids: tuple[int, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 

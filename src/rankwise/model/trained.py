@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from rankwise.errors import RunError
 from rankwise.model.bottleneck import BottleneckModel
 from rankwise.model.pissa import is_residual, restore_converted, save_converted
+from rankwise.model.vocabulary import keeps_embeddings, trains_vocabulary
 
 # Weights of p-tuning's encoder: adapter_model.safetensors holds the prompt that it makes, which cannot be trained on.
 ENCODER = "prompt_encoder.safetensors"
@@ -18,8 +19,16 @@ def publish_weights(model: Any, folder: Path) -> None:
     """What others load, as PEFT or transformers save it: PiSSA as LoRA over the untouched base."""
     if is_residual(model):
         save_converted(model, folder)
+    elif _trains_vocabulary(model):
+        base = model.get_base_model()
+        model.save_pretrained(folder, save_embedding_layers=keeps_embeddings(model.active_peft_config, base))
     else:
         model.save_pretrained(folder)
+
+
+def _trains_vocabulary(model: Any) -> bool:
+    """Does the adapter sit on the embedding? PEFT would then save every embedding of a base that was resized."""
+    return isinstance(model, PeftModel) and trains_vocabulary(model.active_peft_config, model.get_base_model())
 
 
 def save_weights(model: Any, folder: Path, *, encodes: bool) -> None:

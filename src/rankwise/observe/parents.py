@@ -35,6 +35,11 @@ def observe_adapter(path: Path, base: ModelFacts) -> tuple[AdapterFacts, Parent]
         written: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{folder / CONFIG} is damaged: {error}", fix="copy the adapter again") from None
+    if written.get("trainable_token_indices") or written.get("modules_to_save"):
+        raise ModelError(
+            f"the adapter {folder} trains rows of the vocabulary, and is not gone on from",
+            fix="merge it, and train the merged model, whose tokenizer has its tokens",
+        )
     lineage = lineage_in(folder)
     if lineage is not None and base.weights_hash not in (None, lineage.base_weights):
         raise ModelError(

@@ -32,7 +32,7 @@ from rankwise.records.event import (
     Validation,
 )
 from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
-from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, Price
+from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, NewTokens, Price
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
 from rankwise.records.plan import (
@@ -90,6 +90,7 @@ __all__ = [
     "MethodChoice",
     "ModelFacts",
     "MoneyEstimate",
+    "NewTokens",
     "Note",
     "Offer",
     "Parent",

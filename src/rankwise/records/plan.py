@@ -14,7 +14,7 @@ from rankwise.records.costs import (
     VelocityEstimate,
 )
 from rankwise.records.facts import Facts
-from rankwise.records.job import Job, OnLong
+from rankwise.records.job import Job, NewTokenRows, OnLong
 from rankwise.records.lineage import Lineage
 from rankwise.records.setup import Offload, Parallel
 
@@ -48,6 +48,8 @@ class TrainConfig(Record):
     )
     dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
     autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")
+    new_token_ids: tuple[int, ...] = Field((), description="Rows of embedding and head that the base does not have.")
+    new_token_rows: NewTokenRows | None = Field(None, description="How an adapter trains them; None: as `method` says.")
     max_length: int
     on_long: OnLong
     replay_share: float = Field(description="Share of supervised tokens from data.general.")

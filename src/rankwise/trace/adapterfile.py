@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.methods import TUNERS
+from rankwise.methods.vocabulary import MODULES_TO_SAVE
 from rankwise.model.adapterfile import safetensors_bytes, saved_tensors
 from rankwise.records.setup import Setup
-from rankwise.trace.build import build, load, spans_layers
+from rankwise.trace.build import DTYPES, build, load, spans_layers
 from rankwise.trace.layers import decoder_layers
 from rankwise.trace.run import decoder_layers_of
 from rankwise.trace.stack import SIXTEEN_BIT
@@ -48,7 +49,12 @@ def adapter_file(setup: Setup, *, whole: bool = False) -> int | None:
 
 
 def _as_published(setup: Setup, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """PiSSA's file has the values that it began with beside those that it ended with."""
+    """PiSSA's file has the values that it began with beside those that it ended with; embedding and head that train
+    whole are published in the precision of the base.
+    """
+    if setup.new_token_rows == MODULES_TO_SAVE:
+        dtype = DTYPES[setup.dtype]
+        return {name: t.to(dtype) if "lora_" not in name else t for name, t in tensors.items()}
     if not (setup.method in TUNERS and TUNERS[setup.method].residual):
         return tensors
     return {name: torch.cat([t, t], 0 if "lora_A" in name else 1) for name, t in tensors.items()}
