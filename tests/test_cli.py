@@ -117,6 +117,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--base-loss": ("1.5", 1.5),
     "--new-tokens": ("40", 40),
     "--engine": ("vllm", "vllm"),
+    "--new-token-rows": ("modules_to_save", "modules_to_save"),
     "--init-lora-weights": ("pissa_niter_4", "pissa_niter_4"),
     "--serving-format": ("fp8", "fp8"),
     "--context": ("2048", 2048),

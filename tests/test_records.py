@@ -27,6 +27,7 @@ from rankwise.records import (
     Evidence,
     Flip,
     Job,
+    NewTokens,
     Plan,
     Record,
     ServingLoad,
@@ -112,6 +113,7 @@ def _whole() -> list[Record]:
         *traces,
         ServingLoad(),
         AdapterFile(bytes=36_715_216),
+        NewTokens(ids=(320, 321), pieces=((5, 6), (7,)), rows=322),
         AdapterFacts(
             folder="/runs/first/adapter",
             method="lora",

@@ -150,7 +150,7 @@ def _forgetting(job: Job, winner: Priced) -> list[str]:
 def _new_tokens(job: Job, facts: Facts) -> str:
     share = job.data.new_token_count / facts.model.vocab_size
     if share > threshold("new_tokens", "share"):
-        how = "train embedding and head with LoRA"
+        how = "train embedding and head " + ("whole" if facts.model.tie_word_embeddings else "with LoRA")
     else:
         how = "train those rows alone (PEFT's trainable_token_indices), begun at the mean of their sub-tokens"
     served = "; vLLM loads them merged only" if job.serving.engine == "vllm" else ""
