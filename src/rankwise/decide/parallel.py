@@ -14,6 +14,10 @@ from rankwise.records.setup import Parallel
 SPLITTABLE = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 
+SPLIT = ("zero3", "fsdp")  # no process has the whole model
+NEW_TOKENS = "rows of the embedding are added and saved where a process has the model whole"
+
+
 def forced_parallel(job: Job, facts: Facts) -> Parallel | None:
     """What the job says; None leaves it to the plan."""
     if facts.deepspeed is not None:
@@ -55,6 +59,8 @@ def not_carried_out(method: str, parallel: str, config: TrainConfig) -> str | No
     """Why `train` does not do this on several devices; None where it does."""
     if (found := carries(method, parallel)) is not None:
         return f"{method} under {parallel}: {found.why}"
+    if config.new_token_ids and parallel in SPLIT:
+        return f"new tokens under {parallel}: {NEW_TOKENS}"
     if parallel not in ("none", "ddp") and config.optim not in SPLITTABLE:
         return f"{config.optim} under {parallel}: its states are not split over devices"
     return None
@@ -76,6 +82,11 @@ def require_possible(job: Job, facts: Facts) -> None:
             f"{key} asks for {forced}, and this job has one device",
             expected="hardware.count times hardware.nodes of 2 or more",
             fix=f"remove {key}, or set hardware.count",
+        )
+    if facts.new_tokens is not None and forced in SPLIT:
+        raise JobError(
+            f"{key} asks for {forced}, and new tokens are not trained under it: {NEW_TOKENS}",
+            fix="set train.parallel to ddp or zero2, or name no new tokens",
         )
     if job.method is not None and (found := carries(job.method.name, forced)) is not None:
         raise JobError(
