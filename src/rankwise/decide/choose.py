@@ -5,6 +5,7 @@ from rankwise.decide.ahead import coming
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.cautions import carried_out, warnings
 from rankwise.decide.compatibility import refused
+from rankwise.decide.configure import Rung, configure
 from rankwise.decide.flips import Flips
 from rankwise.decide.ladder import climb_all, place_all
 from rankwise.decide.offers import Market, offers
@@ -16,6 +17,7 @@ from rankwise.decide.questions import questions
 from rankwise.decide.reasons import reasons
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.rungs import first_try, rungs
+from rankwise.decide.updates import require_sound_updates
 from rankwise.decide.verdicts import Decision, decide, soft
 from rankwise.errors import JobError
 from rankwise.methods import METHODS, targeted
@@ -138,8 +140,9 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
 
 def require_sound_method(job: Job, facts: Facts) -> None:
     """Raises JobError when the forced method has no such option or cannot recompute activations, when no layer has a
-    targeted name, or when the rank is beyond a targeted matrix.
+    targeted name, or when the rank is beyond a targeted matrix; or what `require_sound_updates` raises.
     """
+    require_sound_updates(job, facts, configure(job, facts, takeable(job, facts)[0], Rung()))
     if job.method is None:
         return
     options = METHODS[job.method.name].options

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft.optimizers import create_loraplus_optimizer
 from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
@@ -20,13 +19,9 @@ from rankwise.store import now
 from rankwise.text.masks import Encoded
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.mixing import Order
+from rankwise.train.optimizers import make_optimizer
+from rankwise.updates import OneByOne, finite
 from rankwise.version import __version__
-
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
-    "adamw_torch": (torch.optim.AdamW, {}),
-    "adamw_torch_fused": (torch.optim.AdamW, {"fused": True}),
-    "sgd": (torch.optim.SGD, {}),
-}
 
 
 class Loop:
@@ -60,7 +55,9 @@ class Loop:
         # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
         # proven and served must be the model as it is.
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no")
-        optimizer = _optimizer(model, config)
+        optimizer = make_optimizer(model, config)
+        self.within = optimizer if isinstance(optimizer, OneByOne) and optimizer.in_backward else None
+        self.touched = "the weights were not touched by this step"
         self.scheduler = get_scheduler(config.lr_scheduler_type, optimizer, config.warmup_steps, config.max_steps)
         self.bare = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -115,14 +112,14 @@ class Loop:
             self.model,
             batches,
             self.optimizer,
-            backward=self.accelerator.backward,
-            clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
+            backward=self._backward,
+            clip=self._clip,
             autocast=lambda: arithmetic(self.accelerator.device, self.config.autocast),
         )
         loss, norm = float(total), float(clipped)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
-                f"step {done + 1}: loss is {loss}, gradient norm is {norm}; the weights were not touched by this step",
+                f"step {done + 1}: loss is {loss}, gradient norm is {norm}; {self.touched}",
                 expected="finite numbers",
                 fix="lower train.learning_rate, or look at the rows of this step; the last checkpoint can be resumed",
             )
@@ -139,6 +136,19 @@ class Loop:
             seconds=time.monotonic() - began,
         )
 
+    def _backward(self, loss: torch.Tensor) -> None:
+        """Where the optimizer steps in the backward pass, a loss that is not finite must not come that far."""
+        if self.within is None or finite(loss):
+            self.accelerator.backward(loss)
+
+    def _clip(self) -> torch.Tensor:
+        """The gradient norm before clipping; gradients that were used in the backward pass cannot be clipped."""
+        if self.within is not None:
+            self.touched = self.within.words()
+            return self.within.norm()
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        return norm
+
     def _batches(self, done: int) -> list[Batch]:
         """The rows of one step, similar lengths together so that little is padded."""
         rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
@@ -154,23 +164,6 @@ class Loop:
 
     def _save(self, step: int) -> Saved:
         return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses)
-
-
-def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    """Over what trains. With LoRA+, B and vectors have a rate of their own, as PEFT groups them."""
-    kind, arguments = OPTIMIZERS[config.optim]
-    if config.loraplus_lr_ratio is not None:
-        made: torch.optim.Optimizer = create_loraplus_optimizer(
-            model,
-            kind,
-            lr=config.learning_rate,
-            loraplus_lr_ratio=config.loraplus_lr_ratio,
-            loraplus_weight_decay=config.weight_decay,
-            **arguments,
-        )
-        return made
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return kind(trained, lr=config.learning_rate, weight_decay=config.weight_decay, **arguments)
 
 
 def peak_memory_bytes() -> int | None:
