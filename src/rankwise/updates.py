@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -82,7 +82,7 @@ class OneByOne(Optimizer):
         self.elementwise = isinstance(self.inner, torch.optim.AdamW | torch.optim.SGD)
         self.places = {p: (n, group) for n, (p, group) in enumerate(self._each())}
         self.norms: list[Tensor] = []
-        self.updated, self.halted = 0, False
+        self.updated, self.halted, self.resting = 0, False, False
         if in_backward:
             for parameter in self.places:
                 parameter.register_post_accumulate_grad_hook(self._in_backward)
@@ -104,6 +104,15 @@ class OneByOne(Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none=set_to_none)
         self.norms, self.updated, self.halted = [], 0, False
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Backward passes inside free their gradients and update nothing."""
+        self.resting = True
+        try:
+            yield
+        finally:
+            self.resting = False
 
     def norm(self) -> Tensor:
         """Of all gradients of the last backward pass, those that were not used included: one number."""
@@ -136,6 +145,9 @@ class OneByOne(Optimizer):
 
     @torch.no_grad()
     def _in_backward(self, parameter: Tensor) -> None:
+        if self.resting:
+            parameter.grad = None
+            return
         with self.around(parameter):
             assert parameter.grad is not None
             norm = torch.linalg.vector_norm(parameter.grad)
