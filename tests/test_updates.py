@@ -116,6 +116,21 @@ def test_parts_of_a_large_parameter_are_updated_as_the_whole(monkeypatch: pytest
     assert torch.allclose(*found, atol=0.1) and not torch.equal(*found)
 
 
+@pytest.mark.parametrize("optim", ["adamw_8bit", "lion_8bit"])
+def test_parts_leave_the_states_of_blocks_as_the_whole_does(optim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for chunk in (CHUNK, 1024):
+        monkeypatch.setattr("rankwise.updates.CHUNK", chunk)
+        p = nn.Parameter(weights(rows=9))
+        optimizer = make_optimizer(holding(p), config(optim, bf16_stochastic_round=True))
+        for n in range(3):
+            p.grad = torch.randn(p.shape, generator=seeded(n)).bfloat16()
+            optimizer.step()
+        assert optimizer.state[p]["step"] == 3 and optimizer.state[p]["state1"].dtype == torch.uint8
+        found.append({n: v for n, v in optimizer.state[p].items() if isinstance(v, Tensor)})
+    assert found[0].keys() == found[1].keys() and all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+
+
 # -- in the backward pass --------------------------------------------------------------------------
 
 

@@ -9,17 +9,19 @@ of many updates is right (Gupta et al. 2015, arXiv 1502.02551; Zamirai et al. 20
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from bitsandbytes.optim.optimizer import Optimizer8bit
 from torch import Tensor
 from torch.optim import Optimizer
 
 Group = dict[str, Any]
 Make = Callable[[list[Tensor]], Optimizer]
-CHUNK = 1 << 24  # elements of a parameter that are raised to fp32 at a time, where each is updated for itself
+CHUNK = 1 << 23  # elements of a parameter that are raised to fp32 at a time; whole blocks
+BLOCK = 256  # elements for which bitsandbytes keeps one scale
 LOW_BITS = 16  # of an fp32 number that bf16 does not have
 
 
@@ -79,7 +81,6 @@ class OneByOne(Optimizer):
         self.inner = make([torch.empty(0, device=device)])
         super().__init__(groups, {**self.inner.defaults, "updates": 0})
         self.stochastic, self.seed, self.around, self.usable = stochastic, seed, around, usable
-        self.elementwise = isinstance(self.inner, torch.optim.AdamW | torch.optim.SGD)
         self.places = {p: (n, group) for n, (p, group) in enumerate(self._each())}
         self.norms: list[Tensor] = []
         self.updated, self.halted, self.resting = 0, False, False
@@ -181,30 +182,51 @@ class OneByOne(Optimizer):
         return found
 
     def _rounded(self, parameter: Tensor, group: Group) -> None:
-        assert parameter.grad is not None
         generator = self._generator(parameter, group)
-        kept = self.state[parameter]
-        if not self.elementwise:
+        if isinstance(self.inner, torch.optim.AdamW | torch.optim.SGD):
+            self._elementwise(parameter, group, generator)
+        elif isinstance(self.inner, Optimizer8bit):
+            self._blockwise(parameter, group, generator)
+        else:
             whole = parameter.float()
+            assert parameter.grad is not None
             whole.grad = parameter.grad.float()
-            self.state[parameter] = self._step(whole, kept, group)
+            self.state[parameter] = self._step(whole, self.state[parameter], group)
             parameter.copy_(stochastic_round(whole, generator))
-            return
+
+    def _elementwise(self, parameter: Tensor, group: Group, generator: torch.Generator | None) -> None:
+        """States in bf16 as the weights are: raised and rounded with them."""
+        kept = self.state[parameter]
         new = dict(kept)
-        for part in _parts(parameter.numel()):
-            whole = _flat(parameter)[part].float()
-            whole.grad = _flat(parameter.grad)[part].float()
-            last = part.stop == parameter.numel()  # until then the step count is that of the update before
-            raised = {name: _flat(v)[part].float() if v.dim() else v if last else v.clone() for name, v in kept.items()}
-            for name, value in self._step(whole, raised, group).items():
+        for part, last in _parts(parameter.numel()):
+            whole, weights = _raised(parameter, part)
+            given = {n: v.view(-1)[part].float() if v.dim() else v if last else v.clone() for n, v in kept.items()}
+            for name, value in self._step(whole, given, group).items():
                 if not value.dim():  # a step count
                     new[name] = value
                     continue
                 if name not in new:
                     new[name] = torch.zeros_like(parameter)
-                _flat(new[name])[part].copy_(stochastic_round(value, generator))
-            _flat(parameter)[part].copy_(stochastic_round(whole, generator))
+                new[name].view(-1)[part].copy_(stochastic_round(value, generator))
+            weights.copy_(stochastic_round(whole, generator))
         self.state[parameter] = new
+
+    def _blockwise(self, parameter: Tensor, group: Group, generator: torch.Generator | None) -> None:
+        """bitsandbytes' states, in their own precision, are changed where they lie."""
+        kept = self.state[parameter]
+        if not kept:
+            inner: Any = self.inner
+            inner.param_groups = [{**group, "params": [parameter]}]
+            inner.state = defaultdict(dict)
+            inner.init_state(group, parameter, 0, 0)
+            kept = inner.state[parameter]
+        steps = kept["step"]
+        for part, _ in _parts(parameter.numel()):
+            whole, weights = _raised(parameter, part)
+            given = {name: _of_part(name, value, part, parameter.numel()) for name, value in kept.items()}
+            kept["step"] = self._step(whole, {**given, "step": steps}, group)["step"]
+            weights.copy_(stochastic_round(whole, generator))
+        self.state[parameter] = kept
 
     def _generator(self, parameter: Tensor, group: Group) -> torch.Generator | None:
         if parameter.device.type == "meta":
@@ -214,9 +236,25 @@ class OneByOne(Optimizer):
         return torch.Generator(parameter.device).manual_seed(number)
 
 
-def _flat(tensor: Tensor) -> Tensor:
-    return tensor.view(-1)
+def _raised(parameter: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+    """fp32 of a part of a parameter, with its gradient, and that part of the parameter itself."""
+    assert parameter.grad is not None
+    weights = parameter.view(-1)[part]
+    whole = weights.float()
+    whole.grad = parameter.grad.view(-1)[part].float()
+    return whole, weights
 
 
-def _parts(elements: int) -> Iterable[slice]:
-    return (slice(n * CHUNK, min(elements, (n + 1) * CHUNK)) for n in range(math.ceil(elements / CHUNK)))
+def _of_part(name: str, value: Any, part: slice, elements: int) -> Any:
+    """A state of bitsandbytes: one number for each element, or for each of its blocks; tables are for all."""
+    if name.startswith("absmax"):
+        return value[part.start // BLOCK : math.ceil(part.stop / BLOCK)]
+    if isinstance(value, Tensor) and value.numel() == elements and not name.startswith("qmap"):
+        return value.view(-1)[part]
+    return value
+
+
+def _parts(elements: int) -> Iterator[tuple[slice, bool]]:
+    """Parts of a flat tensor, and whether each is the last."""
+    starts = range(0, elements, CHUNK)
+    return ((slice(n, min(elements, n + CHUNK)), n == starts[-1]) for n in starts)
