@@ -180,8 +180,8 @@ def test_an_optimizer_that_makes_the_recipe_is_not_replaced() -> None:
 
 
 def test_every_training_option_is_tested_here_or_below() -> None:
-    elsewhere = {"bf16", "gradient_checkpointing", "report_to", "dtype", "optimizer_in_backward"}
-    elsewhere.add("bf16_stochastic_round")
+    elsewhere = {"bf16", "bf16_stochastic_round", "dtype", "gradient_checkpointing", "optimizer_in_backward"}
+    elsewhere |= {"new_token_rows", "report_to"}
     assert set(OPTIONS) | elsewhere == set(TrainOptions.model_fields)
 
 

@@ -62,6 +62,8 @@ def works_together(job: Job, facts: Facts, candidate: Candidate) -> Rejection | 
     config = candidate.config
     found = refused(candidate.method, "gradient_checkpointing") if config.gradient_checkpointing else None
     found = found or refused_update(job, facts, config)
+    if found is None and job.data.named_tokens:
+        found = refused(candidate.method, "new tokens")
     if found is None:
         return None
     return reject(
