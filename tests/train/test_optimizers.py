@@ -173,7 +173,7 @@ def test_numbers_that_are_not_finite_leave_the_weights_alone(
     the optimizer steps in the backward pass, what came before the first such gradient has been used, and that is said.
     """
     kept: list[Any] = []
-    monkeypatch.setattr(worker, "attach", lambda base, config: kept.append(attach(base, config)) or kept[0])
+    monkeypatch.setattr(worker, "attach", lambda *given, **more: kept.append(attach(*given, **more)) or kept[0])
     _, said = asked(optim, way)
     rate = {"learning_rate": 1e30, "eval_steps": 100, "save_steps": 1}
     run = toy_run(tmp_path, model, "full", train=said | rate)
