@@ -46,9 +46,10 @@ from rankwise.train.engines.asserted import require_planned, require_world
 from rankwise.train.engines.choice import start_engine
 from rankwise.train.engines.engine import Engine
 from rankwise.train.engines.group import Group, rank, world_size
-from rankwise.train.loop import Loop, make_optimizer
+from rankwise.train.loop import Loop
 from rankwise.train.mirror import Mirror
 from rankwise.train.mixing import mix
+from rankwise.train.optimizers import make_optimizer
 from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 

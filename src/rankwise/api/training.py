@@ -131,7 +131,7 @@ def _refuse_unrunnable(decided: Plan) -> None:
     if not decided.verdict.executable:
         raise PlanError(
             f"this version's training does not carry out {decided.verdict.candidate}",
-            expected=f"{', '.join(METHODS)} (of full: fp32 weights), with {' or '.join(EXECUTED)}",
+            expected=f"{', '.join(METHODS)}, nothing offloaded, with {' or '.join(EXECUTED)}",
             fix="force one of these with `method`, or take the plan's configuration to another launcher",
         )
     if decided.facts.model.folder is None:

@@ -156,6 +156,7 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
         autocast=config.autocast,
         optim=config.optim,
         optimizer_in_backward=config.optimizer_in_backward,
+        bf16_stochastic_round=config.bf16_stochastic_round,
         per_device_train_batch_size=config.per_device_train_batch_size,
         max_length=min(data.longest, config.max_length),
         labelled_share=min(1.0, data.supervised_tokens / max(1, data.tokens)),

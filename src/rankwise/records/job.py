@@ -16,6 +16,17 @@ Trackers = TrackerName | tuple[TrackerName, ...]
 # Fields of PEFT's LoraConfig.
 NewTokenRows = Literal["trainable_token_indices", "target_modules", "modules_to_save"]
 OnLong = Literal["drop", "truncate", "split", "error"]
+Optim = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "sgd",
+    "adafactor",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "lion_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+]
 
 
 class GeneralData(Record):
@@ -173,7 +184,16 @@ class TrainOptions(Record):
     warmup_steps: int | None = Field(None, ge=0, description="Steps of linear warm-up.")
     weight_decay: float | None = Field(None, ge=0, description="AdamW weight decay.")
     max_grad_norm: float | None = Field(None, gt=0, description="Gradient norm is clipped to this.")
-    optim: Literal["adamw_torch", "adamw_torch_fused", "sgd"] | None = Field(None, description="Optimizer.")
+    optim: Optim | None = Field(None, description="Optimizer, by Hugging Face's name.")
+    optimizer_in_backward: bool | None = Field(
+        None, description="Update each parameter in the backward pass and free its gradient; nothing is clipped."
+    )
+    dtype: Literal["bf16", "fp32"] | None = Field(
+        None, description="Of the loaded weights; bf16 of full fine-tuning: no fp32 copy of what trains."
+    )
+    bf16_stochastic_round: bool | None = Field(
+        None, description="Trained bf16 weights: round updates up or down by chance, so that small ones count."
+    )
     per_device_train_batch_size: int | None = Field(None, ge=1, description="Rows in one forward pass.")
     gradient_accumulation_steps: int | None = Field(None, ge=1, description="Forward passes in one optimizer step.")
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations in the backward pass.")

@@ -38,13 +38,16 @@ class TrainConfig(Record):
     lr_scheduler_type: str
     warmup_steps: int
     weight_decay: float
-    max_grad_norm: float
+    max_grad_norm: float = Field(description="0: gradients are not clipped.")
     optim: str
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, and the gradient freed."
+    )
+    bf16_stochastic_round: bool = Field(
+        False, description="Updates of trained bf16 weights are rounded up or down by chance."
     )
     dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
     autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")

@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
-from typing import Any
 
 import torch
-from peft.optimizers import create_loraplus_optimizer
 from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
@@ -37,12 +35,6 @@ from rankwise.train.microbatch import MicroBatch
 from rankwise.train.mixing import Order
 from rankwise.train.rehearsal import Rehearsal
 from rankwise.version import __version__
-
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
-    "adamw_torch": (torch.optim.AdamW, {}),
-    "adamw_torch_fused": (torch.optim.AdamW, {"fused": True}),
-    "sgd": (torch.optim.SGD, {}),
-}
 
 
 class Loop:
@@ -81,7 +73,7 @@ class Loop:
             config.lr_scheduler_type, engine.optimizer, config.warmup_steps, config.max_steps
         )
         self.losses: dict[int, float] = {}
-        alone = self.group.world == 1
+        alone = self.group.world == 1 and self.engine.accumulates
         self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
@@ -135,7 +127,7 @@ class Loop:
         loss, norm = float(total), float(clipped)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
-                f"step {done + 1}: loss is {loss}, gradient norm is {norm}; the weights were not touched by this step",
+                f"step {done + 1}: loss is {loss}, gradient norm is {norm}; {self.engine.touched}",
                 expected="finite numbers",
                 fix="lower train.learning_rate, or look at the rows of this step; the last checkpoint can be resumed",
             )
@@ -198,9 +190,9 @@ class Loop:
         """After the first step, when the optimizer has its state: what would fail late is tried now."""
         began = time.monotonic()
         trial = Rehearsal(self.engine.bare, self.rows, self._batch, self._gradients)
-        alone = self.group.world == 1  # else no process has the gradients whole
+        whole = self.group.world == 1 and self.engine.accumulates  # else no process has the gradients
         precision = self.config.autocast or self.config.dtype
-        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if alone else None
+        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if whole else None
         longest = yield from self.micro_batch.attempt(lambda: trial.longest(self.micro_batch.rows), self._forget)
         self.try_validation()
         saved = self.checkpoints.rehearse(self.engine, self.scheduler, self.micro_batch.rows)
@@ -220,23 +212,6 @@ class Loop:
 
     def _forget(self) -> None:
         self.engine.zero_grad()
-
-
-def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    """Over what trains. With LoRA+, B and vectors have a rate of their own, as PEFT groups them."""
-    kind, arguments = OPTIMIZERS[config.optim]
-    if config.loraplus_lr_ratio is not None:
-        made: torch.optim.Optimizer = create_loraplus_optimizer(
-            model,
-            kind,
-            lr=config.learning_rate,
-            loraplus_lr_ratio=config.loraplus_lr_ratio,
-            loraplus_weight_decay=config.weight_decay,
-            **arguments,
-        )
-        return made
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return kind(trained, lr=config.learning_rate, weight_decay=config.weight_decay, **arguments)
 
 
 def peak_memory_bytes() -> int | None:

@@ -3,6 +3,7 @@
 None of them changes the run: weights, optimizer and random numbers are afterwards what they were.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ class Rehearsal(Generic[Row]):
 
     def accumulation_gap(self, micro_batch: int, precision: str) -> float | None:
         """How far the gradient of rows one by one lies from that of the same rows at once: relative, over the norms of
-        all trained tensors. None where it cannot be told: fewer than two rows, or attention that drops at random.
+        all trained tensors. None where it cannot be told: fewer than two rows, attention that drops at random, or a
+        gradient that is not finite, which the next step says.
 
         Raises TrainingError where rows one by one teach something else than the same rows at once.
         """
@@ -79,6 +81,8 @@ class Rehearsal(Generic[Row]):
             self.gradients([self.batch(rows)])
             at_once = _norms(self.model)
         gap = float((one_by_one - at_once).norm() / at_once.norm().clamp_min(torch.finfo(torch.float32).tiny))
+        if not math.isfinite(gap):
+            return None
         require_equal(gap, len(rows), precision)
         return gap
 
