@@ -10,6 +10,7 @@ from rankwise.api.actuals import aside, keep_training_times
 from rankwise.api.checking import require_sound
 from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
+from rankwise.decide.parallel import not_carried_out
 from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import AnswerIsNo, DataError, PlanError, RunError, SpaceError, UsageError
 from rankwise.methods import METHODS
@@ -129,8 +130,10 @@ def _refuse_unrunnable(decided: Plan) -> None:
             fix="train on such a machine, or drop hardware.gpu from the job to plan for this one",
         )
     if not decided.verdict.executable:
+        verdict = decided.verdict
+        unspread = not_carried_out(verdict.method, verdict.parallel or "none", decided.verdict.config)
         raise PlanError(
-            f"this version's training does not carry out {decided.verdict.candidate}",
+            f"this version's training does not carry out {verdict.candidate}{f': {why}' if why else ''}",
             expected=f"{', '.join(METHODS)}, nothing offloaded, with {' or '.join(EXECUTED)}",
             fix="force one of these with `method`, or take the plan's configuration to another launcher",
         )
