@@ -133,7 +133,7 @@ def _refuse_unrunnable(decided: Plan) -> None:
         verdict = decided.verdict
         unspread = not_carried_out(verdict.method, verdict.parallel or "none", decided.verdict.config)
         raise PlanError(
-            f"this version's training does not carry out {verdict.candidate}{f': {why}' if why else ''}",
+            f"this version's training does not carry out {verdict.candidate}{f': {unspread}' if unspread else ''}",
             expected=f"{', '.join(METHODS)}, nothing offloaded, with {' or '.join(EXECUTED)}",
             fix="force one of these with `method`, or take the plan's configuration to another launcher",
         )
