@@ -186,7 +186,7 @@ def _is_model(annotation: Any) -> bool:
 def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     data = job.data
     general = data.general
-    if general:
+    if general and general.path:
         found = _resolve_data(general.path, base, where, ("data", "general", "path"))
         general = general.model_copy(update={"path": found})
     validation = data.validation
@@ -203,12 +203,19 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     costs = job.costs
     if costs.prices:
         costs = costs.model_copy(update={"prices": _resolve(costs.prices, base, where, ("costs", "prices"))})
+    template = job.chat_template and _resolve(job.chat_template, base, where, ("chat_template",))
     model = job.model
     for folder in (Path.cwd(), base):
         if (folder / job.model / "config.json").is_file():
             model = str((folder / job.model).resolve())
     return job.model_copy(
-        update={"data": data.model_copy(update=changes), "format": answer, "costs": costs, "model": model}
+        update={
+            "data": data.model_copy(update=changes),
+            "format": answer,
+            "costs": costs,
+            "model": model,
+            "chat_template": template,
+        }
     )
 
 

@@ -34,10 +34,12 @@ from rankwise.report.card import model_card
 from rankwise.store import Run, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
+from rankwise.text.general import general_path, replay_of
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.loop import Loop
 from rankwise.train.mixing import mix
+from rankwise.train.replay import load_for_replay, write_replay
 from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 
@@ -82,9 +84,17 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
-    chat = ChatText.from_folder(plan.facts.model.path)
+    chat = ChatText.from_folder(plan.facts.model.path, plan.job.chat_template)
     seed = config.seed
-    data = load_dataset(plan.job, chat, max_length=config.max_length, on_long=config.on_long, seed=seed)
+    yield from _written_replay(plan, chat)
+    data = load_dataset(
+        plan.job,
+        chat,
+        general=general_path(plan.job, plan.facts.model),
+        max_length=config.max_length,
+        on_long=config.on_long,
+        seed=seed,
+    )
     yield from _notes(data, config)
     cpu = plan.facts.device.kind == "cpu"
     model = _model(plan, config, cpu)
@@ -113,6 +123,18 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
             _publish(run, plan, model, data)
         yield event
     write_record(run.evidence_path, summarise(plan, run.events()))
+
+
+def _written_replay(plan: Plan, chat: ChatText) -> Iterator[Note]:
+    """General rows that the base has yet to write: usually it has, before the plan was made."""
+    replay, path = replay_of(plan.job), general_path(plan.job, plan.facts.model)
+    if replay is None or path is None or path.is_file():
+        return
+    began = time.monotonic()
+    yield Note(time=now(), text=f"the base writes {replay.rows} rows for replay, once: {path}")
+    model = load_for_replay(plan.facts.model, plan.facts.device)
+    for written in write_replay(path, model, chat, replay):
+        yield Note(time=now(), text=f"replay: {written.sentence()}, {time.monotonic() - began:.0f} s")
 
 
 def plan_checkpoint_bytes(plan: Plan) -> int:
@@ -192,7 +214,7 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
         _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
         model.save_pretrained(folder)
-        copy_text_files(plan.facts.model.path, folder)
+        copy_text_files(plan.facts.model.path, folder, plan.job.chat_template)
         (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
     if full and config.autocast is None:
         _cast_weights(model, torch.float32)  # the arithmetic that the files will be used in

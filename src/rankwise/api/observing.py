@@ -9,6 +9,7 @@ from rankwise.observe.data import observe_data
 from rankwise.observe.devices import observe_device
 from rankwise.observe.model import describe_facts, observe_model
 from rankwise.records import Facts, Job, ModelFacts
+from rankwise.text.general import general_path
 from rankwise.text.template import ChatText
 
 LONGEST = 8192  # tokens; rows beyond it are counted as too long unless the job says otherwise
@@ -19,9 +20,10 @@ def observe(job: Job, out: Path | None = None) -> Facts:
     prices = own_prices(job.costs)
     device = observe_device(job.hardware, out, prices)
     model = model_of(job)
-    chat = ChatText.from_folder(model.path) if job.data.train else None
+    chat = ChatText.from_folder(model.path, job.chat_template) if job.data.train else None
     limit = min(model.max_position_embeddings or LONGEST, LONGEST)
-    data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop")
+    general = general_path(job, model) if job.data.train else None
+    data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop", general=general)
     return Facts(model=model, data=data, device=device, tariff=tariff_of(prices), job_hash=job.content_hash())
 
 
@@ -29,7 +31,7 @@ def model_of(job: Job) -> ModelFacts:
     """From its files; data that is only described can be planned for a model that is only described, too."""
     known = find_architecture(job.model)
     if known is None or job.data.train or Path(job.model).expanduser().is_dir():
-        return observe_model(job.model)
+        return _with_template(observe_model(job.model), job.chat_template)
     return describe_facts(
         job.model,
         known.config,
@@ -37,3 +39,10 @@ def model_of(job: Job) -> ModelFacts:
         license=known.license,
         source=f"architecture {known.name} of the catalogue: {known.source}",
     )
+
+
+def _with_template(facts: ModelFacts, chat_template: Path | None) -> ModelFacts:
+    """The facts under the job's own chat template."""
+    if chat_template is None:
+        return facts
+    return facts.model_copy(update={"template_hash": ChatText.from_folder(facts.path, chat_template).template_hash})

@@ -37,7 +37,7 @@ def fold(base_folder: Path, adapter: Path, out: Path, *, four_bit: bool, dtype: 
         merged = load_adapter(model, adapter).merge_and_unload(safe_merge=True)
         merged.to(DTYPES.get(dtype, torch.float32))
         merged.save_pretrained(folder)
-        copy_text_files(base_folder, folder)
+        copy_text_files(adapter if (adapter / "tokenizer.json").is_file() else base_folder, folder)  # its template, too
         _carry_licence(base_folder, folder)
     return out
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rankwise.records import Job
 from rankwise.records.job import OnLong
 from rankwise.text.formats import Row, read_rows
-from rankwise.text.masks import IGNORE, Encoded, LengthReport, encode_row, fit_length
+from rankwise.text.masks import IGNORE, Encoded, LengthReport, encode_rows, fit_length
 from rankwise.text.split import hold_out
 from rankwise.text.template import ChatText
 
@@ -44,23 +45,29 @@ class Dataset:
         return found
 
 
-def load_dataset(job: Job, chat: ChatText, *, max_length: int, on_long: OnLong, seed: int) -> Dataset:
-    """Read, split, encode and fit the job's rows. Raises DataError with file and line."""
+def load_dataset(
+    job: Job, chat: ChatText, *, general: Path | None, max_length: int, on_long: OnLong, seed: int
+) -> Dataset:
+    """Read, split, encode and fit the job's rows. Raises DataError with file and line.
+
+    Args:
+        general: the general rows (`text.general.general_path`); None where there are none.
+    """
     assert job.data.train is not None, "described data has no rows"
     given = read_rows(job.data.train)
     rows, held_out = split_rows(job, given.rows, seed)
     replay: list[Row] = []
-    general: list[Row] = []
-    if job.data.general:
-        replay, general = hold_out(read_rows(job.data.general.path).rows, 0.5, seed)
-    encoded = [encode_row(row, chat) for row in rows]
+    measured: list[Row] = []
+    if general:
+        replay, measured = hold_out(read_rows(general).rows, 0.5, seed)
+    encoded = [one for row in rows for one in encode_rows(row, chat)]
     train, lengths = fit_length(encoded, max_length, on_long)
     return Dataset(
         format=given.format,
         train=train,
         validation=_fitting(held_out, chat, max_length, on_long),
         replay=_fitting(replay, chat, max_length, on_long),
-        general=_fitting(general, chat, max_length, on_long),
+        general=_fitting(measured, chat, max_length, on_long),
         held_out=held_out,
         lengths=lengths,
         longest=max(len(e.ids) for e in encoded),
@@ -78,4 +85,4 @@ def split_rows(job: Job, rows: list[Row], seed: int) -> tuple[list[Row], list[Ro
 def _fitting(rows: Sequence[Row], chat: ChatText, max_length: int, on_long: OnLong) -> list[Encoded]:
     if not rows:
         return []
-    return fit_length([encode_row(row, chat) for row in rows], max_length, on_long)[0]
+    return fit_length([one for row in rows for one in encode_rows(row, chat)], max_length, on_long)[0]

@@ -99,10 +99,7 @@ def _encode(row: Row, segment: Segment, text: ChatText) -> Encoded:
         # A token may have no character of its own (a blank that offsets leave out); it counts where it stands.
         inside = [i for i, (first, last) in enumerate(offsets) if max(last, first + 1) > start and first < end]
         # A template that marks what is learned is taken at its word.
-        learned = (
-            inside if segment.marked else _said(segment.text, start, end, inside, ids, offsets, text.stop_token_ids)
-        )
-        for index in learned:
+        for index in inside if segment.marked else _said(segment.text, start, end, inside, ids, offsets, stops):
             labels[index] = ids[index]
     return Encoded(tuple(ids), tuple(labels), row.line, row.path, segment.unprompted)
 

@@ -3,10 +3,10 @@
 What the model sees at inference before an answer is the template's text of the turns up to it, and what it has to say
 is what the template then writes for that turn. Templates that only append give one text for all turns. Others rewrite
 earlier turns: Qwen3, GLM and gpt-oss drop the reasoning of answers before the last question, Phi-3 ends the whole
-text. There the conversation is taken apart, as Qwen's authors advise (github.com/QwenLM/Qwen3/discussions/1398): a text ends
-where the next turn would rewrite it, and the next text learns that turn alone, after the earlier ones as the template
-writes them then. Nothing is learned in a form that inference does not have. (TRL instead trains such models with a
-template of its own that keeps all reasoning, so that training and inference differ.)
+text. There the conversation is taken apart, as Qwen's authors advise (github.com/QwenLM/Qwen3/discussions/1398): a text
+ends where the next turn would rewrite it, and the next text learns that turn alone, after the earlier ones as the
+template writes them then. Nothing is learned in a form that inference does not have. (TRL trains such models with
+templates of its own that keep all reasoning, so that training and inference differ.)
 """
 
 from dataclasses import dataclass, field
