@@ -31,7 +31,7 @@ from rankwise.model.load import load_base, quiet_transformers
 from rankwise.model.trained import restore_weights
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import Run, now, publish_folder, write_record
+from rankwise.store import Run, cache_folder, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
 from rankwise.text.general import general_path, replay_of
@@ -154,6 +154,7 @@ def _model(plan: Plan, config: TrainConfig, cpu: bool) -> Any:
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
+    yield _cache_note(data)
     lengths = data.lengths
     if lengths.long_rows:
         yield Note(
@@ -162,6 +163,12 @@ def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
             f"(longest {data.longest}); on_long: {config.on_long}: {lengths.dropped_rows} rows dropped, "
             f"{lengths.lost_supervised_tokens} answer tokens lost",
         )
+
+
+def _cache_note(data: Dataset) -> Note:
+    apart = f"; {data.apart} conversations are trained as several texts, since the template rewrites earlier turns"
+    text = f"tokenised rows take {data.cache_bytes / 1e6:,.1f} MB in {cache_folder() / 'tokens'}"
+    return Note(time=now(), text=text + (apart if data.apart else ""))
 
 
 def _validate(model: Any, data: Dataset, config: TrainConfig, step: int) -> Validation:

@@ -9,7 +9,6 @@ from rankwise.api.observing import model_of
 from rankwise.api.progress import Progress, quiet
 from rankwise.errors import JobError, RunError
 from rankwise.observe.devices import gpus_here
-from rankwise.observe.hashes import cached_hash
 from rankwise.observe.machine import has_native_bf16
 from rankwise.records import Diagnosis, Job, ModelFacts, content_hash
 from rankwise.report.diagnosis_page import diagnosis_page
@@ -17,6 +16,7 @@ from rankwise.store import write_record, write_text
 from rankwise.text.containers import read_records
 from rankwise.text.dataset import split_rows
 from rankwise.text.formats import Row, read_rows
+from rankwise.text.hashes import cached_hash
 from rankwise.text.probes import Probe
 from rankwise.text.sources import hash_source
 from rankwise.text.template import ChatText

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rankwise.api.prices import own_prices, tariff_of
+from rankwise.api.progress import Progress, quiet
 from rankwise.estimate.traced import shapes_of
 from rankwise.observe.catalogue import find_architecture
 from rankwise.observe.data import observe_data
@@ -15,15 +16,17 @@ from rankwise.text.template import ChatText
 LONGEST = 8192  # tokens; rows beyond it are counted as too long unless the job says otherwise
 
 
-def observe(job: Job, out: Path | None = None) -> Facts:
-    """Look at model, data and device once."""
+def observe(job: Job, out: Path | None = None, progress: Progress = quiet) -> Facts:
+    """Look at model, data and device once; `progress` is told of rows that are tokenised for it."""
     prices = own_prices(job.costs)
     device = observe_device(job.hardware, out, prices)
     model = model_of(job)
     chat = ChatText.from_folder(model.path, job.chat_template) if job.data.train else None
     limit = min(model.max_position_embeddings or LONGEST, LONGEST)
     general = general_path(job, model) if job.data.train else None
-    data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop", general=general)
+    data = observe_data(
+        job, chat, job.train.max_length or limit, job.train.on_long or "drop", general=general, progress=progress
+    )
     return Facts(model=model, data=data, device=device, tariff=tariff_of(prices), job_hash=job.content_hash())
 
 

@@ -39,7 +39,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress
         decided = plan_job(job, out, progress)
     _refuse_unrunnable(decided)
     require_installed(decided.job.train.trackers)
-    require_sound(decided.job)
+    require_sound(decided.job, progress)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
     assert estimate is not None

@@ -13,8 +13,8 @@ import yaml
 
 from rankwise.errors import ModelError
 from rankwise.model.locate import locate, weight_files
-from rankwise.observe.hashes import cached_hash
 from rankwise.records import LinearShape, ModelFacts, Shapes, content_hash
+from rankwise.text.hashes import cached_hash
 from rankwise.text.template import ChatText
 
 STORED = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}

@@ -16,6 +16,7 @@ from rankwise.text.masks import IGNORE, encode_row
 from rankwise.text.template import ChatText
 from rankwise.train.audit.audit import Material, audit
 from rankwise.train.audit.ends import learned_runs
+from rankwise.train.audit.reading import NOTHING, Encodings
 from tests.tiny import CHATML, tiny_tokenizer
 from tests.training import toy_model, toy_rows, write_jsonl
 
@@ -185,8 +186,9 @@ def test_the_parts_of_a_row_add_up(pairs: list[tuple[str, str]]) -> None:
         Row(({"role": "user", "content": u + "."}, {"role": "assistant", "content": s + "."}), None, n, Path("x.jsonl"))
         for n, (u, s) in enumerate(pairs, 1)
     ]
+    encoded = [encode_row(row, chat) for row in rows]
     found = audit(
-        Material("messages", rows, [], [], []),
+        Material("messages", Encodings(rows, encoded, [1] * len(rows)), NOTHING, []),
         chat,
         model="m",
         max_length=None,
@@ -194,7 +196,6 @@ def test_the_parts_of_a_row_add_up(pairs: list[tuple[str, str]]) -> None:
         progress=lambda what, done, total: None,
         show=len(rows),
     )
-    encoded = [encode_row(row, chat) for row in rows]
     assert found.supervised_tokens == sum(e.supervised for e in encoded)
     for one in encoded:
         runs = list(learned_runs(one))
