@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ from rankwise.model.load import load_base, quiet_transformers
 from rankwise.model.trained import restore_weights
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import Run, cache_folder, now, publish_folder, write_record
+from rankwise.store import Run, cache_folder, disk_was_full, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
+from rankwise.text.fitting import lengths_of
 from rankwise.text.general import general_path, replay_of
+from rankwise.text.masks import Encoded
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.loop import Loop
+from rankwise.train.mirror import Mirror
 from rankwise.train.mixing import mix
 from rankwise.train.replay import load_for_replay, write_replay
 from rankwise.train.trackers import reporters
@@ -58,9 +62,13 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float |
         run.mend_events()
         try:
             yield from _told(run, _road(run, resume, stop_signal, began or time.time()))
-        except RankwiseError as error:
-            run.append(_failed(error))
-            raise
+        except Exception as error:
+            said = error if isinstance(error, RankwiseError) else disk_was_full(error, run.folder)
+            if said is None:
+                raise
+            with suppress(OSError):  # a full disk may have no room for that line either
+                run.append(_failed(said))
+            raise said from error
 
 
 def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
@@ -98,7 +106,10 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     yield from _notes(data, config)
     cpu = plan.facts.device.kind == "cpu"
     model = _model(plan, config, cpu)
-    checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan))
+    mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url else None
+    if mirror:
+        mirror.begin(resume=resume)
+    checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan), mirror)
     start, skipped = checkpoints.newest_sound() if resume else (None, [])
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
@@ -109,6 +120,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
         pad_token_id=chat.pad_token_id if chat.pad_token_id is not None else 0,
         checkpoints=checkpoints,
         validate=lambda step: _validate(model, data, config, step),
+        try_validation=lambda: row_losses(model, _longest(data.validation), autocast=config.autocast),
         stop=lambda: _reason_to_stop(run, stop_signal),
         plan_hash=plan.content_hash(),
         params=(trainable_params(model), total_params(model)),
@@ -189,6 +201,11 @@ def _validate(model: Any, data: Dataset, config: TrainConfig, step: int) -> Vali
         supervised_tokens=tokens,
         seconds=time.monotonic() - began,
     )
+
+
+def _longest(rows: Sequence[Encoded]) -> list[Encoded]:
+    lengths = lengths_of(rows)
+    return [rows[max(range(len(rows)), key=lengths.__getitem__)]]
 
 
 def _reason_to_stop(run: Run, stop_signal: threading.Event) -> str | None:

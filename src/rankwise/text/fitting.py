@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from rankwise.errors import DataError, UsageError
 from rankwise.text.masks import IGNORE, Encoded
@@ -29,7 +29,7 @@ class LengthReport:
     split_into: int
 
 
-def lengths_of(encoded: Sequence[Encoded]) -> Sequence[int]:
+def lengths_of(encoded: Sequence[Any]) -> Sequence[int]:
     """Tokens of each row; of rows in the cache none has to be read for it."""
     known = getattr(encoded, "lengths", None)
     return known if known is not None else [len(row.ids) for row in encoded]

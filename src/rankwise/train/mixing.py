@@ -2,18 +2,29 @@
 seed alone, so that a resumed run needs no data-loader state."""
 
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from typing import overload
 
-from rankwise.text.fitting import supervised_of
+from rankwise.text.fitting import lengths_of, supervised_of
 from rankwise.text.masks import Encoded
 
 
 class Mixed(Sequence[Encoded]):
-    """Task rows, then the picked ones of the general rows; each is read when it is asked for."""
+    """Task rows, then the picked ones of the general rows; each is read when it is asked for.
+
+    Attributes:
+        lengths, supervised: of each, tokens and labelled tokens.
+    """
 
     def __init__(self, task: Sequence[Encoded], general: Sequence[Encoded], picked: Sequence[int]):
         self.task, self.general, self.picked = task, general, picked
+        self.lengths, self.supervised = (self._column(of) for of in (lengths_of, supervised_of))
+
+    def _column(self, of: Callable[[Sequence[Encoded]], Sequence[int]]) -> "array[int]":
+        column, general = array("q", of(self.task)), of(self.general)
+        column.extend(general[number] for number in self.picked)
+        return column
 
     def __len__(self) -> int:
         return len(self.task) + len(self.picked)
