@@ -24,7 +24,7 @@ import torch
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 
-from rankwise.errors import RankwiseError, TrainingError
+from rankwise.errors import DataError, RankwiseError, TrainingError
 from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
@@ -37,7 +37,9 @@ from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
 from rankwise.text.fitting import lengths_of
 from rankwise.text.general import general_path, replay_of
+from rankwise.text.hashes import cached_hash
 from rankwise.text.masks import Encoded
+from rankwise.text.sources import hash_source
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.loop import Loop
@@ -95,6 +97,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     chat = ChatText.from_folder(plan.facts.model.path, plan.job.chat_template)
     seed = config.seed
     yield from _written_replay(plan, chat)
+    _require_same_data(plan)
     data = load_dataset(
         plan.job,
         chat,
@@ -147,6 +150,22 @@ def _written_replay(plan: Plan, chat: ChatText) -> Iterator[Note]:
     model = load_for_replay(plan.facts.model, plan.facts.device)
     for written in write_replay(path, model, chat, replay):
         yield Note(time=now(), text=f"replay: {written.sentence()}, {time.monotonic() - began:.0f} s")
+
+
+def _require_same_data(plan: Plan) -> None:
+    """A file or a dataset of the hub may have changed since the plan was made, or be another one on this machine. What
+    the base has written here is its own.
+    """
+    written = general_path(plan.job, plan.facts.model) if replay_of(plan.job) else None
+    for name, digest in plan.facts.data.files.items():
+        if Path(name) != written and hash_source(Path(name), cached_hash) != digest:
+            raise DataError(
+                name,
+                None,
+                "the rows are not those that the plan was made for",
+                expected=f"the data with the sha256 {digest}",
+                fix="plan again with these rows, or bring back the others",
+            )
 
 
 def plan_checkpoint_bytes(plan: Plan) -> int:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from rankwise.text.split import split_key
 from rankwise.text.template import ChatText
 
 FAULTS_KEPT = 1000  # faulty rows of which the sentence is kept; all are counted
+KEPT = 100  # stores; those that nobody has used for longest go
 EVERY = 1000  # rows between two words of progress
 # Columns: starts (n + 1 offsets in tokens), labelled tokens, line, number of the file, of the source row, of the text.
 COLUMNS = {"starts": "q", "supervised": "q", "lines": "q", "files": "i", "rows": "q", "digests": "Q", "unprompted": "b"}
@@ -194,7 +196,17 @@ def tokens_of(source: Path, chat: ChatText, seed: int, progress: Progress = quie
             _make(source, chat, seed, folder, progress)
             found = _sound(folder)
             assert found is not None, "just made"
-    return _opened(folder, source, found)
+            _forget_old(folder.parent)
+        (folder / "meta.json").touch()
+        return _opened(folder, source, found)
+
+
+def _forget_old(stores: Path) -> None:
+    """Leave the KEPT that were used last; who has one open goes on reading it."""
+    used = sorted(stores.glob("*/meta.json"), key=lambda meta: meta.stat().st_mtime, reverse=True)
+    for meta in used[KEPT:]:
+        shutil.rmtree(meta.parent, ignore_errors=True)
+        meta.parent.with_name(f".{meta.parent.name}.lock").unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=8)
