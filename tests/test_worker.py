@@ -523,15 +523,16 @@ def test_rows_that_changed_after_the_plan_are_not_trained_on(tmp_path: Path, mod
 def test_a_given_chat_template_is_trained_published_and_proven(tmp_path: Path, model: Path) -> None:
     from tests.tiny import CHATML
 
-    (tmp_path / "mine.jinja").write_text("{{ bos_token }}" + CHATML)
+    mine = CHATML + "{# mine #}"
+    (tmp_path / "mine.jinja").write_text(mine)
     run = trained(tmp_path, model, chat_template="mine.jinja", train={"max_steps": 2})
     assert str(tmp_path / "mine.jinja") in run.plan().facts.data.files
-    assert (run.adapter / "chat_template.jinja").read_text() == "{{ bos_token }}" + CHATML
+    assert (run.adapter / "chat_template.jinja").read_text() == mine
     proven, artifact = api.verify(run)
     assert proven.passed and artifact is not None
     assert artifact.lineage.chat_template == run.plan().facts.model.template_hash
     merged = api.merge(run)
-    assert (merged / "chat_template.jinja").read_text() == "{{ bos_token }}" + CHATML
+    assert (merged / "chat_template.jinja").read_text() == mine
 
 
 def test_rows_with_calls_and_reasoning_are_trained_on(tmp_path: Path, model: Path) -> None:

@@ -212,13 +212,13 @@ def test_a_template_of_its_own_for_tools(model_folder: ModelFolder) -> None:
 def test_a_given_template_takes_the_place_of_the_models(model_folder: ModelFolder, tmp_path: Path) -> None:
     given = tmp_path / "mine.jinja"
     given.write_text(PUBLISHED["smollm3"])
-    text = ChatText.from_folder(model_folder("chatml"), given)
+    text = ChatText.from_folder(model_folder("chatml"), chat_template=given)
     assert text.template == PUBLISHED["smollm3"] and "Reasoning Mode" in text.render([ASK])
     given.write_text("{% if %}")
     with pytest.raises(ModelError, match="does not compile"):
-        ChatText.from_folder(model_folder("chatml"), given)
+        ChatText.from_folder(model_folder("chatml"), chat_template=given)
     with pytest.raises(ModelError, match="cannot be read"):
-        ChatText.from_folder(model_folder("chatml"), tmp_path / "nowhere.jinja")
+        ChatText.from_folder(model_folder("chatml"), chat_template=tmp_path / "nowhere.jinja")
 
 
 # -- as files give them ----------------------------------------------------------------------------
@@ -248,9 +248,10 @@ def test_parts_of_text_are_joined_and_pictures_refused(tmp_path: Path) -> None:
     assert read(tmp_path, messages=[{"role": "user", "content": parts}, ANSWER]).messages[0]["content"] == (
         "Weather in\nLima?"
     )
-    with pytest.raises(DataError, match="part of type 'image_url'") as raised:
-        read(tmp_path, messages=[{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, ANSWER])
-    assert raised.value.line == 1 and "cannot be trained on" in raised.value.fix
+    for part in ({"type": "image_url", "image_url": "x"}, {"type": "refusal", "refusal": "no"}, "Lima?"):
+        with pytest.raises(DataError, match=r"holds an image|part of type 'refusal'|has the part 'Lima") as raised:
+            read(tmp_path, messages=[{"role": "user", "content": [part]}, ANSWER])
+        assert raised.value.line == 1
 
 
 def test_sharegpt_calls(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def check_job(job: Job, progress: Progress = quiet, *, near: bool = True, show: 
             fix="give the rows",
         )
     facts = model_of(job)
-    chat = ChatText.from_folder(facts.path, job.chat_template)
+    chat = ChatText.for_job(job, facts.path)
     positions = min(facts.max_position_embeddings or LONGEST, LONGEST)
     return audit(
         _material(job, chat, progress),

@@ -81,7 +81,7 @@ def _ask(job: Job, facts: ModelFacts, read: _Data, rows: int, progress: Progress
     from rankwise.evaluate.diagnose import Material, diagnose
     from rankwise.model.load import load_base
 
-    chat = ChatText.from_folder(facts.path, job.chat_template)
+    chat = ChatText.for_job(job, facts.path)
     device, bf16 = _device()
     model = load_base(facts.path, dtype="bf16" if bf16 and facts.dtype != "fp32" else "fp32", device=device)
     material = Material(read.training, read.held_out, read.probes, read.contexts)

@@ -32,5 +32,5 @@ def ensure_replay(job: Job, progress: Progress) -> None:
     device = observe_device(Hardware())
     model = load_for_replay(facts, device)
     progress(WHAT, 0, replay.rows)
-    for written in write_replay(path, model, ChatText.from_folder(facts.path, job.chat_template), replay):
+    for written in write_replay(path, model, ChatText.from_folder(facts.path, chat_template=job.chat_template), replay):
         progress(WHAT, len(written.rows), replay.rows)

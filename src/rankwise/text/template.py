@@ -12,7 +12,8 @@ from typing import Any
 
 import tokenizers
 
-from rankwise.errors import ModelError
+from rankwise.errors import JobError, ModelError
+from rankwise.records import Job
 from rankwise.text.sandbox import Template
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -73,27 +74,57 @@ class ChatText:
         self._tools = None if tool_template is None else Template(tool_template)
 
     @classmethod
-    def from_folder(cls, folder: Path, chat_template: Path | None = None) -> "ChatText":
+    def for_job(cls, job: Job, folder: Path) -> "ChatText":
+        """The text of a job's model: with the job's new tokens and chat template. Raises as `from_folder`."""
+        return cls.from_folder(folder, job.data.named_tokens, chat_template=job.chat_template)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, new_tokens: Sequence[str] = (), *, chat_template: Path | None = None
+    ) -> "ChatText":
         """Read tokenizer.json, tokenizer_config.json, chat_template.jinja, additional_chat_templates/tool_use.jinja,
         generation_config.json and config.json.
 
         Args:
+            new_tokens: added to the vocabulary, in this order.
             chat_template: a jinja file that takes the place of the folder's own templates.
 
         Raises:
+            JobError: the vocabulary has one of the new tokens.
             ModelError: tokenizer.json is missing, a file cannot be read, no EOS is known, the template is broken.
         """
         folder = Path(folder)
         tokenizer = _tokenizer(folder)
         config = _json(folder / "tokenizer_config.json")
         named = _templates(folder, config) if chat_template is None else {"default": _source(chat_template)}
-        return cls(
+        chat = cls(
             tokenizer,
             _special_tokens(folder, config),
             template=named.get("default"),
             tool_template=named.get("tool_use"),
             stop_token_ids=_stops(folder),
         )
+        chat._add(new_tokens)
+        return chat
+
+    def _add(self, tokens: Sequence[str]) -> None:
+        for token in tokens:
+            if (known := self._tokenizer.token_to_id(token)) is not None:
+                raise JobError(
+                    f"data.new_tokens: {token!r} is token {known} of the model's vocabulary already",
+                    fix="leave it out of the list",
+                )
+        self._tokenizer.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in tokens])
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def ids_of(self, tokens: Sequence[str]) -> tuple[int, ...]:
+        """The id of each token of the vocabulary."""
+        found = [self._tokenizer.token_to_id(token) for token in tokens]
+        return tuple(number for number in found if number is not None)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write tokenizer.json with the tokens that were added."""
+        self._tokenizer.save(str(folder / "tokenizer.json"))
 
     @cached_property
     def tokenizer_hash(self) -> str:

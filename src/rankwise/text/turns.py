@@ -58,7 +58,7 @@ def _joined(record: Record, where: str, content: Any) -> Any:
             raise record.fault(
                 f"content of {where} has a part of type {shown(part['type'])}",
                 expected="parts of type text",
-                fix="images, audio and video cannot be trained on here; remove the part, or the row",
+                fix="remove the part, or the row",
             )
         if not isinstance(part, dict) or not isinstance(part.get("text"), str):
             raise record.fault(
