@@ -10,6 +10,8 @@ from rankwise.api.actuals import aside, keep_training_times
 from rankwise.api.checking import require_sound
 from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
+from rankwise.api.progress import Progress, quiet
+from rankwise.api.replaying import ensure_replay
 from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import AnswerIsNo, DataError, PlanError, RunError, SpaceError, UsageError
 from rankwise.methods import METHODS
@@ -39,8 +41,9 @@ def _require_deepspeed(decided: Plan) -> None:
         )
 
 
-def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
+def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress: Progress = quiet) -> Run:
     """A run folder that is ready to train: from a job (planned now) or from a plan.json (checked to be still true).
+    Where the job asks for replay that the base writes, it is written now.
 
     Raises:
         PlanError: the plan is stale or described data that is not there.
@@ -48,9 +51,11 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
         RunError, SpaceError: the folder is in use, the disk too small.
     """
     if target.is_dir() or target.suffix == ".json":
-        decided = _plan_from_file(target, options)
+        decided = _plan_from_file(target, options, progress)
     else:
-        decided = plan_job(load_job(target, options), out)
+        job = load_job(target, options)
+        ensure_replay(job, progress)  # before the plan counts its rows
+        decided = plan_job(job, out, progress)
     _refuse_unrunnable(decided)
     _require_deepspeed(decided)
     require_installed(decided.job.train.trackers)
@@ -64,7 +69,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     if nodes.rank > 0:
         assert out is not None
         return wait_for_folder(Run(out), decided)
-    require_sound(decided.job)
+    require_sound(decided.job, progress)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
     assert estimate is not None
@@ -73,7 +78,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     return run
 
 
-def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
+def _plan_from_file(target: Path, options: Mapping[str, Any], progress: Progress) -> Plan:
     path = target / "plan.json" if target.is_dir() else target
     decided = read_record(path, Plan)
     if said := [key for key, value in options.items() if value is not None]:
@@ -81,6 +86,7 @@ def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
             f"a plan is carried out as it stands, but {', '.join(said)} would change it",
             fix="give the job instead of the plan, with these options",
         )
+    ensure_replay(decided.job, progress)
     _refuse_stale(decided, path)
     return decided
 
