@@ -102,7 +102,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         gradient_checkpointing=rung.gradient_checkpointing,
         optimizer_in_backward=in_backward,
         replay_share=replay_share(job),
-        new_token_ids=facts.new_tokens.ids if facts.new_tokens else (),
+        new_token_ids=facts.new_tokens.ids if facts.new_tokens else None,
         new_token_rows=new_token_rows(job, facts, recipe.method),
         deepspeed=deepspeed_config(rung.parallel, rung.offload, facts.deepspeed),
         fsdp_config=fsdp_config(rung.parallel, rung.offload),

@@ -150,7 +150,7 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
         target_modules=config.target_modules,
         num_virtual_tokens=config.num_virtual_tokens,
         bottleneck_size=config.bottleneck_size,
-        new_tokens=len(config.new_token_ids),
+        new_tokens=len(config.new_token_ids or ()),
         new_token_rows=config.new_token_rows,
         dtype=config.dtype,
         autocast=config.autocast,

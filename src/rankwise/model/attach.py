@@ -61,7 +61,7 @@ def attach(model: PreTrainedModel, config: TrainConfig, *, resumed: Path | None 
         config.num_virtual_tokens,
         config.bottleneck_size,
         config.new_token_rows,
-        config.new_token_ids,
+        config.new_token_ids or (),
     )
     attached = wrap(model, config.method, options, seed=config.seed).model
     if TUNERS[config.method].residual:

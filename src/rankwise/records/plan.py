@@ -51,7 +51,7 @@ class TrainConfig(Record):
     )
     dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
     autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")
-    new_token_ids: tuple[int, ...] = Field((), description="Rows of embedding and head that the base does not have.")
+    new_token_ids: tuple[int, ...] | None = Field(None, description="Rows that the base's embedding does not have.")
     new_token_rows: NewTokenRows | None = Field(None, description="How an adapter trains them; None: as `method` says.")
     max_length: int
     on_long: OnLong
