@@ -61,6 +61,8 @@ def works_together(job: Job, candidate: Candidate) -> Rejection | None:
     found: Refusal | None = None
     if config.gradient_checkpointing:
         found = refused(candidate.method, "gradient_checkpointing")
+    if found is None and config.packing:
+        found = refused(candidate.method, "packing")
     if found is None and config.optimizer_in_backward and config.gradient_accumulation_steps > 1:
         found = refused(candidate.method, "optimizer_in_backward with gradient_accumulation")
     if found is None:

@@ -11,6 +11,7 @@ from typing import Any
 import peft
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 from transformers import PreTrainedModel
@@ -187,6 +188,25 @@ def allow_packing(model: nn.Module, allowed: bool) -> None:
             from bitsandbytes.functional import has_avx512bf16
 
             module.support_avx512bf16_for_cpu = allowed and has_avx512bf16()
+
+
+def cast_inputs(model: nn.Module, cast: bool) -> None:
+    """Does a LoRA layer cast its input to the dtype of its matrices, as PEFT does? To fp32, from which autocast casts
+    it back to 16 bit for the product: the same numbers, two copies later.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = cast
+
+
+@contextmanager
+def narrow_inputs(model: nn.Module, autocast: str | None) -> Iterator[None]:
+    """Inside, where everything runs under autocast, no LoRA layer casts its input."""
+    cast_inputs(model, autocast is None)
+    try:
+        yield
+    finally:
+        cast_inputs(model, True)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel | BottleneckModel:

@@ -147,6 +147,7 @@ class TrainOptions(Record):
     per_device_train_batch_size: int | None = Field(None, ge=1, description="Rows in one forward pass.")
     gradient_accumulation_steps: int | None = Field(None, ge=1, description="Forward passes in one optimizer step.")
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations in the backward pass.")
+    packing: bool | None = Field(None, description="Several documents in one row, none of which sees another.")
     bf16: bool | None = Field(None, description="bfloat16 arithmetic (needs a device that has it).")
     max_length: int | None = Field(None, ge=8, description="Longest row in tokens.")
     on_long: OnLong | None = Field(None, description="What to do with longer rows; whatever it is, it is counted.")

@@ -13,11 +13,14 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
+from rankwise.model.attach import narrow_inputs
+from rankwise.model.blockwise import takes_documents, training_attention
 from rankwise.model.likelihood import arithmetic
 from rankwise.records import Event, Finished, Saved, Started, Step, Stopped, TrainConfig, Validation
-from rankwise.step import Batch, collate, training_step
+from rankwise.step import Batch, training_step
 from rankwise.store import now
 from rankwise.text.masks import Encoded
+from rankwise.train.batching import batches_of
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.mixing import Order
 from rankwise.version import __version__
@@ -63,6 +66,8 @@ class Loop:
         optimizer = _optimizer(model, config)
         self.scheduler = get_scheduler(config.lr_scheduler_type, optimizer, config.warmup_steps, config.max_steps)
         self.bare = model
+        self.attention = training_attention(self.accelerator.device)
+        self.flat = self.accelerator.device.type == "cpu" and takes_documents(model)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.losses: dict[int, float] = {}
 
@@ -106,20 +111,28 @@ class Loop:
             versions=versions(),
         )
 
+    def two_documents(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Token ids of the two longest training rows, of one twice where there is no other."""
+        longest = sorted(self.rows, key=lambda row: -len(row.ids))[:2]
+        return longest[0].ids, longest[-1].ids
+
     def _step(self, done: int) -> Step:
         began = time.monotonic()
         batches = self._batches(done)
         rate = self.scheduler.get_last_lr()[0]
         self.model.train()
-        total, clipped = training_step(
-            self.model,
-            batches,
-            self.optimizer,
-            backward=self.accelerator.backward,
-            clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
-            autocast=lambda: arithmetic(self.accelerator.device, self.config.autocast),
-        )
-        loss, norm = float(total), float(clipped)
+        computing = time.monotonic()
+        with self.attention(self.bare), narrow_inputs(self.bare, self.config.autocast):
+            total, clipped = training_step(
+                self.model,
+                batches,
+                self.optimizer,
+                backward=self.accelerator.backward,
+                clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
+                autocast=lambda: arithmetic(self.accelerator.device, self.config.autocast),
+            )
+        loss, norm = float(total), float(clipped)  # waits for the device
+        model_seconds = time.monotonic() - computing
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {done + 1}: loss is {loss}, gradient norm is {norm}; the weights were not touched by this step",
@@ -136,16 +149,15 @@ class Loop:
             learning_rate=rate,
             tokens=sum(b.tokens for b in batches),
             supervised_tokens=sum(b.supervised for b in batches),
+            padding_tokens=sum(b.padding for b in batches),
+            model_seconds=model_seconds,
             seconds=time.monotonic() - began,
         )
 
     def _batches(self, done: int) -> list[Batch]:
-        """The rows of one step, similar lengths together so that little is padded."""
-        rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
-        size = self.config.per_device_train_batch_size
-        groups = [rows[i : i + size] for i in range(0, len(rows), size)]
-        device = self.accelerator.device
-        return [collate([r.ids for r in g], [r.labels for r in g], self.pad).to(device) for g in groups]
+        rows = [self.rows[i] for i in self.order.step(done)]
+        made = batches_of(rows, self.config, self.pad, flat=self.flat)
+        return [batch.to(self.accelerator.device) for batch in made]
 
     def _validation(self, step: int) -> Validation:
         event = self.validate(step)
