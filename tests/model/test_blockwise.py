@@ -107,3 +107,16 @@ def test_recomputed_activations_give_the_same_gradient(folder: Path) -> None:
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     assert torch.allclose(gradients(True), gradients(False), atol=1e-6)
+
+
+def test_fp32_weights_under_autocast_attend_in_bf16() -> None:
+    """Rotary embeddings leave queries and keys fp32 and values bf16."""
+    q, k, v = (
+        t.to(dtype) for t, dtype in zip(heads(1, 40), (torch.float32, torch.float32, torch.bfloat16), strict=True)
+    )
+    leaves = [t.detach().requires_grad_() for t in (q, k, v)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out, _ = attention(Causal(), *leaves, None, position_ids=torch.arange(40)[None])
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert [t.grad.dtype for t in leaves if t.grad is not None] == [t.dtype for t in leaves]

@@ -9,9 +9,10 @@ import torch
 
 from rankwise.model.blockwise import blockwise_attention
 from rankwise.model.load import load_base
+from rankwise.records import TrainConfig
 from rankwise.step import IGNORE, Batch, training_step
 from rankwise.text.masks import Encoded
-from rankwise.train.batching import batches_of
+from rankwise.train.batching import Batching
 from tests.tiny import tiny_config
 from tests.training import toy_model
 
@@ -22,6 +23,10 @@ LENGTH = 48
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_model(tmp_path_factory.mktemp("batching"), dtype="fp32")
+
+
+def batches_of(rows: list[Encoded], config: TrainConfig, *, flat: bool) -> list[Batch]:
+    return Batching(config, PAD, flat=flat).step(rows, config.per_device_train_batch_size)
 
 
 def documents(count: int = 9, first_labelled: bool = False) -> list[Encoded]:
@@ -64,8 +69,8 @@ def test_a_packed_step_is_the_unpacked_step(
 ) -> None:
     given = documents(first_labelled=first_labelled)
     config = tiny_config("full", max_length=LENGTH, per_device_train_batch_size=rows_at_once)
-    alone = batches_of(given, config.model_copy(update={"per_device_train_batch_size": 1}), PAD, flat=flat)
-    packed = batches_of(given, config.model_copy(update={"packing": True}), PAD, flat=flat)
+    alone = batches_of(given, config.model_copy(update={"per_device_train_batch_size": 1}), flat=flat)
+    packed = batches_of(given, config.model_copy(update={"packing": True}), flat=flat)
     assert len(packed) < len(alone) == len(given)
     assert sum(b.supervised for b in packed) == sum(b.supervised for b in alone)
     expected, gradient = step(folder, alone, blockwise=False)
@@ -76,7 +81,7 @@ def test_a_packed_step_is_the_unpacked_step(
 
 def test_without_position_ids_the_loss_would_be_another(folder: Path) -> None:
     """What the equality above can see."""
-    packed = batches_of(documents(), tiny_config("full", max_length=LENGTH, packing=True), PAD, flat=True)
+    packed = batches_of(documents(), tiny_config("full", max_length=LENGTH, packing=True), flat=True)
     right, _ = step(folder, packed, blockwise=True)
     blind = [Batch(b.input_ids, None, b.keep, b.targets, b.tokens, b.supervised) for b in packed]
     assert abs(step(folder, blind, blockwise=True)[0] - right) > 1e-3
@@ -86,26 +91,40 @@ def test_without_position_ids_the_loss_would_be_another(folder: Path) -> None:
 def test_rows_keep_their_length_and_are_filled(flat: bool) -> None:
     given = documents(40)
     config = tiny_config("full", max_length=LENGTH, per_device_train_batch_size=4, packing=True)
-    made = batches_of(given, config, PAD, flat=flat)
+    made = batches_of(given, config, flat=flat)
     assert sum(b.tokens for b in made) == sum(len(d.ids) for d in given)
     if flat:
         assert all(b.input_ids.shape[0] == 1 and b.input_ids.shape[1] <= 4 * LENGTH and b.padding == 0 for b in made)
     else:
         assert all(b.input_ids.shape[0] <= 4 and b.input_ids.shape[1] <= LENGTH for b in made)
-    unpacked = batches_of(given, config.model_copy(update={"packing": False}), PAD, flat=flat)
+    unpacked = batches_of(given, config.model_copy(update={"packing": False}), flat=flat)
     assert len(made) < len(unpacked)
 
 
 def test_packs_follow_from_the_rows_alone() -> None:
     config = tiny_config("full", max_length=LENGTH, per_device_train_batch_size=2, packing=True)
-    one, other = (batches_of(documents(), config, PAD, flat=True) for _ in range(2))
+    one, other = (batches_of(documents(), config, flat=True) for _ in range(2))
     assert [b.input_ids.tolist() for b in one] == [b.input_ids.tolist() for b in other]
 
 
 def test_unpacked_rows_of_similar_length_share_a_batch() -> None:
     given = documents(16)
     config = tiny_config("full", max_length=LENGTH, per_device_train_batch_size=4)
-    sorted_padding = sum(b.padding for b in batches_of(given, config, PAD, flat=True))
+    sorted_padding = sum(b.padding for b in batches_of(given, config, flat=True))
     longest = [max(len(d.ids) for d in given[i : i + 4]) for i in range(0, 16, 4)]
     as_given = sum(4 * n for n in longest) - sum(len(d.ids) for d in given)
     assert sorted_padding < as_given / 2
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("packing", [True, False])
+def test_no_batch_of_a_run_is_larger_than_the_fullest(packing: bool, flat: bool) -> None:
+    given = documents(40)
+    config = tiny_config(
+        "full", max_length=LENGTH, per_device_train_batch_size=4, gradient_accumulation_steps=4, packing=packing
+    )
+    longest = sorted(given, key=lambda d: -len(d.ids))[:4]
+    fullest = Batching(config, PAD, flat=flat).fullest(longest)
+    steps = [given[i : i + 16] for i in range(0, 40, 16)]
+    largest = max(b.input_ids.numel() for rows in steps for b in batches_of(rows, config, flat=flat))
+    assert largest <= fullest.input_ids.numel() <= 4 * LENGTH

@@ -81,6 +81,8 @@ def attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )[0]
         return found, None
+    if torch.is_autocast_enabled("cpu"):  # as scaled_dot_product_attention has them under autocast
+        query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     return _CausalAttention.apply(query, key, value, scale, spans), None  # type: ignore[no-untyped-call]
 

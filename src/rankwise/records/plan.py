@@ -54,6 +54,8 @@ class TrainConfig(Record):
     eval_steps: int
     save_steps: int
     save_total_limit: int
+    save_top_k: int = Field(1, description="Kept for their held-out loss, weights alone.")
+    save_url: str | None = Field(None, description="Checkpoints are copied there, by fsspec.")
     logging_steps: int
     seed: int
     deepspeed: dict[str, Any] | None = Field(None, description="DeepSpeed's JSON, for zero2 and zero3.")
@@ -73,6 +75,7 @@ class TrainConfig(Record):
             **job.serving.model_dump(exclude={"engine"}),
             variants=job.variants,
             keep_last=self.save_total_limit,
+            keep_best=self.save_top_k,
             save_steps=self.save_steps,
             eval_steps=self.eval_steps,
             eval_examples=facts.data.validation_rows,

@@ -4,6 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +17,26 @@ from rankwise.errors import TrainingError
 from rankwise.model.attach import narrow_inputs
 from rankwise.model.blockwise import takes_documents, training_attention
 from rankwise.model.likelihood import arithmetic
-from rankwise.records import Event, Finished, Saved, Started, Step, Stopped, TrainConfig, Validation
-from rankwise.step import Batch, training_step
+from rankwise.records import (
+    Event,
+    Finished,
+    Note,
+    Rehearsed,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    TrainConfig,
+    Validation,
+)
+from rankwise.step import Batch, accumulate, training_step
 from rankwise.store import now
 from rankwise.text.masks import Encoded
-from rankwise.train.batching import batches_of
+from rankwise.train.batching import Batching
 from rankwise.train.checkpoints import Checkpoints
+from rankwise.train.microbatch import MicroBatch
 from rankwise.train.mixing import Order
+from rankwise.train.rehearsal import Rehearsal
 from rankwise.version import __version__
 
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
@@ -39,6 +53,7 @@ class Loop:
         model: with the method attached, in training precision.
         rows: all training rows, general ones already mixed in.
         validate: step -> Validation event; given by the worker, so that training does not know how rows are judged.
+        try_validation: the same on the longest held-out row alone.
         stop: says why to stop, or None to go on; asked once a step.
     """
 
@@ -51,13 +66,15 @@ class Loop:
         pad_token_id: int,
         checkpoints: Checkpoints,
         validate: Callable[[int], Validation],
+        try_validation: Callable[[], object],
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
         cpu: bool,
     ):
-        self.rows, self.config, self.pad = rows, config, pad_token_id
+        self.rows, self.config = rows, config
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
+        self.try_validation = try_validation
         self.plan_hash, self.params = plan_hash, params
         self.order = Order(len(rows), config.num_train_epochs, config.effective_batch, config.seed)
         # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
@@ -67,9 +84,12 @@ class Loop:
         self.scheduler = get_scheduler(config.lr_scheduler_type, optimizer, config.warmup_steps, config.max_steps)
         self.bare = model
         self.attention = training_attention(self.accelerator.device)
-        self.flat = self.accelerator.device.type == "cpu" and takes_documents(model)
+        flat = self.accelerator.device.type == "cpu" and takes_documents(model)
+        self.batching = Batching(config, pad_token_id, flat=flat)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.losses: dict[int, float] = {}
+        alone = self.accelerator.num_processes == 1
+        self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
         """Train from the start, or from checkpoint-`resume_from`, to `max_steps`.
@@ -78,19 +98,22 @@ class Loop:
         """
         done = resume_from or 0
         if resume_from is not None:
-            self.losses = self.checkpoints.restore(resume_from, self.bare, self.optimizer, self.scheduler)
+            self.losses, self.micro_batch.rows = self.checkpoints.restore(
+                resume_from, self.bare, self.optimizer, self.scheduler
+            )
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)
         while done < self.config.max_steps:
-            step = self._step(done)
-            done = step.step
-            yield step
+            yield from self._step(done)
+            done += 1
+            if done == 1:
+                yield from self._rehearse()
             last, reason = done == self.config.max_steps, self.stop()
             if done % self.config.eval_steps == 0 or last:
                 yield self._validation(done)
             if done % self.config.save_steps == 0 or last or reason:
-                yield self._save(done)
+                yield from self._save(done)
             if reason and not last:
                 yield Stopped(time=now(), step=done, reason=reason)
                 return
@@ -116,23 +139,12 @@ class Loop:
         longest = sorted(self.rows, key=lambda row: -len(row.ids))[:2]
         return longest[0].ids, longest[-1].ids
 
-    def _step(self, done: int) -> Step:
+    def _step(self, done: int) -> Iterator[Note | Step]:
         began = time.monotonic()
-        batches = self._batches(done)
         rate = self.scheduler.get_last_lr()[0]
-        self.model.train()
-        computing = time.monotonic()
-        with self.attention(self.bare), narrow_inputs(self.bare, self.config.autocast):
-            total, clipped = training_step(
-                self.model,
-                batches,
-                self.optimizer,
-                backward=self.accelerator.backward,
-                clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
-                autocast=lambda: arithmetic(self.accelerator.device, self.config.autocast),
-            )
-        loss, norm = float(total), float(clipped)  # waits for the device
-        model_seconds = time.monotonic() - computing
+        batches, (loss, norm, model_seconds) = yield from self.micro_batch.attempt(
+            lambda: (batches := self._batches(done), self._taken(batches)), self._forget
+        )
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {done + 1}: loss is {loss}, gradient norm is {norm}; the weights were not touched by this step",
@@ -140,7 +152,7 @@ class Loop:
                 fix="lower train.learning_rate, or look at the rows of this step; the last checkpoint can be resumed",
             )
         self.scheduler.step()
-        return Step(
+        yield Step(
             time=now(),
             step=done + 1,
             epoch=(done + 1) * self.config.effective_batch / len(self.rows),
@@ -154,18 +166,71 @@ class Loop:
             seconds=time.monotonic() - began,
         )
 
+    def _taken(self, batches: list[Batch]) -> tuple[float, float, float]:
+        """(loss, gradient norm, seconds)."""
+        began = time.monotonic()
+        self.model.train()
+        with self._as_trained():
+            total, norm = training_step(
+                self.model,
+                batches,
+                self.optimizer,
+                backward=self.accelerator.backward,
+                clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
+                autocast=self._arithmetic,
+            )
+        return float(total), float(norm), time.monotonic() - began  # reading a number waits for the device
+
+    @contextmanager
+    def _as_trained(self) -> Iterator[None]:
+        """Attention and adapters as a step has them, in forward and backward pass."""
+        with self.attention(self.bare), narrow_inputs(self.bare, self.config.autocast):
+            yield
+
     def _batches(self, done: int) -> list[Batch]:
         rows = [self.rows[i] for i in self.order.step(done)]
-        made = batches_of(rows, self.config, self.pad, flat=self.flat)
-        return [batch.to(self.accelerator.device) for batch in made]
+        return [self._there(batch) for batch in self.batching.step(rows, self.micro_batch.rows)]
+
+    def _there(self, batch: Batch) -> Batch:
+        return batch.to(self.accelerator.device)
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        return arithmetic(self.accelerator.device, self.config.autocast)
 
     def _validation(self, step: int) -> Validation:
         event = self.validate(step)
         self.losses[step] = event.loss
         return event
 
-    def _save(self, step: int) -> Saved:
-        return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses)
+    def _save(self, step: int) -> Iterator[Note | Saved]:
+        rows = self.micro_batch.rows
+        return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses, rows)
+
+    def _rehearse(self) -> Iterator[Note | Rehearsed]:
+        """After the first step, when the optimizer has its state: what would fail late is tried now."""
+        began = time.monotonic()
+        trial = Rehearsal(self.bare, self.rows, lambda rows: self._there(self.batching.one(rows)), self._gradients)
+        gap = trial.accumulation_gap(self.micro_batch.rows, self.config.autocast or self.config.dtype)
+        full = Rehearsal(self.bare, self.rows, lambda rows: self._there(self.batching.fullest(rows)), self._gradients)
+        longest = yield from self.micro_batch.attempt(lambda: full.longest(self.micro_batch.rows), self._forget)
+        self.try_validation()
+        saved = self.checkpoints.rehearse(self.bare, self.optimizer, self.scheduler, self.micro_batch.rows)
+        yield Rehearsed(
+            time=now(),
+            accumulation_gap=gap,
+            longest=longest,
+            checkpoint_bytes=saved,
+            peak_memory_bytes=peak_memory_bytes(),
+            seconds=time.monotonic() - began,
+        )
+
+    def _gradients(self, batches: Sequence[Batch]) -> None:
+        """The gradient of a step over `batches`, without the step."""
+        with self._as_trained():
+            accumulate(self.model, batches, backward=self.accelerator.backward, autocast=self._arithmetic)
+
+    def _forget(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
