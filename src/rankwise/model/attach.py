@@ -20,6 +20,7 @@ from rankwise.errors import ModelError, UsageError
 from rankwise.methods import METHODS, AdapterOptions, Tuner, tuner
 from rankwise.methods.base import config_fields
 from rankwise.model.bottleneck import BottleneckModel, attach_bottleneck, is_bottleneck, load_bottleneck
+from rankwise.model.dropout import quick_dropout
 from rankwise.model.targets import check_rank, find_targets, fitted, none_kept_out
 from rankwise.records import TrainConfig
 
@@ -59,6 +60,7 @@ def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | Pef
     )
     attached = wrap(model, config.method, options, seed=config.seed).model
     allow_packing(attached, False)
+    quick_dropout(attached)
     attached.train()
     return attached
 
