@@ -117,6 +117,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--base-loss": ("1.5", 1.5),
     "--new-tokens": ("40", 40),
     "--engine": ("vllm", "vllm"),
+    "--new-token-rows": ("modules_to_save", "modules_to_save"),
+    "--init-lora-weights": ("pissa_niter_4", "pissa_niter_4"),
     "--serving-format": ("fp8", "fp8"),
     "--context": ("2048", 2048),
     "--concurrency": ("3", 3),
@@ -160,7 +162,7 @@ DESCRIBED = {"--examples", "--tokens-per-example"}
 
 def test_every_option_is_tried_below() -> None:
     positive = {flag for flag in GIVEN if not flag.startswith("--no-")}
-    assert positive | FILES | DESCRIBED == set(JOB_OPTIONS)
+    assert positive | FILES | DESCRIBED | {"--adapter"} == set(JOB_OPTIONS)
     assert {f"--no-{f[2:]}" for f, (_, kind, _) in JOB_OPTIONS.items() if kind is bool} == set(GIVEN) - positive
 
 
@@ -199,6 +201,13 @@ def test_a_file_given_as_an_option_reaches_the_job(flag: str, here: Path, monkey
     path = write_job(here / "there")
     (here / "mine.json").write_text("{}")
     assert at(planned(monkeypatch, path, flag, "mine.json"), JOB_OPTIONS[flag][0]) == (here / "mine.json").resolve()
+
+
+def test_an_adapter_given_as_an_option_is_a_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here / "there")
+    (here / "there" / "first").mkdir()
+    job = planned(monkeypatch, path, "--method", "lora", "--adapter", "first")
+    assert job.method is not None and job.method.adapter == (here / "there" / "first").resolve()
 
 
 def test_a_job_may_be_options_alone(monkeypatch: pytest.MonkeyPatch) -> None:

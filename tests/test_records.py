@@ -19,6 +19,7 @@ from rankwise.estimate.configure import configure
 from rankwise.estimate.traced import shapes_of, traced
 from rankwise.records import (
     EVENT,
+    AdapterFacts,
     AdapterFile,
     Audit,
     Comparison,
@@ -26,6 +27,7 @@ from rankwise.records import (
     Evidence,
     Flip,
     Job,
+    NewTokens,
     Plan,
     Record,
     ServingLoad,
@@ -111,6 +113,16 @@ def _whole() -> list[Record]:
         *traces,
         ServingLoad(),
         AdapterFile(bytes=36_715_216),
+        NewTokens(ids=(320, 321), pieces=((5, 6), (7,)), rows=322),
+        AdapterFacts(
+            folder="/runs/first/adapter",
+            method="lora",
+            r=8,
+            lora_alpha=16.0,
+            target_modules=("q_proj", "v_proj"),
+            num_virtual_tokens=None,
+            bottleneck_size=None,
+        ),
         Slots(slots=8, zipf=1.0, hit_rate=0.9, interval=(0.89, 0.91), miss_seconds=None, active_tenants=4.8),
     ]
 

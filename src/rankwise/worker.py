@@ -26,14 +26,16 @@ from safetensors.torch import save_file
 
 from rankwise.errors import RankwiseError, TrainingError
 from rankwise.methods import METHODS, TUNERS
+from rankwise.methods.vocabulary import MODULES_TO_SAVE
 from rankwise.model.apart import require_apart
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
-from rankwise.model.trained import restore_weights
+from rankwise.model.trained import publish_weights, restore_weights
+from rankwise.model.vocabulary import cast_whole_modules, extend
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import Run, disk_was_full, now, publish_folder, write_record
+from rankwise.store import LINEAGE, Run, disk_was_full, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
 from rankwise.text.masks import Encoded
@@ -90,17 +92,17 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
-    chat = ChatText.from_folder(plan.facts.model.path)
+    chat = ChatText.from_folder(plan.facts.model.path, plan.job.data.named_tokens)
     seed = config.seed
     data = load_dataset(plan.job, chat, max_length=config.max_length, on_long=config.on_long, seed=seed)
     yield from _notes(data, config)
     cpu = plan.facts.device.kind == "cpu"
-    model = _model(plan, config, cpu)
     mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url else None
     if mirror:
         mirror.begin(resume=resume)
     checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan), mirror)
     start, skipped = checkpoints.newest_sound() if resume else (None, [])
+    model = _model(plan, config, cpu, checkpoints.path(start) if start is not None else None)
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
     loop = Loop(
@@ -124,7 +126,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
             event = event.model_copy(update={"load_seconds": load_seconds})
         if isinstance(event, Finished):
             yield from _keep_best(loop, checkpoints, event.step)
-            _publish(run, plan, model, data)
+            _publish(run, plan, model, data, chat)
         yield event
     write_record(run.evidence_path, summarise(plan, run.events()))
 
@@ -134,15 +136,19 @@ def plan_checkpoint_bytes(plan: Plan) -> int:
     return estimate.storage.checkpoint_bytes if estimate else 0
 
 
-def _model(plan: Plan, config: TrainConfig, cpu: bool) -> Any:
+def _model(plan: Plan, config: TrainConfig, cpu: bool, resumed: Path | None) -> Any:
     set_seed(config.seed)  # the adapter's initial values and dropout follow from it
     base = load_base(
         plan.facts.model.path,
         dtype=config.dtype,
         four_bit=TUNERS[config.method].base == "nf4",
+        eight_bit=TUNERS[config.method].base == "int8",
         device="cpu" if cpu else "cuda",
     )
-    return attach(base, config)
+    model = attach(extend(base, plan.facts.new_tokens), config, resumed=resumed)
+    if config.adapter and resumed is None:
+        restore_weights(model, Path(config.adapter))
+    return model
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
@@ -199,7 +205,7 @@ def _keep_best(loop: Loop, checkpoints: Checkpoints, last: int) -> Iterator[Note
     )
 
 
-def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
+def _publish(run: Run, plan: Plan, model: Any, data: Dataset, chat: ChatText) -> None:
     """adapter/ (plain PEFT) or model/ (plain transformers), and the logits of the trained model on a few held-out
     prompts.
     """
@@ -208,9 +214,14 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset) -> None:
     full = METHODS[config.method].trains == "weights"
     if full and plan.facts.model.dtype == "bf16":
         _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
+    if config.new_token_rows == MODULES_TO_SAVE:
+        cast_whole_modules(model, config.dtype)
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
-        model.save_pretrained(folder)
+        publish_weights(model, folder)
         copy_text_files(plan.facts.model.path, folder)
+        if config.new_token_ids:
+            chat.save_tokenizer(folder)
+        write_record(folder / LINEAGE, plan.lineage())
         (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
     if full and config.autocast is None:
         _cast_weights(model, torch.float32)  # the arithmetic that the files will be used in

@@ -152,7 +152,7 @@ def test_prompt_methods_are_discouraged_by_size_and_ia3_always() -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.name)
 def test_variants_need_a_sweep(recipe: Any) -> None:
     found = variant_needs_sweep(job(), facts(), recipe, recipe.name)
-    assert (found is not None) == (recipe.name in ("dora", "rslora", "bottleneck"))
+    assert (found is not None) == (recipe.name in ("dora", "rslora", "pissa", "bottleneck"))
 
 
 @pytest.mark.parametrize(

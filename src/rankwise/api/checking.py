@@ -51,7 +51,7 @@ def check_job(job: Job, progress: Progress = quiet, *, near: bool = True, show: 
     positions = min(facts.max_position_embeddings or LONGEST, LONGEST)
     return audit(
         _material(job),
-        ChatText.from_folder(facts.path),
+        ChatText.from_folder(facts.path, job.data.named_tokens),
         model=job.model,
         max_length=min(job.train.max_length or positions, facts.max_position_embeddings or LONGEST),
         on_long=job.train.on_long or "drop",

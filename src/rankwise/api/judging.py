@@ -67,7 +67,7 @@ def chat(run: Run, *, base: bool = False) -> Callable[[list[dict[str, str]], int
     from rankwise.model.generate import stream
 
     decided = require_finished(run).plan()
-    text = ChatText.from_folder(decided.facts.model.path)
+    text = ChatText.from_folder(decided.facts.model.path, decided.job.data.named_tokens)
     tuned, as_base = load_tuned(run, decided)
 
     def reply(messages: list[dict[str, str]], max_new_tokens: int) -> Iterator[str]:

@@ -28,7 +28,7 @@ def load_inputs(decided: Plan) -> tuple[TrainConfig, ChatText, Dataset]:
     """The chosen configuration, the chat template and the rows of a plan."""
     config = decided.verdict.config
     assert config is not None
-    text = ChatText.from_folder(decided.facts.model.path)
+    text = ChatText.from_folder(decided.facts.model.path, decided.job.data.named_tokens)
     data = load_dataset(decided.job, text, max_length=config.max_length, on_long=config.on_long, seed=config.seed)
     return config, text, data
 
@@ -42,14 +42,16 @@ def load_tuned(run: Run, decided: Plan) -> tuple[Any, Callable[[], AbstractConte
     """(the tuned model, how to get the untouched base)."""
     from rankwise.model.attach import load_adapter, untouched
     from rankwise.model.load import load_base
+    from rankwise.model.vocabulary import extend
 
     base_folder, dtype = decided.facts.model.path, inference_dtype(decided)
     if METHODS[decided.verdict.method].trains == "adapter":
-        base = load_base(base_folder, dtype=dtype, four_bit=TUNERS[decided.verdict.method].base == "nf4")
-        tuned = load_adapter(base, run.adapter)
+        stored = TUNERS[decided.verdict.method].base
+        base = load_base(base_folder, dtype=dtype, four_bit=stored == "nf4", eight_bit=stored == "int8")
+        tuned = load_adapter(extend(base, decided.facts.new_tokens), run.adapter)
         return tuned, lambda: untouched(tuned)
     tuned = load_base(run.model, dtype=dtype)
-    return tuned, lambda: always(load_base(base_folder, dtype=dtype))
+    return tuned, lambda: always(extend(load_base(base_folder, dtype=dtype), decided.facts.new_tokens))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rankwise.errors import AnswerIsNo, DataError, PlanError, RunError, SpaceErr
 from rankwise.methods import METHODS
 from rankwise.observe.devices import observe_device
 from rankwise.records import Event, Plan
-from rankwise.store import Run, list_runs, new_run_folder, read_record, require_space
+from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
 from rankwise.text.sources import hash_source
 from rankwise.train.trackers import require_installed
 
@@ -63,6 +63,10 @@ def _refuse_stale(decided: Plan, path: Path) -> None:
     changed += [
         f"the data in {name}" for name, digest in decided.facts.data.files.items() if not _holds(Path(name), digest)
     ]
+    if (adapter := decided.facts.adapter) is not None and decided.facts.parent is not None:
+        weights = Path(adapter.folder) / "adapter_model.safetensors"
+        if not weights.is_file() or hash_file(weights) != decided.facts.parent.weights:
+            changed.append(f"the adapter {adapter.folder}")
     if observe_device(decided.job.hardware).identity_hash != decided.hardware_hash:
         changed.append("the device")
     if changed:

@@ -124,7 +124,7 @@ def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
             f"known facts are lost as new ones come ({said('known_facts_at_risk')})"
         )
     found += _forgetting(job, winner)
-    if job.data.new_tokens:
+    if job.data.new_token_count:
         found.append(_new_tokens(job, facts))
     needed = threshold("replay", "far" if job.data.domain in ("code", "language") else "same")
     if job.data.general is not None and job.forgetting.replay_allowed and config.replay_share < needed:
@@ -148,13 +148,13 @@ def _forgetting(job: Job, winner: Priced) -> list[str]:
 
 
 def _new_tokens(job: Job, facts: Facts) -> str:
-    share = job.data.new_tokens / facts.model.vocab_size
+    share = job.data.new_token_count / facts.model.vocab_size
     if share > threshold("new_tokens", "share"):
-        how = "train embedding and head with LoRA"
+        how = "train embedding and head " + ("whole" if facts.model.tie_word_embeddings else "with LoRA")
     else:
         how = "train those rows alone (PEFT's trainable_token_indices), begun at the mean of their sub-tokens"
     served = "; vLLM loads them merged only" if job.serving.engine == "vllm" else ""
-    return f"{job.data.new_tokens} new tokens, {share:.2%} of the vocabulary ({said('new_tokens')}): {how}{served}"
+    return f"{job.data.new_token_count} new tokens, {share:.2%} of the vocabulary ({said('new_tokens')}): {how}{served}"
 
 
 def _not_acted_on(job: Job) -> list[str]:
@@ -164,6 +164,6 @@ def _not_acted_on(job: Job) -> list[str]:
         unread.append(f"forgetting.action: {job.forgetting.action} (forgetting is measured after training, not during)")
     if job.hardware.nodes > 1:
         unread.append("hardware.nodes (this version trains on one machine)")
-    if job.data.new_tokens:
-        unread.append("data.new_tokens (this version trains no new rows of the vocabulary)")
+    if job.data.new_token_count and not job.data.named_tokens:
+        unread.append("data.new_tokens (it is a number; name the tokens, and their rows are trained)")
     return [f"not acted on in this version: {key}" for key in unread]

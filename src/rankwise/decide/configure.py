@@ -12,6 +12,7 @@ from rankwise.decide.packing import packs
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.sharding import deepspeed_config, fsdp_config
+from rankwise.decide.vocabulary import new_token_rows
 from rankwise.methods import METHODS
 from rankwise.records import Facts, Job, TrainConfig
 from rankwise.records.setup import Offload, Parallel
@@ -77,7 +78,9 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "logging_steps": 1,
         "seed": 0,
     }
-    said = job.train.model_dump(exclude={"bf16", "gradient_checkpointing", "report_to"}, exclude_none=True)
+    said = job.train.model_dump(
+        exclude={"bf16", "gradient_checkpointing", "new_token_rows", "report_to"}, exclude_none=True
+    )
     if "save_steps" in said:
         said.setdefault("eval_steps", said["save_steps"])
     if rung.optim is not None or recipe.optim != "adamw_torch_fused":
@@ -89,6 +92,8 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         gradient_checkpointing=rung.gradient_checkpointing,
         optimizer_in_backward=recipe.optimizer_in_backward,
         replay_share=replay_share(job),
+        new_token_ids=facts.new_tokens.ids if facts.new_tokens else (),
+        new_token_rows=new_token_rows(job, facts, recipe.method),
         deepspeed=deepspeed_config(rung.parallel, rung.offload),
         fsdp_config=fsdp_config(rung.parallel, rung.offload),
         **_precision(job, facts, recipe, rung.parallel),
@@ -195,6 +200,8 @@ def _adapter_options(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> dict
     said: dict[str, Any] = {}
     if job.method and job.method.name == recipe.method:
         said = job.method.model_dump(exclude={"name"}, exclude_none=True)
+        if facts.adapter is not None:
+            said["adapter"] = facts.adapter.folder
     if recipe.low_rank:
         targets = said.get("target_modules", "all-linear")  # rule `targets`
         r = said.get("r") or rung.rank or rank_for(job, facts, targets)

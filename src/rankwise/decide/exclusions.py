@@ -66,6 +66,8 @@ def works_together(job: Job, candidate: Candidate) -> Rejection | None:
         found = refused(candidate.method, "packing")
     if found is None and config.optimizer_in_backward and config.gradient_accumulation_steps > 1:
         found = refused(candidate.method, "optimizer_in_backward with gradient_accumulation")
+    if found is None and job.data.named_tokens:
+        found = refused(candidate.method, "new tokens")
     if found is None:
         return None
     return reject(

@@ -26,7 +26,8 @@ class Recipe:
         lean_optim: an optimizer with smaller states, for the last rung.
         cpu: is it looked at on a CPU, too?
         package: of an unkept recipe: name, version and date of its last release.
-        asked: looked at only where a job forces its method, because a sibling of it is looked at always.
+        asked: looked at only where a job forces its method, because a sibling of it is looked at always,
+            or it is rarely wanted.
     """
 
     name: str
@@ -84,6 +85,8 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("full-lomo", "full", kind="unkept", package="lomo-optim 0.1.1 of 2024-07-02"),
     Recipe("dora", "dora", kind="variant", shards=FROZEN),
     Recipe("rslora", "rslora", kind="variant", shards=FROZEN),
+    Recipe("pissa", "pissa", kind="variant", asked=True),
+    Recipe("lora-8bit", "lora-8bit", asked=True),
     Recipe("bottleneck", "bottleneck", kind="variant"),
     Recipe("ia3", "ia3", kind="discouraged"),
     Recipe("prefix", "prefix", kind="discouraged"),

@@ -142,7 +142,7 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
     """The step that `rankwise train` would take: logits at labelled positions alone, adapters in fp32."""
     config, data = candidate.config, facts.data
     return Setup(
-        config=facts.model.config,
+        config=facts.model.config | ({"vocab_size": facts.new_tokens.rows} if facts.new_tokens else {}),
         method=config.method,
         r=config.r,
         lora_alpha=config.lora_alpha,
@@ -150,6 +150,8 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
         target_modules=config.target_modules,
         num_virtual_tokens=config.num_virtual_tokens,
         bottleneck_size=config.bottleneck_size,
+        new_tokens=len(config.new_token_ids),
+        new_token_rows=config.new_token_rows,
         dtype=config.dtype,
         autocast=config.autocast,
         cast_inputs=config.autocast is None,

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,8 @@ Goal = Literal["instruction", "knowledge", "task", "unsure"]
 Domain = Literal["general", "code", "math", "language"]
 TrackerName = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 Trackers = TrackerName | tuple[TrackerName, ...]
+# Fields of PEFT's LoraConfig.
+NewTokenRows = Literal["trainable_token_indices", "target_modules", "modules_to_save"]
 OnLong = Literal["drop", "truncate", "split", "error"]
 
 
@@ -39,11 +41,31 @@ class JobData(Record):
     base_loss: float | None = Field(
         None, gt=0, description="Nats per answer token that the base does not know, where you measured it."
     )
-    new_tokens: int = Field(0, ge=0, description="Tokens that the vocabulary does not have yet.")
+    new_tokens: Annotated[int, Field(ge=0)] | tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        0,
+        description="Tokens that the vocabulary does not have yet: a list, or a file with one a line, to train them; "
+        "their number, to plan.",
+    )
     examples: int | None = Field(None, ge=1, description="Number of training rows, when there is no file yet.")
     tokens_per_example: int | None = Field(
         None, ge=1, description="Mean tokens per row, when there is no file yet; null: 512 are assumed, and it is said."
     )
+
+    @property
+    def named_tokens(self) -> tuple[str, ...]:
+        """New tokens that are known by their text; none where there is only a number."""
+        return () if isinstance(self.new_tokens, int) else self.new_tokens
+
+    @property
+    def new_token_count(self) -> int:
+        return self.new_tokens if isinstance(self.new_tokens, int) else len(self.new_tokens)
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _each_once(cls, value: int | tuple[str, ...]) -> int | tuple[str, ...]:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("a token is named twice")
+        return value
 
     @field_validator("validation")
     @classmethod
@@ -81,13 +103,21 @@ class Budget(Record):
 class MethodChoice(Record):
     """A method that the person forces, with the options they care about; the rest comes from the plan."""
 
-    name: str = Field(description="full, lora, qlora, rslora, dora, ia3, prompt, prefix, p_tuning or bottleneck.")
+    name: str = Field(
+        description="full, lora, qlora, lora-8bit, rslora, dora, pissa, ia3, prompt, prefix, p_tuning or bottleneck."
+    )
     r: int | None = Field(None, ge=1, description="LoRA rank.")
     lora_alpha: float | None = Field(None, gt=0, description="LoRA alpha; the scale is alpha / r.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: str | tuple[str, ...] | None = Field(None, description="`all-linear` or module names.")
+    adapter: Path | None = Field(None, description="Go on from this adapter: a run, or a folder that PEFT wrote.")
     loraplus_lr_ratio: float | None = Field(
         None, ge=1, description="LoRA+: learning rate of B over that of A (train.learning_rate)."
+    )
+    init_lora_weights: str | None = Field(
+        None,
+        pattern=r"^pissa(_niter_[1-9][0-9]*)?$",
+        description="PiSSA: `pissa` (exact SVD), or `pissa_niter_N`: a fast one of N subspace iterations.",
     )
     num_virtual_tokens: int | None = Field(None, ge=1, description="Prompt methods: learned positions.")
     bottleneck_size: int | None = Field(None, ge=1, description="Bottleneck adapters: their inner width.")
@@ -149,6 +179,11 @@ class TrainOptions(Record):
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations in the backward pass.")
     packing: bool | None = Field(None, description="Several documents in one row, none of which sees another.")
     bf16: bool | None = Field(None, description="bfloat16 arithmetic (needs a device that has it).")
+    new_token_rows: NewTokenRows | None = Field(
+        None,
+        description="How an adapter trains data.new_tokens: their rows alone (trainable_token_indices), LoRA on "
+        "embedding and head (target_modules), or both whole (modules_to_save).",
+    )
     max_length: int | None = Field(None, ge=8, description="Longest row in tokens.")
     on_long: OnLong | None = Field(None, description="What to do with longer rows; whatever it is, it is counted.")
     eval_steps: int | None = Field(None, ge=1, description="Optimizer steps between validations.")

@@ -14,7 +14,8 @@ from rankwise.records.costs import (
     VelocityEstimate,
 )
 from rankwise.records.facts import Facts
-from rankwise.records.job import Job, OnLong
+from rankwise.records.job import Job, NewTokenRows, OnLong
+from rankwise.records.lineage import Lineage
 from rankwise.records.setup import Offload, Parallel
 
 
@@ -26,7 +27,9 @@ class TrainConfig(Record):
     lora_alpha: float | None = None
     lora_dropout: float | None = None
     target_modules: str | tuple[str, ...] | None = None
+    adapter: str | None = Field(None, description="Folder of the adapter that training goes on from.")
     loraplus_lr_ratio: float | None = Field(None, description="LoRA+: learning rate of B over that of A.")
+    init_lora_weights: str | None = Field(None, description="PiSSA: how the SVD is computed; None: exactly.")
     num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
     bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
     num_train_epochs: float
@@ -48,6 +51,8 @@ class TrainConfig(Record):
     )
     dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
     autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")
+    new_token_ids: tuple[int, ...] = Field((), description="Rows of embedding and head that the base does not have.")
+    new_token_rows: NewTokenRows | None = Field(None, description="How an adapter trains them; None: as `method` says.")
     max_length: int
     on_long: OnLong
     replay_share: float = Field(description="Share of supervised tokens from data.general.")
@@ -249,6 +254,19 @@ class Plan(Record):
     def chosen(self) -> Estimate | None:
         """The estimate of the verdict; None when the verdict is `none`."""
         return next((e for e in self.candidates if e.id == self.verdict.candidate), None)
+
+    def lineage(self) -> Lineage:
+        """Hashes of what this plan's result comes from. The files of its base are here."""
+        assert self.base_hash is not None  # nothing is trained without its files
+        return Lineage(
+            job=self.job_hash,
+            facts=self.facts.content_hash(),
+            plan=self.content_hash(),
+            base_weights=self.base_hash,
+            data=self.data_hash,
+            chat_template=self.facts.model.template_hash,
+            parent=self.facts.parent,
+        )
 
     def contract(self) -> dict[str, Any]:
         """What `plan --json` prints."""

@@ -26,6 +26,8 @@ class Setup(Record):
     target_modules: str | tuple[str, ...] | None = None
     num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
     bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
+    new_tokens: int = Field(0, description="Rows of embedding and head for tokens that the base does not have.")
+    new_token_rows: str | None = Field(None, description="PEFT's field that trains them.")
     dtype: Dtype = Field(description="Of the loaded weights, and of the arithmetic without autocast.")
     autocast: Arithmetic | None = Field(None, description="Arithmetic where it differs from dtype.")
     adapter_dtype: Dtype = "fp32"

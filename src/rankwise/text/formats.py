@@ -12,6 +12,7 @@ from typing import Any
 from rankwise.errors import DataError
 from rankwise.text.containers import Record, read_records, shown
 from rankwise.text.probes import Probe, read_probes
+from rankwise.unsupported import SUPERVISED, other_rows
 
 __all__ = ["FORMATS", "Probe", "Row", "Rows", "read_probes", "read_rows"]
 
@@ -74,6 +75,7 @@ def read_rows(path: Path, faults: list[DataError] | None = None) -> Rows:
 
 def _detect(first: Record) -> str:
     keys = _object(first)
+    _refuse_other_rows(first)
     for name, (needed, _) in FORMATS.items():
         if all(key in keys for key in needed):
             return name
@@ -87,6 +89,11 @@ def _detect(first: Record) -> str:
     )
 
 
+def _refuse_other_rows(record: Record) -> None:
+    if found := other_rows(_object(record)):
+        raise record.fault(found[0], expected=SUPERVISED, fix=found[1])
+
+
 def _row(record: Record, name: str) -> Row:
     needed, read = FORMATS[name]
     missing = [key for key in needed if key not in _object(record)]
@@ -96,6 +103,7 @@ def _row(record: Record, name: str) -> Row:
             expected=f"every row with the keys {', '.join(needed)}",
             fix="write the row in that format, or keep rows of other formats in files of their own",
         )
+    _refuse_other_rows(record)
     content = read(record)
     if isinstance(content, str):
         return Row((), content, record.line, record.path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tokenizers
 
-from rankwise.errors import ModelError
+from rankwise.errors import JobError, ModelError
 from rankwise.text.sandbox import Render, compile_template
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -67,21 +67,46 @@ class ChatText:
         self._render: Render | None = None if template is None else compile_template(template)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "ChatText":
+    def from_folder(cls, folder: Path, new_tokens: Sequence[str] = ()) -> "ChatText":
         """Read tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json and config.json.
 
+        Args:
+            new_tokens: added to the vocabulary, in this order.
+
         Raises:
+            JobError: the vocabulary has one of the new tokens.
             ModelError: tokenizer.json is missing, a file cannot be read, no EOS is known, the template is broken.
         """
         folder = Path(folder)
         tokenizer = _tokenizer(folder)
         config = _json(folder / "tokenizer_config.json")
-        return cls(
+        chat = cls(
             tokenizer,
             _special_tokens(folder, config),
             template=_template(folder, config),
             stop_token_ids=_stops(folder),
         )
+        chat._add(new_tokens)
+        return chat
+
+    def _add(self, tokens: Sequence[str]) -> None:
+        for token in tokens:
+            if (known := self._tokenizer.token_to_id(token)) is not None:
+                raise JobError(
+                    f"data.new_tokens: {token!r} is token {known} of the model's vocabulary already",
+                    fix="leave it out of the list",
+                )
+        self._tokenizer.add_tokens([tokenizers.AddedToken(token, normalized=False) for token in tokens])
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def ids_of(self, tokens: Sequence[str]) -> tuple[int, ...]:
+        """The id of each token of the vocabulary."""
+        found = [self._tokenizer.token_to_id(token) for token in tokens]
+        return tuple(number for number in found if number is not None)
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write tokenizer.json with the tokens that were added."""
+        self._tokenizer.save(str(folder / "tokenizer.json"))
 
     def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> str:
         """The conversation as the model's chat template writes it.
