@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -65,6 +65,15 @@ bench-decisions: install  ## our call on published head-to-heads, beside two bas
 bench-speed: install  ## how long a plan takes, first and again, beside the imports alone (2 minutes)
 	$(BIN)/python -m benchmarks.speed.bench
 
+bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's (10 minutes)
+	$(BIN)/python -m benchmarks.train.bench
+
+.venv-train/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet --upgrade pip
+	.venv-train/bin/python -m pip install --quiet --constraint constraints.txt trl peft datasets
+	touch $@
+
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade pip
@@ -73,4 +82,4 @@ bench-speed: install  ## how long a plan takes, first and again, beside the impo
 	touch $@
 
 clean:  ## remove .venv, .venv-peers and caches, never runs
-	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-peers .venv-train .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -43,6 +43,9 @@ class TrainConfig(Record):
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
+    packing: bool = Field(
+        False, description="Documents of a step end to end in rows of at most max_length, attention within each alone."
+    )
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, and the gradient freed."
     )
