@@ -49,6 +49,13 @@ def test_models_whose_documents_would_see_each_other_are_refused(config: dict[st
     require_packable(job(), on_cpu(**config))
 
 
+def test_several_devices_do_not_pack() -> None:
+    two = builders.facts(device=builders.laptop(count=2))
+    assert not packs("lora", two)
+    with pytest.raises(JobError, match="on 2 devices"):
+        require_packable(job(train={"packing": True}), two)
+
+
 def test_a_model_that_nobody_tried_packs_when_it_is_asked_to() -> None:
     facts = on_cpu(model_type="another")
     assert not packs("lora", facts)

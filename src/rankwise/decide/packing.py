@@ -30,7 +30,8 @@ def packs(method: str, facts: Facts) -> bool:
     one document after the other; on a GPU packing needs a kernel that does, which a plan cannot know of.
     """
     seen = facts.model.config.get("model_type") in PROVEN and why_not(facts.model.config) is None
-    return facts.device.kind == "cpu" and seen and refused(method, "packing") is None
+    alone = facts.device.kind == "cpu" and facts.device.count == 1
+    return alone and seen and refused(method, "packing") is None
 
 
 def why_not(config: Mapping[str, Any]) -> str | None:
@@ -48,9 +49,16 @@ def why_not(config: Mapping[str, Any]) -> str | None:
 
 
 def require_packable(job: Job, facts: Facts) -> None:
-    """Raises JobError when the job asks for packing where documents would see each other."""
+    """Raises JobError when the job asks for packing where documents would see each other, or devices wait for ever."""
     if not job.train.packing:
         return
+    if facts.device.count > 1:
+        raise JobError(
+            f"train.packing is asked for on {facts.device.count} devices: the documents of each fill another number of "
+            "rows, and devices that share a step would wait for passes that do not come",
+            expected="one device",
+            fix="remove train.packing; rows of similar lengths then go through the model together",
+        )
     never = refused(job.method.name, "packing") if job.method else None
     reason = f"{job.method.name}: {never.why}" if job.method and never else why_not(facts.model.config)
     if reason is not None:
