@@ -24,6 +24,7 @@ from rankwise.records import (
     Note,
     Plan,
     Price,
+    Rehearsed,
     Saved,
     Started,
     Step,
@@ -308,6 +309,17 @@ def note(text: str = "0 rows are too long") -> Note:
 
 def stopped(n: int) -> Stopped:
     return Stopped(time=TIME, step=n, reason="asked to stop")
+
+
+def rehearsed() -> Rehearsed:
+    return Rehearsed(
+        time=TIME,
+        accumulation_gap=0.0021,
+        longest=(8, 118),
+        checkpoint_bytes=29_400_000,
+        peak_memory_bytes=None,
+        seconds=5.1,
+    )
 
 
 def failed() -> Failed:

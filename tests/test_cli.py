@@ -148,6 +148,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--eval-steps": ("5", 5),
     "--save-steps": ("6", 6),
     "--save-total-limit": ("4", 4),
+    "--save-top-k": ("3", 3),
+    "--save-url": ("file:///mnt/run", "file:///mnt/run"),
     "--logging-steps": ("2", 2),
     "--seed": ("0", 0),
     "--report-to": ("none", "none"),

@@ -100,6 +100,7 @@ def _whole() -> list[Record]:
         builders.artifact(),
         *events,
         builders.failed(),
+        builders.rehearsed(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),
         _audit(),

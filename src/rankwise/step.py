@@ -93,6 +93,26 @@ class Steps(Protocol):
         """Drop the gradients."""
 
 
+def accumulate(
+    model: torch.nn.Module,
+    batches: Sequence[Batch],
+    *,
+    backward: Callable[[Tensor], None],
+    autocast: Callable[[], AbstractContextManager[object]],
+    loss_of: Callable[[torch.nn.Module, Batch], Tensor] = summed_loss,
+) -> Tensor:
+    """Add the gradient of the mean loss over all supervised tokens of `batches`; returns that loss."""
+    supervised = sum(batch.supervised for batch in batches)
+    total = torch.zeros((), device=batches[0].input_ids.device)
+    for batch in batches:
+        with autocast():
+            loss = loss_of(model, batch) / supervised
+        backward(loss)
+        total += loss.detach()
+        del loss
+    return total
+
+
 def training_step(
     model: torch.nn.Module,
     batches: Sequence[Batch],
@@ -113,14 +133,7 @@ def training_step(
     Returns:
         (loss in nats per supervised token, gradient norm before clipping), as tensors of one number.
     """
-    supervised = sum(batch.supervised for batch in batches)
-    total = torch.zeros((), device=batches[0].input_ids.device)
-    for batch in batches:
-        with autocast():
-            loss = loss_of(model, batch) / supervised
-        backward(loss)
-        total += loss.detach()
-        del loss
+    total = accumulate(model, batches, backward=backward, autocast=autocast, loss_of=loss_of)
     norm = clip()
     if usable(total, norm):
         optimizer.step()

@@ -4,6 +4,7 @@ folder alone rebuilds its report.
     job.yaml plan.json facts.json events.jsonl evidence.json artifact.json report.html checkpoints/ adapter|model/
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -91,15 +92,48 @@ def folder_bytes(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
+def link(path: Path, target: str) -> None:
+    """A relative symbolic link, replaced in one step; nothing where the file system has none."""
+    temporary = path.with_name(f".{path.name}.link")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.symlink_to(target)
+    except OSError:
+        return
+    temporary.replace(path)
+
+
+def free_bytes(folder: Path) -> int:
+    """Of the disk that `folder` lies on, or would."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    return next(p for p in (folder, *folder.resolve().parents) if p.exists())
+
+
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise SpaceError when the disk of `folder` has fewer than `needed` bytes free."""
-    existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if free < needed:
         raise SpaceError(
-            f"not enough disk for {what}: {needed / 1e6:,.0f} MB needed in {existing}, {free / 1e6:,.0f} MB free",
+            f"not enough disk for {what}: {needed / 1e6:,.0f} MB needed in {_existing(folder)}, "
+            f"{free / 1e6:,.0f} MB free",
             fix="free some space, choose another folder with --out, or lower train.save_total_limit",
         )
+
+
+def disk_was_full(error: BaseException, folder: Path) -> SpaceError | None:
+    """What to say where `error` comes of a disk without room, which each library words in its own way; else None."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    written = any(sign in str(error) for sign in ("No space left on device", "PytorchStreamWriter failed writing"))
+    if not (full or written):
+        return None
+    return SpaceError(
+        f"the disk of {folder} is full: {free_bytes(folder) / 1e6:,.1f} MB free",
+        expected="room for the next checkpoint and the events",
+        fix="free some space and go on with --resume; what was whole before still is",
+    )
 
 
 def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
@@ -174,9 +208,17 @@ class Run:
         write_record(self.plan_path, plan)
 
     def _in_use(self) -> bool:
-        """Anything but a plan of ours; a `job.yaml` alone is what a person wrote."""
+        """Anything but a plan of ours, and the log of a worker that died while it loaded; a `job.yaml` alone is what a
+        person wrote.
+        """
         names = {p.name for p in self.folder.iterdir()} - {".lock"}
-        return bool(names - {"job.yaml", "facts.json", "plan.json", "report.html"}) or names == {"job.yaml"}
+        if "plan.json" in names:
+            names.discard("worker.log")
+        return (
+            bool(names - {"job.yaml", "facts.json", "plan.json", "report.html"})
+            or names == {"job.yaml"}
+            or self._locked()
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ from rankwise.model.load import load_base, quiet_transformers
 from rankwise.model.trained import restore_weights
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import Run, now, publish_folder, write_record
+from rankwise.store import Run, disk_was_full, now, publish_folder, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
+from rankwise.text.masks import Encoded
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.loop import Loop
+from rankwise.train.mirror import Mirror
 from rankwise.train.mixing import mix
 from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
@@ -56,9 +59,13 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float |
         run.mend_events()
         try:
             yield from _told(run, _road(run, resume, stop_signal, began or time.time()))
-        except RankwiseError as error:
-            run.append(_failed(error))
-            raise
+        except Exception as error:
+            said = error if isinstance(error, RankwiseError) else disk_was_full(error, run.folder)
+            if said is None:
+                raise
+            with suppress(OSError):  # a full disk may have no room for that line either
+                run.append(_failed(said))
+            raise said from error
 
 
 def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
@@ -88,7 +95,10 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     yield from _notes(data, config)
     cpu = plan.facts.device.kind == "cpu"
     model = _model(plan, config, cpu)
-    checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan))
+    mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url else None
+    if mirror:
+        mirror.begin(resume=resume)
+    checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan), mirror)
     start, skipped = checkpoints.newest_sound() if resume else (None, [])
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
@@ -99,6 +109,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
         pad_token_id=chat.pad_token_id if chat.pad_token_id is not None else 0,
         checkpoints=checkpoints,
         validate=lambda step: _validate(model, data, config, step),
+        try_validation=lambda: row_losses(model, _longest(data.validation), autocast=config.autocast),
         stop=lambda: _reason_to_stop(run, stop_signal),
         plan_hash=plan.content_hash(),
         params=(trainable_params(model), total_params(model)),
@@ -160,6 +171,10 @@ def _validate(model: Any, data: Dataset, config: TrainConfig, step: int) -> Vali
         supervised_tokens=tokens,
         seconds=time.monotonic() - began,
     )
+
+
+def _longest(rows: list[Encoded]) -> list[Encoded]:
+    return [max(rows, key=lambda row: len(row.ids))]
 
 
 def _reason_to_stop(run: Run, stop_signal: threading.Event) -> str | None:

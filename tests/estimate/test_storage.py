@@ -103,7 +103,7 @@ def stepped(trained: Any, kind: Any, **options: Any) -> Any:
 def written(trained: Any, optimizer: Any, tmp_path: Path) -> int:
     """Bytes of the checkpoint that `rankwise train` makes of them."""
     writer = Checkpoints(Run(tmp_path), tiny_config(), 0)
-    saved = writer.save(1, trained, optimizer, get_scheduler("constant", optimizer, 0, 2), {1: 1.0})
+    *_, saved = writer.save(1, trained, optimizer, get_scheduler("constant", optimizer, 0, 2), {1: 1.0}, 4)
     return int(saved.bytes)
 
 

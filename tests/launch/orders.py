@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.launch.order import Order, Wishes, order
-from rankwise.records import Plan
-from tests.builders import a100, data_facts, facts, job, plan, tiny
+from rankwise.records import Estimate, Plan
+from tests.builders import a100, data_facts, facts, job, plan, sha, tiny
 
 PLAN = Path("/clinic/plan.json")
 SHARED = "/scratch/me"
@@ -18,7 +18,22 @@ def planned(nodes: int, count: int) -> Plan:
     """A plan for `nodes` x `count` A100. Whether this version's `train` carries it out is not what is tested here."""
     hardware = {"gpu": "A100-80GB", "count": count, "nodes": nodes}
     made = plan(job(hardware=hardware), facts(tiny(), data_facts(20_000, 512), a100(count=nodes * count)))
-    return made.model_copy(update={"verdict": made.verdict.model_copy(update={"executable": True})})
+    verdict = made.verdict.model_copy(update={"executable": True})
+    candidates = tuple(_priced(estimate) for estimate in made.candidates)
+    fixed = {"verdict": verdict, "candidates": candidates, "job_hash": sha("a"), "rankwise_version": "0.1.0"}
+    return made.model_copy(update=fixed)
+
+
+def _priced(estimate: Estimate) -> Estimate:
+    """With figures that stay what they are when estimates get better."""
+    time = {"interval": (9_000.0, 20_000.0), "step_seconds": 40.0}
+    storage = {"run_bytes": 5_000_000_000, "write_seconds": 50.0}
+    return estimate.model_copy(
+        update={
+            "time": estimate.time.model_copy(update=time),
+            "storage": estimate.storage.model_copy(update=storage),
+        }
+    )
 
 
 def changed(made: Plan, **job_keys: Any) -> Plan:

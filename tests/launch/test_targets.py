@@ -169,12 +169,13 @@ def test_the_extras_and_the_version_are_the_plans() -> None:
     made_for = planned(1, 1)
     config = made_for.verdict.config
     assert config is not None
-    verdict = made_for.verdict.model_copy(update={"config": config.model_copy(update={"deepspeed": {"zero": 3}})})
+    other_config = config.model_copy(update={"deepspeed": {"zero": 3}, "save_url": "s3://team/run"})
+    verdict = made_for.verdict.model_copy(update={"config": other_config})
     tracked = made_for.job.model_copy(update={"train": made_for.job.train.model_copy(update={"report_to": "wandb"})})
     other = made_for.model_copy(update={"verdict": verdict, "job": tracked, "rankwise_version": "9.8.7"})
     asked = order(other, PLAN, "A100-80GB", BYTES, Wishes(shared=SHARED))
-    assert asked.requirement == "rankwise[deepspeed,trackers]==9.8.7"
-    assert "'rankwise[deepspeed,trackers]==9.8.7'" in TARGETS["slurm"](asked).texts["train.sbatch"]
+    assert asked.requirements == ("rankwise[deepspeed,trackers]==9.8.7", "s3fs") and asked.save_url == "s3://team/run"
+    assert "pip install 'rankwise[deepspeed,trackers]==9.8.7' s3fs\n" in TARGETS["slurm"](asked).texts["train.sbatch"]
 
 
 def test_the_limit_is_the_upper_end_of_the_estimate() -> None:

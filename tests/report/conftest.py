@@ -32,6 +32,7 @@ from rankwise.records import (
     Plan,
     QualityPrior,
     Reason,
+    Rehearsed,
     Rejection,
     Rung,
     Saved,
@@ -387,6 +388,17 @@ def build_events(steps: int = STEPS) -> list[Event]:
                 seconds=3.93,
             )
         )
+        if n == 1:
+            events.append(
+                Rehearsed(
+                    time=TIME,
+                    accumulation_gap=0.0021,
+                    longest=(8, 118),
+                    checkpoint_bytes=29_400_000,
+                    peak_memory_bytes=1_540_000_000,
+                    seconds=5.1,
+                )
+            )
         if n % 5 == 0:
             loss = round(0.11 + 2.3 * math.exp(-n / 5.2), 4)
             events.append(Validation(time=TIME, step=n, loss=loss, supervised_tokens=1_820, seconds=3.0))

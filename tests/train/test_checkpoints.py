@@ -48,14 +48,15 @@ class Training:
             self.scheduler.step()
 
     def save(self, checkpoints: Checkpoints, step: int, losses: dict[int, float]) -> Any:
-        return checkpoints.save(step, self.model, self.optimizer, self.scheduler, losses)
+        *_, saved = checkpoints.save(step, self.model, self.optimizer, self.scheduler, losses, 4)
+        return saved
 
     def trained(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
 
 
-def checkpoints(tmp_path: Path, keep: int = 2, planned: int = 0) -> Checkpoints:
-    return Checkpoints(Run(tmp_path), tiny_config(save_total_limit=keep), planned)
+def checkpoints(tmp_path: Path, keep: int = 2, planned: int = 0, top: int = 1) -> Checkpoints:
+    return Checkpoints(Run(tmp_path), tiny_config(save_total_limit=keep, save_top_k=top), planned)
 
 
 class Stub:
@@ -69,7 +70,13 @@ class Stub:
 
 
 def save(kept: Checkpoints, step: int, losses: dict[int, float] | None = None) -> Any:
-    return kept.save(step, Stub(), Stub(), Stub(), losses or {})
+    *_, saved = kept.save(step, Stub(), Stub(), Stub(), losses or {}, 4)
+    return saved
+
+
+def names(kept: Checkpoints) -> list[str]:
+    """Folders and files among the checkpoints, hidden ones too; links are looked at on their own."""
+    return sorted(p.name for p in kept.folder.iterdir() if not p.is_symlink())
 
 
 @pytest.mark.parametrize(
@@ -93,6 +100,58 @@ def test_the_last_n_and_the_best_are_kept(
     assert kept.steps() == expected
     assert sorted(removed) == [f"checkpoint-{s}" for s in range(1, 5) if s not in expected]
     assert kept.best(values) == (min(values, key=lambda s: (values[s], -s)) if values else None)
+
+
+@pytest.mark.parametrize(
+    ("top", "values", "weights_alone"),
+    [
+        (1, {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}, [1]),
+        (2, {1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}, [1, 2]),
+        (3, {1: 2.0, 2: 3.0, 3: 9.0, 4: 8.0, 5: 1.0, 6: 7.0}, [1, 2]),  # the third of the best is among the last
+        (1, {1: 4.0, 2: 3.0, 3: 2.0, 4: 1.0}, []),
+    ],
+)
+def test_the_best_hold_weights_alone_and_the_last_can_be_resumed(
+    tmp_path: Path, top: int, values: dict[int, float], weights_alone: list[int]
+) -> None:
+    kept, last = checkpoints(tmp_path, 2, top=top), max(values)
+    for step in values:
+        save(kept, step, {s: loss for s, loss in values.items() if s <= step})
+    assert [s for s in kept.steps() if not kept.resumable(s)] == weights_alone
+    assert kept.steps() == sorted({*weights_alone, last - 1, last} | ({5} if last == 6 else set()))
+    for step in weights_alone:
+        assert {p.name for p in kept.path(step).iterdir()} == {"model.safetensors", "trainer_state.json", MANIFEST}
+        assert kept._fault(step) is None
+    assert (kept.folder / "last").resolve() == kept.path(last).resolve()
+    assert (kept.folder / "best").resolve() == kept.path(min(values, key=lambda s: (values[s], -s))).resolve()
+
+
+def test_one_never_resumes_from_weights_alone(tmp_path: Path) -> None:
+    kept, values = checkpoints(tmp_path, 1), {1: 1.0, 2: 2.0, 3: 3.0}
+    for step in values:
+        save(kept, step, values)
+    assert kept.steps() == [1, 3]
+    truncate(kept.path(3))
+    start, skipped = kept.newest_sound()
+    assert start is None and skipped == ["checkpoint-3 is damaged (model.safetensors changed) and was not used"]
+
+
+def test_a_kill_while_a_checkpoint_is_thinned_leaves_it_sound(tmp_path: Path) -> None:
+    """The manifest is written first, so that what was not yet deleted is not missed."""
+    kept, values = checkpoints(tmp_path, 1), {1: 1.0, 2: 2.0}
+    save(kept, 1, values)
+    state = (kept.path(1) / "optimizer.pt").read_bytes()
+    save(kept, 2, values)
+    (kept.path(1) / "optimizer.pt").write_bytes(state)
+    assert kept._fault(1) is None and not kept.resumable(1)
+
+
+def test_a_rehearsed_save_leaves_nothing(tmp_path: Path) -> None:
+    kept = checkpoints(tmp_path)
+    save(kept, 1)
+    size = store.folder_bytes(kept.path(1))
+    assert kept.rehearse(Stub(), Stub(), Stub(), 4) == pytest.approx(size, abs=200)
+    assert names(kept) == ["checkpoint-1"] and kept.steps() == [1]
 
 
 def test_steps_are_ordered_by_number(tmp_path: Path) -> None:
@@ -157,7 +216,7 @@ def test_restore_puts_everything_back(folder: Path, tmp_path: Path, method: str)
     random.seed(99)
     other = Training(folder, method)
     other.step(1)
-    assert kept.restore(3, other.model, other.optimizer, other.scheduler) == {0: 2.5, 3: 1.5}
+    assert kept.restore(3, other.model, other.optimizer, other.scheduler) == ({0: 2.5, 3: 1.5}, 4)
     assert torch.equal(torch.rand(4), draws[0]) and random.random() == draws[1]
     assert other.scheduler.get_last_lr() == rate
     found = other.trained()
@@ -185,7 +244,8 @@ def test_weights_are_safetensors_and_nothing_needs_pickle(folder: Path, tmp_path
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.load(path / name, weights_only=True)
     assert all(load_file(file) for file in path.glob("*.safetensors"))
-    assert json.loads((path / "trainer_state.json").read_text()) == {"global_step": 1, "validation_losses": {"1": 1.0}}
+    state = {"global_step": 1, "validation_losses": {"1": 1.0}, "train_batch_size": 4}
+    assert json.loads((path / "trainer_state.json").read_text()) == state
     assert saved.bytes == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
@@ -207,8 +267,39 @@ def test_no_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=9_999))
     with pytest.raises(SpaceError, match="checkpoint-2"):
         save(kept, 2)
-    assert [p.name for p in kept.folder.iterdir()] == ["checkpoint-1"]
+    assert names(kept) == ["checkpoint-1"]
     assert kept.newest_sound() == (1, [])
+
+
+def test_a_disk_that_gets_short_takes_what_can_be_spared_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States of older ones, then the worst; the best weights and the newest checkpoint stay."""
+    kept, values = checkpoints(tmp_path, 3), {1: 1.0, 2: 3.0, 3: 2.0, 4: 4.0}
+    for step in (1, 2, 3):
+        save(kept, step, values)
+    everything = store.folder_bytes(kept.folder)
+
+    def disk(room: int) -> Any:
+        """A disk on which `room` bytes are free beside what lies there now."""
+        return lambda _: SimpleNamespace(free=room + everything - store.folder_bytes(kept.folder))
+
+    state = sum((kept.path(1) / n).stat().st_size for n in ("optimizer.pt", "scheduler.pt", "rng_state.pth"))
+    kept.planned_bytes = 10_000
+    monkeypatch.setattr(store.shutil, "disk_usage", disk(10_000 - state))
+    note, _ = kept.save(4, Stub(), Stub(), Stub(), values, 4)
+    assert note.text.endswith("removed the optimizer's state of checkpoint-1")
+    assert kept.steps() == [1, 2, 3, 4] and [kept.resumable(s) for s in kept.steps()] == [False, True, True, True]
+
+    everything = store.folder_bytes(kept.folder)
+    monkeypatch.setattr(store.shutil, "disk_usage", disk(10_000 - 2 * state - 1))
+    note, _ = kept.save(5, Stub(), Stub(), Stub(), values, 4)
+    assert "state of checkpoint-2, the optimizer's state of checkpoint-3, checkpoint-2" in note.text
+    assert kept.steps() == [1, 3, 4, 5]
+
+    monkeypatch.setattr(store.shutil, "disk_usage", disk(-(10**9)))
+    before = store.hash_folder(kept.folder)
+    with pytest.raises(SpaceError, match="checkpoint-6"):
+        next(kept.save(6, Stub(), Stub(), Stub(), values, 4))
+    assert store.hash_folder(kept.folder) == before  # what would not be enough is not given up
 
 
 def test_a_disk_that_fills_up_while_saving_leaves_no_half_checkpoint(tmp_path: Path) -> None:
@@ -219,8 +310,8 @@ def test_a_disk_that_fills_up_while_saving_leaves_no_half_checkpoint(tmp_path: P
     kept = checkpoints(tmp_path)
     save(kept, 1)
     with pytest.raises(OSError, match="No space"):
-        kept.save(2, Stub(), Full(), Stub(), {})
-    assert [p.name for p in kept.folder.iterdir()] == ["checkpoint-1"]
+        list(kept.save(2, Stub(), Full(), Stub(), {}, 4))
+    assert names(kept) == ["checkpoint-1"]
 
 
 @pytest.mark.parametrize("name", ["truncated", "flipped", "no manifest"])
@@ -246,7 +337,7 @@ def test_resume_with_every_checkpoint_damaged_starts_over(folder: Path, tmp_path
     unbroken = losses(carry_out(toy_run(tmp_path / "one", folder)))
     run = toy_run(tmp_path / "two", folder)
     carry_out(run, stop_after=3)
-    for path in run.checkpoints.iterdir():
+    for path in run.checkpoints.glob("checkpoint-*"):
         (path / MANIFEST).unlink()
     events = carry_out(run, resume=True)
     assert next(e.step for e in events if e.event == "started") == 0

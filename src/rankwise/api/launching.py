@@ -86,8 +86,12 @@ def _of_every_target(wanted: Order) -> list[str]:
     limit = "none" if wanted.limit_seconds is None else f"{wanted.limit_seconds / 3600:.2f} h"
     notes = [
         f"wall clock: {limit} ({wanted.limit_source}); a run that it stops has saved, and goes on when it starts again",
-        f"installed there: {wanted.requirement}; --package names another, such as a wheel's address",
+        f"installed there: {', '.join(wanted.requirements)}; --package names another, such as a wheel's address",
     ]
+    if wanted.save_url:
+        notes.append(
+            f"checkpoints are copied to {wanted.save_url}, whose credentials the nodes have by their environment"
+        )
     if wanted.gpu is None:
         notes.append("the plan is for this machine's CPU: nodes of another kind refuse it as stale")
     return notes

@@ -22,7 +22,9 @@ def train(
         Path | None, typer.Argument(metavar="JOB|PLAN|RUN", help="A job file, a plan.json, or with --resume a run.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default runs/<name>-<time>).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue a run from its last checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run from its last checkpoint; begin it if there is none.")
+    ] = False,
     as_json: Json = False,
     options: dict[str, Any],
 ) -> int:
@@ -51,6 +53,8 @@ def _run_to_train(target: Path | None, out: Path | None, resume: bool, options: 
         raise UsageError(
             f"a run is resumed as it was planned; {', '.join(options)} cannot change", fix="start a new run"
         )
+    if target is not None and target.is_file() and out is not None and not (out / "events.jsonl").is_file():
+        return api.prepare(target, out, {})  # a machine that has not begun: from the start, or from train.save_url
     if target is not None and target.is_file():
         target = None if out else target.parent  # `train JOB --out RUN --resume`: the run is what counts
     folder = out or target

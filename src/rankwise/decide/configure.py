@@ -71,6 +71,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "eval_steps": max(1, math.ceil(size.max_steps / 4)),
         "save_steps": max(1, math.ceil(size.max_steps / 4)),
         "save_total_limit": 2,
+        "save_top_k": 1,
         "logging_steps": 1,
         "seed": 0,
     }

@@ -12,6 +12,7 @@ from rankwise.decide.rulebook import cite, threshold
 from rankwise.records import Candidate, Facts, Job, Rejection
 
 GB = 1e9
+MB = 1e6
 Hard = Callable[[Job, Facts, Priced], Rejection | None]
 
 
@@ -142,9 +143,13 @@ def disk_fits(job: Job, facts: Facts, priced: Priced) -> Rejection | None:
         priced.id,
         "disk_fits",
         f"The run folder of {priced.id} does not fit on this disk.",
-        f"{needed / GB:.2f} GB needed, {free / GB:.2f} GB free",
-        f"{needed / GB:.1f} GB were free, or train.save_total_limit were lower",
+        f"{_disk(needed)} needed, {_disk(free)} free",
+        f"{_disk(needed)} were free, or train.save_total_limit were lower",
     )
+
+
+def _disk(size: int) -> str:
+    return f"{size / GB:.2f} GB" if size >= GB else f"{size / MB:,.0f} MB"
 
 
 HARD: tuple[Hard, ...] = (memory_fits, within_hours, within_usd, disk_fits)

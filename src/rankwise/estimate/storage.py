@@ -71,11 +71,13 @@ class Retention:
         written: over the whole run; None where its steps are unknown.
         kept: left at the end: the best and the newest, which may be the same.
         most: at one time, because a new one is whole before an old one goes.
+        newest: of those kept, resumable because they are the newest; the others hold weights alone.
     """
 
     written: int | None
     kept: int
     most: int
+    newest: int
 
 
 def estimate_storage(
@@ -92,8 +94,9 @@ def estimate_storage(
 ) -> StorageEstimate:
     """What one run puts on disk, over all devices, and what it costs to keep it.
 
-    A run leaves its kept checkpoints, all resumable, and the artifact: the adapter, or the model as it is stored. The
-    merged model is not counted, as it is made by another command in another folder. GB are 1e9 bytes.
+    A run leaves its kept checkpoints and the artifact: the adapter, or the model as it is stored. The newest
+    checkpoints are resumable; one that is kept for its validation loss alone holds weights. The merged model is not
+    counted, as it is made by another command in another folder. GB are 1e9 bytes.
 
     Args:
         trainable: trained parameters.
@@ -109,7 +112,7 @@ def estimate_storage(
     adapter = one.weights if setup.method != "full" else None
     artifact = (stored_bytes if adapter is None else adapter) + SMALL_FILES
     folder = one.resumable + SMALL_FILES
-    left = held.kept * folder + artifact
+    left = _bytes(one, held.kept, held.newest) + artifact
     return StorageEstimate(
         checkpoint_bytes=one.resumable,
         weights_only_bytes=one.weights,
@@ -117,11 +120,17 @@ def estimate_storage(
         merged_bytes=stored_bytes if adapter is not None and mergeable else None,
         checkpoints=held.written,
         kept=held.kept,
-        run_bytes=max(held.most * folder, left),
+        run_bytes=max(_bytes(one, held.most, held.newest + 1), left),
         unpruned_bytes=None if held.written is None else held.written * folder + artifact,
         write_seconds=one.resumable / options.write_bandwidth,
         usd_per_month=None if usd_per_gb_month is None else left / GB * usd_per_gb_month,
     )
+
+
+def _bytes(one: Checkpoint, count: int, resumable: int) -> int:
+    """Of `count` checkpoints, at most `resumable` of them with the optimizer's state."""
+    whole = min(count, resumable)
+    return whole * one.resumable + (count - whole) * one.weights + count * SMALL_FILES
 
 
 def checkpoint(setup: Setup, trainable: int, adapter_file_bytes: int | None, optimizer_bytes: int) -> Checkpoint:
@@ -155,6 +164,6 @@ def retention(max_steps: int | None, options: CostOptions) -> Retention:
     """The union of the best k and the newest n, at most. The last step is always saved."""
     kept = options.keep_best + options.keep_last
     if max_steps is None:
-        return Retention(None, kept, kept + 1)
+        return Retention(None, kept, kept + 1, options.keep_last)
     written = times(max_steps, options.save_steps)
-    return Retention(written, min(written, kept), min(written, kept + 1))
+    return Retention(written, min(written, kept), min(written, kept + 1), options.keep_last)

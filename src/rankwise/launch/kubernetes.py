@@ -103,7 +103,7 @@ def _script(order: Order) -> str:
     """Process 1 of the container: replaced by the training, so that SIGTERM of an eviction reaches it."""
     return shell.script(
         ["set -euo pipefail", *shell.install(order), *shell.fetch_base(order)],
-        shell.started_before(quote(MOUNT / "runs" / order.run)),
+        shell.unless_finished(quote(MOUNT / "runs" / order.run)),
         [f"exec {shell.train(order)}"],
     )
 

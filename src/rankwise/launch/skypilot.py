@@ -97,7 +97,7 @@ def _run(order: Order) -> str:
     ]
     return shell.script(
         ["set -e", f". {ENVIRONMENT}/bin/activate"],
-        shell.started_before(quote(MOUNT / "runs" / order.run)),
+        shell.unless_finished(quote(MOUNT / "runs" / order.run)),
         rendezvous if order.nodes > 1 else [],
         [shell.train_in_time(order)],
     )

@@ -51,6 +51,19 @@ class Validation(BaseEvent):
     seconds: float
 
 
+class Rehearsed(BaseEvent):
+    """What would fail late was tried early: after the first step, when the optimizer has its state."""
+
+    event: Literal["rehearsed"] = "rehearsed"
+    accumulation_gap: float | None = Field(
+        description="Relative difference of the gradient of some rows one by one and at once; null: not tried."
+    )
+    longest: tuple[int, int] = Field(description="Rows and padded tokens a row of the largest forward pass of the run.")
+    checkpoint_bytes: int
+    peak_memory_bytes: int | None = Field(description="Peak of the process until then.")
+    seconds: float
+
+
 class Saved(BaseEvent):
     event: Literal["saved"] = "saved"
     step: int
@@ -87,6 +100,6 @@ class Failed(BaseEvent):
 
 
 Event = Annotated[
-    Started | Step | Validation | Saved | Note | Stopped | Finished | Failed, Field(discriminator="event")
+    Started | Step | Validation | Rehearsed | Saved | Note | Stopped | Finished | Failed, Field(discriminator="event")
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -152,10 +152,25 @@ class TrainOptions(Record):
     on_long: OnLong | None = Field(None, description="What to do with longer rows; whatever it is, it is counted.")
     eval_steps: int | None = Field(None, ge=1, description="Optimizer steps between validations.")
     save_steps: int | None = Field(None, ge=1, description="Optimizer steps between checkpoints.")
-    save_total_limit: int | None = Field(None, ge=1, description="Checkpoints to keep: the last n, and the best one.")
+    save_total_limit: int | None = Field(None, ge=1, description="Checkpoints to keep, and resume from: the last n.")
+    save_top_k: int | None = Field(
+        None, ge=1, description="Checkpoints to keep beside them: the k with the lowest held-out loss, weights alone."
+    )
+    save_url: str | None = Field(
+        None, description="Where checkpoints are copied to, as fsspec has it: s3://bucket/run, gs://..., file:///..."
+    )
     logging_steps: int | None = Field(None, ge=1, description="Optimizer steps between printed lines.")
     seed: int | None = Field(None, ge=0, description="Seed of data order, adapter initialisation and dropout.")
     report_to: Trackers | None = Field(None, description="Experiment trackers; none where nothing is said.")
+
+    @field_validator("save_url")
+    @classmethod
+    def _url_without_secrets(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError("a URL names its protocol, as in s3://bucket/run or file:///mnt/runs/first")
+        if value is not None and "@" in value:
+            raise ValueError("a URL with a password would stand in the plan; give credentials by the environment")
+        return value
 
     @property
     def trackers(self) -> tuple[str, ...]:

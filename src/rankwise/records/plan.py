@@ -51,6 +51,8 @@ class TrainConfig(Record):
     eval_steps: int
     save_steps: int
     save_total_limit: int
+    save_top_k: int = Field(1, description="Kept for their held-out loss, weights alone.")
+    save_url: str | None = Field(None, description="Checkpoints are copied there, by fsspec.")
     logging_steps: int
     seed: int
     deepspeed: dict[str, Any] | None = Field(None, description="DeepSpeed's JSON, for zero2 and zero3.")
@@ -70,6 +72,7 @@ class TrainConfig(Record):
             **job.serving.model_dump(exclude={"engine"}),
             variants=job.variants,
             keep_last=self.save_total_limit,
+            keep_best=self.save_top_k,
             save_steps=self.save_steps,
             eval_steps=self.eval_steps,
             eval_examples=facts.data.validation_rows,
@@ -243,6 +246,11 @@ class Plan(Record):
     def chosen(self) -> Estimate | None:
         """The estimate of the verdict; None when the verdict is `none`."""
         return next((e for e in self.candidates if e.id == self.verdict.candidate), None)
+
+    def content_hash(self) -> str:
+        """As of every record; where the base lies on this machine is no part of it, for the base has its own hash."""
+        model = self.facts.model.model_copy(update={"folder": None})
+        return Record.content_hash(self.model_copy(update={"facts": self.facts.model_copy(update={"model": model})}))
 
     def contract(self) -> dict[str, Any]:
         """What `plan --json` prints."""

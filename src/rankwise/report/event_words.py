@@ -1,6 +1,20 @@
 """One line for each thing a run says while it happens."""
 
-from rankwise.records import Comparison, Event, Failed, Finished, Note, Saved, Started, Step, Stopped, Validation
+from collections.abc import Iterator
+
+from rankwise.records import (
+    Comparison,
+    Event,
+    Failed,
+    Finished,
+    Note,
+    Rehearsed,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    Validation,
+)
 from rankwise.report.glossary import metric_name
 from rankwise.report.quantities import bounds, count, difference, duration, measured, rate, share, size
 
@@ -24,6 +38,8 @@ def _other_line(event: Event, max_steps: int) -> str:
             f"training {count(event.trainable_params)} of {count(event.total_params)} parameters ({trained}) "
             f"on {event.device} with {event.threads} threads, {count(max_steps)} steps{resumed}"
         )
+    if isinstance(event, Rehearsed):
+        return f"tried early: {'; '.join(_rehearsed(event))} ({duration(event.seconds)})"
     if isinstance(event, Saved):
         removed = f", removed {', '.join(event.removed)}" if event.removed else ""
         return f"saved {event.checkpoint} ({size(event.bytes)}, {duration(event.seconds)}){removed}"
@@ -32,6 +48,15 @@ def _other_line(event: Event, max_steps: int) -> str:
     if isinstance(event, Stopped):
         return f"stopped at step {event.step}: {event.reason}"
     return event.text if isinstance(event, Note) else event.what if isinstance(event, Failed) else ""
+
+
+def _rehearsed(event: Rehearsed) -> Iterator[str]:
+    rows, length = event.longest
+    batch = f"the largest batch ({count(rows)} x {count(length)} tokens)"
+    yield f"{batch}, a validation, a checkpoint ({size(event.checkpoint_bytes)})"
+    if event.accumulation_gap is not None:
+        yield f"rows one by one and at once give the same gradient within {share(event.accumulation_gap)}"
+    yield f"peak memory until here {size(event.peak_memory_bytes)}"
 
 
 def comparison_line(comparison: Comparison) -> str:

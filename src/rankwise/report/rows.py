@@ -20,6 +20,7 @@ from rankwise.records import (
     Finished,
     Note,
     Plan,
+    Rehearsed,
     Started,
     Step,
     Stopped,
@@ -171,7 +172,7 @@ def run_view(
         actuals=tuple(ActualRow(a, words.judgement(a), ratio_track(a, widest)) for a in actuals),
         widest=widest,
         started=next((e for e in reversed(events) if isinstance(e, Started)), None),
-        notes=tuple(e.text for e in events if isinstance(e, Note)),
+        notes=tuple(words.event_line(e, 0) for e in events if isinstance(e, Note | Rehearsed)),
         sampled=_sampled(events),
     )
 

@@ -1,11 +1,16 @@
-"""Checkpoints that can be trusted: published whole or not at all, hashed, and kept by value (the best and the last
-n).
+"""Checkpoints that can be trusted: published whole or not at all, hashed, and kept by value.
+
+checkpoint-N/   weights (safetensors, as PEFT or transformers save them) and trainer_state.json; and the state that
+                only training on needs: optimizer.pt, scheduler.pt, rng_state.pth
+best, last      links to the checkpoint with the lowest held-out loss, and to the newest
 """
 
 import json
 import random
 import shutil
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +18,37 @@ import torch
 
 from rankwise.methods import METHODS
 from rankwise.model.trained import restore_weights, save_weights
-from rankwise.records import Saved, TrainConfig
-from rankwise.store import Run, folder_bytes, hash_folder, now, publish_folder, require_space, write_text
+from rankwise.records import Note, Saved, TrainConfig
+from rankwise.store import (
+    Run,
+    folder_bytes,
+    free_bytes,
+    hash_folder,
+    link,
+    now,
+    publish_folder,
+    require_space,
+    write_text,
+)
+from rankwise.train.mirror import Mirror
 
 # Hashes of the other files of a checkpoint; written last, so that a folder without it is not a checkpoint.
 MANIFEST = "manifest.json"
+STATE = "trainer_state.json"
+MB = 1e6
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
-    A checkpoint holds the weights (safetensors, as PEFT or transformers save them), optimizer.pt, scheduler.pt,
-    rng_state.pth and trainer_state.json: everything that the next step depends on.
+    The newest `save_total_limit` can be resumed. The `save_top_k` with the lowest held-out loss are kept beside them,
+    without the state that only training on needs.
     """
 
-    def __init__(self, run: Run, config: TrainConfig, planned_bytes: int):
-        self.folder, self.root = run.checkpoints, run.folder
-        self.keep_last, self.planned_bytes = config.save_total_limit, planned_bytes
+    def __init__(self, run: Run, config: TrainConfig, planned_bytes: int, mirror: Mirror | None = None):
+        self.folder, self.root, self.mirror = run.checkpoints, run.folder, mirror
+        self.keep_last, self.keep_best = config.save_total_limit, config.save_top_k
+        self.planned_bytes = planned_bytes
         self.encodes = METHODS[config.method].encodes
 
     def steps(self) -> list[int]:
@@ -40,21 +59,31 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
 
-    def save(self, step: int, model: Any, optimizer: Any, scheduler: Any, losses: dict[int, float]) -> Saved:
-        """Write checkpoint-`step`, then drop what retention does not keep. `losses`: step -> validation loss so far."""
+    def save(
+        self, step: int, model: Any, optimizer: Any, scheduler: Any, losses: dict[int, float], micro_batch: int
+    ) -> Iterator[Note | Saved]:
+        """Write checkpoint-`step`, then drop what retention does not keep.
+
+        Args:
+            losses: step -> validation loss so far.
+            micro_batch: rows in one forward pass as the run has them now.
+
+        Raises:
+            SpaceError: no room on the disk, even without what could be spared; nothing was written.
+        """
         began = time.monotonic()
-        require_space(self.folder, self.planned_bytes, f"checkpoint-{step}")
+        yield from self._make_room(step, losses)
         with publish_folder(self.path(step)) as folder:
-            save_weights(model, folder, encodes=self.encodes)
-            torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-            torch.save(scheduler.state_dict(), folder / "scheduler.pt")
-            torch.save(_rng_state(), folder / "rng_state.pth")
-            state = {"global_step": step, "validation_losses": {str(s): loss for s, loss in losses.items()}}
-            write_text(folder / "trainer_state.json", json.dumps(state, indent=1))
-            write_text(folder / MANIFEST, json.dumps(hash_folder(folder), indent=1))
+            self._write(folder, step, model, optimizer, scheduler, losses, micro_batch)
         removed = self._retain(losses)
         path = self.path(step)
-        return Saved(
+        link(self.folder / "last", path.name)
+        best = self.best(losses)
+        if best is not None:
+            link(self.folder / "best", self.path(best).name)
+        if self.mirror:
+            yield from self.mirror.follow([self.path(s) for s in self.steps()])
+        yield Saved(
             time=now(),
             step=step,
             checkpoint=str(path.relative_to(self.root)),
@@ -63,58 +92,175 @@ class Checkpoints:
             removed=tuple(removed),
         )
 
+    def rehearse(self, model: Any, optimizer: Any, scheduler: Any, micro_batch: int) -> int:
+        """Write a whole checkpoint, and drop it: its bytes. Raises SpaceError, OSError as `save` would."""
+        require_space(self.folder, self.planned_bytes, "a checkpoint")
+        rehearsed = self.folder / ".rehearsed"
+        try:
+            with publish_folder(rehearsed) as folder:
+                self._write(folder, 0, model, optimizer, scheduler, {}, micro_batch)
+            return folder_bytes(rehearsed)
+        finally:
+            shutil.rmtree(rehearsed, ignore_errors=True)
+
+    def _write(
+        self,
+        folder: Path,
+        step: int,
+        model: Any,
+        optimizer: Any,
+        scheduler: Any,
+        losses: dict[int, float],
+        micro_batch: int,
+    ) -> None:
+        save_weights(model, folder, encodes=self.encodes)
+        state = {
+            "global_step": step,
+            "validation_losses": {str(s): loss for s, loss in losses.items()},
+            "train_batch_size": micro_batch,  # the Trainer's name for rows in one forward pass of one device
+        }
+        write_text(folder / STATE, json.dumps(state, indent=1))
+        weights = hash_folder(folder)
+        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        torch.save(scheduler.state_dict(), folder / "scheduler.pt")
+        torch.save(rng_state(), folder / "rng_state.pth")
+        resuming = {name: digest for name, digest in hash_folder(folder).items() if name not in weights}
+        _write_manifest(folder, weights, resuming)
+
+    def _make_room(self, step: int, losses: dict[int, float]) -> Iterator[Note]:
+        """Where the disk has less than a checkpoint free, what can be spared goes, the least useful first: never the
+        best weights nor the newest checkpoint, and nothing at all where even that would not be enough.
+        """
+        missing, going = self.planned_bytes - free_bytes(self.folder), []
+        for what, size, drop in self._spare(losses):
+            if missing > 0:
+                going.append((what, drop))
+                missing -= size
+        if missing <= 0:
+            for _, drop in going:
+                drop()
+        require_space(self.folder, self.planned_bytes, f"checkpoint-{step}")
+        if going:
+            yield Note(
+                time=now(),
+                text=f"the disk had less than {self.planned_bytes / MB:,.0f} MB free for checkpoint-{step}; removed "
+                f"{', '.join(what for what, _ in going)}",
+            )
+
+    def _spare(self, losses: dict[int, float]) -> Iterator[tuple[str, int, Callable[[], object]]]:
+        """(what, its bytes, how it goes)"""
+        older, best = self.steps()[:-1], self.best(losses)
+        states = {step: self._state_bytes(step) for step in older}
+        for step, size in states.items():
+            if size:
+                yield f"the optimizer's state of checkpoint-{step}", size, partial(self._thin, step)
+        for step in sorted(older, key=lambda s: -losses.get(s, float("inf"))):
+            if step != best:
+                folder = self.path(step)
+                yield folder.name, folder_bytes(folder) - states[step], partial(shutil.rmtree, folder)
+
+    def _state_bytes(self, step: int) -> int:
+        names = _manifest(self.path(step))["state"] if self.resumable(step) else {}
+        return sum((self.path(step) / name).stat().st_size for name in names)
+
     def _retain(self, losses: dict[int, float]) -> list[str]:
         steps = self.steps()
-        best = self.best(losses)
-        keep = {*steps[max(0, len(steps) - self.keep_last) :], *([best] if best is not None else [])}
-        doomed = [step for step in steps if step not in keep]
+        newest = set(steps[max(0, len(steps) - self.keep_last) :])
+        best = set(self.ranked(losses)[: self.keep_best])
+        doomed = [step for step in steps if step not in newest | best]
         for step in doomed:
             shutil.rmtree(self.path(step))
+        for step in best - newest:
+            if self.resumable(step):
+                self._thin(step)
         return [self.path(step).name for step in doomed]
+
+    def _thin(self, step: int) -> None:
+        """Leave the weights alone. The manifest goes first: a kill in between leaves files that nobody looks for."""
+        manifest = _manifest(self.path(step))
+        _write_manifest(self.path(step), manifest["weights"], {})
+        for name in manifest["state"]:
+            (self.path(step) / name).unlink(missing_ok=True)
+
+    def resumable(self, step: int) -> bool:
+        """Can training go on from it, or does it hold weights alone?"""
+        try:
+            return bool(_manifest(self.path(step))["state"])
+        except (OSError, ValueError):
+            return False
+
+    def ranked(self, losses: dict[int, float]) -> list[int]:
+        """Steps with a checkpoint, by validation loss, the lowest first; the later one of equals."""
+        return sorted((s for s in self.steps() if s in losses), key=lambda step: (losses[step], -step))
 
     def best(self, losses: dict[int, float]) -> int | None:
         """The step with a checkpoint and the lowest validation loss; the later one of equals."""
-        known = [step for step in self.steps() if step in losses]
-        return min(known, key=lambda step: (losses[step], -step)) if known else None
+        return next(iter(self.ranked(losses)), None)
 
     def newest_sound(self) -> tuple[int | None, list[str]]:
-        """The last checkpoint whose hashes hold (None: start over), and a sentence for each damaged one passed over."""
+        """The last checkpoint to go on from, whose hashes hold (None: start over), and a sentence for each damaged one
+        passed over. One that is newer where the copies go is fetched from there.
+        """
         skipped = []
-        for step in reversed(self.steps()):
-            if fault := self._fault(self.path(step)):
+        away = self.mirror.steps() if self.mirror else []
+        for step in sorted({*self.steps(), *away}, reverse=True):
+            fault = self._fault(step)
+            if fault and step in away:
+                assert self.mirror is not None
+                self.mirror.fetch(self.path(step))
+                fault = self._fault(step)
+            if fault:
                 skipped.append(f"{self.path(step).name} is damaged ({fault}) and was not used")
-            else:
+            elif self.resumable(step):
                 return step, skipped
         return None, skipped
 
-    def _fault(self, folder: Path) -> str | None:
+    def _fault(self, step: int) -> str | None:
+        folder = self.path(step)
         try:
-            expected = json.loads((folder / MANIFEST).read_text())
+            manifest = _manifest(folder)
         except (OSError, ValueError):
             return "no readable manifest"
-        found = {name: digest for name, digest in hash_folder(folder).items() if name != MANIFEST}
+        found = hash_folder(folder)
+        expected = manifest["weights"] | manifest["state"]
         wrong = sorted(name for name in expected if found.get(name) != expected[name])
         return f"{', '.join(wrong)} changed" if wrong else None
 
-    def restore(self, step: int, model: Any, optimizer: Any, scheduler: Any) -> dict[int, float]:
-        """Put weights, optimizer, scheduler and random state back; returns the validation losses so far."""
+    def restore(self, step: int, model: Any, optimizer: Any, scheduler: Any) -> tuple[dict[int, float], int]:
+        """Put weights, optimizer, scheduler and random state back; returns the validation losses so far and the rows
+        in one forward pass.
+        """
         folder = self.path(step)
         restore_weights(model, folder)
         optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
         scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
-        _restore_rng(torch.load(folder / "rng_state.pth", weights_only=True))
-        state = json.loads((folder / "trainer_state.json").read_text())
-        return {int(s): loss for s, loss in state["validation_losses"].items()}
+        restore_rng(torch.load(folder / "rng_state.pth", weights_only=True))
+        state = json.loads((folder / STATE).read_text())
+        return {int(s): loss for s, loss in state["validation_losses"].items()}, state["train_batch_size"]
 
 
-def _rng_state() -> dict[str, Any]:
+def _manifest(folder: Path) -> dict[str, dict[str, str]]:
+    """`weights` and `state`: file -> sha256. Raises OSError, ValueError."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if not (isinstance(manifest, dict) and {"weights", "state"} <= set(manifest)):
+        raise ValueError("not a manifest")
+    return manifest
+
+
+def _write_manifest(folder: Path, weights: dict[str, str], state: dict[str, str]) -> None:
+    write_text(folder / MANIFEST, json.dumps({"weights": weights, "state": state}, indent=1))
+
+
+def rng_state() -> dict[str, Any]:
+    """Of everything that draws: torch on each device, and Python."""
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
 
-def _restore_rng(state: dict[str, Any]) -> None:
+def restore_rng(state: dict[str, Any]) -> None:
+    """Random numbers go on as they would have."""
     torch.set_rng_state(state["torch"])
     random.setstate(state["python"])
     if "cuda" in state:

@@ -4,6 +4,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version
 from typing import Any
 
@@ -14,12 +15,25 @@ from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
 from rankwise.model.likelihood import arithmetic
-from rankwise.records import Event, Finished, Saved, Started, Step, Stopped, TrainConfig, Validation
-from rankwise.step import Batch, collate, training_step
+from rankwise.records import (
+    Event,
+    Finished,
+    Note,
+    Rehearsed,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    TrainConfig,
+    Validation,
+)
+from rankwise.step import Batch, accumulate, collate, training_step
 from rankwise.store import now
 from rankwise.text.masks import Encoded
 from rankwise.train.checkpoints import Checkpoints
+from rankwise.train.microbatch import MicroBatch
 from rankwise.train.mixing import Order
+from rankwise.train.rehearsal import Rehearsal
 from rankwise.version import __version__
 
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
@@ -36,6 +50,7 @@ class Loop:
         model: with the method attached, in training precision.
         rows: all training rows, general ones already mixed in.
         validate: step -> Validation event; given by the worker, so that training does not know how rows are judged.
+        try_validation: the same on the longest held-out row alone.
         stop: says why to stop, or None to go on; asked once a step.
     """
 
@@ -48,6 +63,7 @@ class Loop:
         pad_token_id: int,
         checkpoints: Checkpoints,
         validate: Callable[[int], Validation],
+        try_validation: Callable[[], object],
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
@@ -55,6 +71,7 @@ class Loop:
     ):
         self.rows, self.config, self.pad = rows, config, pad_token_id
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
+        self.try_validation = try_validation
         self.plan_hash, self.params = plan_hash, params
         self.order = Order(len(rows), config.num_train_epochs, config.effective_batch, config.seed)
         # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
@@ -65,6 +82,8 @@ class Loop:
         self.bare = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.losses: dict[int, float] = {}
+        alone = self.accelerator.num_processes == 1
+        self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
         """Train from the start, or from checkpoint-`resume_from`, to `max_steps`.
@@ -73,19 +92,22 @@ class Loop:
         """
         done = resume_from or 0
         if resume_from is not None:
-            self.losses = self.checkpoints.restore(resume_from, self.bare, self.optimizer, self.scheduler)
+            self.losses, self.micro_batch.rows = self.checkpoints.restore(
+                resume_from, self.bare, self.optimizer, self.scheduler
+            )
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)
         while done < self.config.max_steps:
-            step = self._step(done)
-            done = step.step
-            yield step
+            yield from self._step(done)
+            done += 1
+            if done == 1:
+                yield from self._rehearse()
             last, reason = done == self.config.max_steps, self.stop()
             if done % self.config.eval_steps == 0 or last:
                 yield self._validation(done)
             if done % self.config.save_steps == 0 or last or reason:
-                yield self._save(done)
+                yield from self._save(done)
             if reason and not last:
                 yield Stopped(time=now(), step=done, reason=reason)
                 return
@@ -106,18 +128,11 @@ class Loop:
             versions=versions(),
         )
 
-    def _step(self, done: int) -> Step:
+    def _step(self, done: int) -> Iterator[Note | Step]:
         began = time.monotonic()
-        batches = self._batches(done)
         rate = self.scheduler.get_last_lr()[0]
-        self.model.train()
-        total, clipped = training_step(
-            self.model,
-            batches,
-            self.optimizer,
-            backward=self.accelerator.backward,
-            clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
-            autocast=lambda: arithmetic(self.accelerator.device, self.config.autocast),
+        batches, (total, clipped) = yield from self.micro_batch.attempt(
+            lambda: (batches := self._batches(done), self._taken(batches)), self._forget
         )
         loss, norm = float(total), float(clipped)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -127,7 +142,7 @@ class Loop:
                 fix="lower train.learning_rate, or look at the rows of this step; the last checkpoint can be resumed",
             )
         self.scheduler.step()
-        return Step(
+        yield Step(
             time=now(),
             step=done + 1,
             epoch=(done + 1) * self.config.effective_batch / len(self.rows),
@@ -139,21 +154,62 @@ class Loop:
             seconds=time.monotonic() - began,
         )
 
+    def _taken(self, batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        self.model.train()
+        return training_step(
+            self.model,
+            batches,
+            self.optimizer,
+            backward=self.accelerator.backward,
+            clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
+            autocast=self._arithmetic,
+        )
+
     def _batches(self, done: int) -> list[Batch]:
         """The rows of one step, similar lengths together so that little is padded."""
         rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
-        size = self.config.per_device_train_batch_size
-        groups = [rows[i : i + size] for i in range(0, len(rows), size)]
-        device = self.accelerator.device
-        return [collate([r.ids for r in g], [r.labels for r in g], self.pad).to(device) for g in groups]
+        size = self.micro_batch.rows
+        return [self._batch(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+    def _arithmetic(self) -> AbstractContextManager[object]:
+        return arithmetic(self.accelerator.device, self.config.autocast)
+
+    def _batch(self, rows: Sequence[Encoded]) -> Batch:
+        batch = collate([r.ids for r in rows], [r.labels for r in rows], self.pad)
+        return batch.to(self.accelerator.device)
 
     def _validation(self, step: int) -> Validation:
         event = self.validate(step)
         self.losses[step] = event.loss
         return event
 
-    def _save(self, step: int) -> Saved:
-        return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses)
+    def _save(self, step: int) -> Iterator[Note | Saved]:
+        rows = self.micro_batch.rows
+        return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses, rows)
+
+    def _rehearse(self) -> Iterator[Note | Rehearsed]:
+        """After the first step, when the optimizer has its state: what would fail late is tried now."""
+        began = time.monotonic()
+        trial = Rehearsal(self.bare, self.rows, self._batch, self._gradients)
+        gap = trial.accumulation_gap(self.micro_batch.rows, self.config.autocast or self.config.dtype)
+        longest = yield from self.micro_batch.attempt(lambda: trial.longest(self.micro_batch.rows), self._forget)
+        self.try_validation()
+        saved = self.checkpoints.rehearse(self.bare, self.optimizer, self.scheduler, self.micro_batch.rows)
+        yield Rehearsed(
+            time=now(),
+            accumulation_gap=gap,
+            longest=longest,
+            checkpoint_bytes=saved,
+            peak_memory_bytes=peak_memory_bytes(),
+            seconds=time.monotonic() - began,
+        )
+
+    def _gradients(self, batches: Sequence[Batch]) -> None:
+        """The gradient of a step over `batches`, without the step."""
+        accumulate(self.model, batches, backward=self.accelerator.backward, autocast=self._arithmetic)
+
+    def _forget(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:

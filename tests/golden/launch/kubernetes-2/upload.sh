@@ -9,7 +9,7 @@ kubectl apply -f - <<'EOF'
 apiVersion: v1
 kind: Pod
 metadata:
-  name: clinic-31585244-upload
+  name: clinic-aaaaaaaa-upload
 spec:
   restartPolicy: Never
   containers:
@@ -24,11 +24,11 @@ spec:
   volumes:
   - name: rankwise
     persistentVolumeClaim:
-      claimName: clinic-31585244
+      claimName: clinic-aaaaaaaa
 EOF
 
-trap 'kubectl delete pod clinic-31585244-upload --wait=false' EXIT
-kubectl wait --for=condition=Ready pod/clinic-31585244-upload --timeout=10m
+trap 'kubectl delete pod clinic-aaaaaaaa-upload --wait=false' EXIT
+kubectl wait --for=condition=Ready pod/clinic-aaaaaaaa-upload --timeout=10m
 
-kubectl exec clinic-31585244-upload -- mkdir -p /rankwise/files
-tar -chf - -C / clinic/plan.json clinic/facts.jsonl clinic/general.jsonl clinic/train.jsonl | kubectl exec -i clinic-31585244-upload -- tar -xf - -C /rankwise/files
+kubectl exec clinic-aaaaaaaa-upload -- mkdir -p /rankwise/files
+tar -chf - -C / clinic/plan.json clinic/facts.jsonl clinic/general.jsonl clinic/train.jsonl | kubectl exec -i clinic-aaaaaaaa-upload -- tar -xf - -C /rankwise/files

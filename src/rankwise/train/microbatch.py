@@ -1,0 +1,63 @@
+"""Rows in one forward pass, and fewer of them when memory runs out."""
+
+import gc
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+from rankwise.errors import TrainingError
+from rankwise.records import Note
+from rankwise.store import now
+from rankwise.train.checkpoints import restore_rng, rng_state
+
+Outcome = TypeVar("Outcome")
+
+
+class MicroBatch:
+    """How many rows of an optimizer step go through the model together. The step itself keeps its rows.
+
+    Args:
+        rows: as planned.
+        effective: rows of one optimizer step.
+        alone: does no other process wait for this one in the middle of a step?
+    """
+
+    def __init__(self, rows: int, effective: int, *, alone: bool):
+        self.rows, self.effective, self.alone = rows, effective, alone
+
+    def attempt(self, work: Callable[[], Outcome], forget: Callable[[], None]) -> Generator[Note, None, Outcome]:
+        """What `work` returns. When memory runs out it is done again with half the rows in a forward pass, from the
+        same random numbers, after `forget` has dropped its gradients.
+
+        Raises:
+            TrainingError: not even one row fits, or other processes wait.
+        """
+        while True:
+            drawn = rng_state()
+            try:
+                return work()
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                said = str(error).strip().splitlines()[0]
+            forget()  # outside of `except`, whose traceback holds the tensors of the failed pass
+            gc.collect()
+            clear_device_cache()
+            restore_rng(drawn)
+            yield self._halved(said)
+
+    def _halved(self, said: str) -> Note:
+        if self.rows == 1 or not self.alone:
+            raise TrainingError(
+                f"out of memory with {self.rows} {'row' if self.rows == 1 else 'rows'} in one forward pass: {said}",
+                expected="memory for one forward and backward pass",
+                fix="set train.gradient_checkpointing, a smaller train.per_device_train_batch_size or "
+                "train.max_length, or method: qlora",
+            )
+        before, self.rows = self.rows, self.rows // 2
+        return Note(
+            time=now(),
+            text=f"OUT OF MEMORY with {before} rows in one forward pass: from here on {self.rows}, in more passes; "
+            f"each step still learns from {self.effective} rows ({said})",
+        )

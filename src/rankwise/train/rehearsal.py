@@ -1,0 +1,141 @@
+"""What would fail at hour 9 fails in minute 1: checks of a run on its own model and rows, before it goes on.
+
+None of them changes the run: weights, optimizer and random numbers are afterwards what they were.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from heapq import nlargest
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rankwise.errors import TrainingError
+from rankwise.step import Batch
+
+ROWS = 8  # 8 x 1 equals 1 x 8
+# Relative difference of the gradients of the same rows, summed in another order. Dividing by each forward pass's own
+# tokens, as libraries did until October 2024, is off by tens of percent as soon as lengths differ.
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
+
+
+class Long(Protocol):
+    """A row of token ids."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+
+Row = TypeVar("Row", bound=Long)
+
+
+def some_rows(rows: Sequence[Row], micro_batch: int) -> list[Row]:
+    """Eight rows of different lengths, or as many as together take no more than the run's largest forward pass does;
+    none where even two would.
+    """
+    room = micro_batch * max(len(row.ids) for row in rows)
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    for count in range(min(ROWS, len(rows)), 1, -1):
+        short = [row for row in by_length if count * len(row.ids) <= room]
+        if len(short) >= count:
+            return [short[(i + 1) * len(short) // count - 1] for i in range(count)]
+    return []
+
+
+class Rehearsal(Generic[Row]):
+    """A few rows of a run, tried.
+
+    Args:
+        model: what trains.
+        rows: all training rows.
+        batch: some of them -> one forward pass.
+        gradients: leaves the gradient of a step over some forward passes in the parameters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: Sequence[Row],
+        batch: Callable[[Sequence[Row]], Batch],
+        gradients: Callable[[Sequence[Batch]], None],
+    ):
+        self.model, self.rows, self.batch, self.gradients = model, rows, batch, gradients
+
+    def accumulation_gap(self, micro_batch: int, precision: str) -> float | None:
+        """How far the gradient of rows one by one lies from that of the same rows at once: relative, over the norms of
+        all trained tensors. None where it cannot be told: fewer than two rows, or attention that drops at random.
+
+        Raises TrainingError where rows one by one teach something else than the same rows at once.
+        """
+        rows = some_rows(self.rows, micro_batch)
+        if not rows or draws_in_attention(self.model):
+            return None
+        with undisturbed(self.model), without_dropout(self.model):
+            self.gradients([self.batch([row]) for row in rows])
+            one_by_one = _norms(self.model)
+            self.model.zero_grad(set_to_none=True)
+            self.gradients([self.batch(rows)])
+            at_once = _norms(self.model)
+        gap = float((one_by_one - at_once).norm() / at_once.norm().clamp_min(torch.finfo(torch.float32).tiny))
+        require_equal(gap, len(rows), precision)
+        return gap
+
+    def longest(self, micro_batch: int) -> tuple[int, int]:
+        """(rows, padded tokens a row) of the largest forward and backward pass that the run can meet, which is run."""
+        batch = self.batch(nlargest(micro_batch, self.rows, key=lambda row: len(row.ids)))
+        with undisturbed(self.model):
+            self.gradients([batch])
+        rows, length = batch.input_ids.shape
+        return rows, length
+
+
+def require_equal(gap: float, rows: int, precision: str) -> None:
+    """Raises TrainingError where n x 1 is not 1 x n."""
+    if not gap <= TOLERANCE[precision]:
+        raise TrainingError(
+            f"the gradient of {rows} rows one by one differs from that of the same rows at once by {gap:.1%}",
+            expected=f"at most {TOLERANCE[precision]:.1%}, what rounding in {precision} explains: accumulation "
+            "must not change what is learned",
+            fix="report this with the model's name: its forward pass depends on the other rows of a batch",
+        )
+
+
+def _norms(model: nn.Module) -> Tensor:
+    """(trained tensors,): norms alone, because a second copy of all gradients may not fit."""
+    return torch.stack([p.grad.float().norm().cpu() for p in model.parameters() if p.grad is not None])
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Random numbers after are those before, and no gradient is left."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    drawn = random.getstate()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(drawn)
+        model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Training mode, which gradient checkpointing needs, with what draws switched off."""
+    training = {module: module.training for module in model.modules()}
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+    try:
+        yield
+    finally:
+        for module, was in training.items():
+            module.training = was
+
+
+def draws_in_attention(model: nn.Module) -> bool:
+    """Has the attention a dropout that is no module? Then the same rows give another gradient each time."""
+    config = getattr(model, "config", None)
+    return bool(getattr(config, "attention_dropout", 0.0))

@@ -1,0 +1,145 @@
+"""Copies of checkpoints are whole or not there, follow what retention does, and another machine goes on from them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankwise.errors import JobError, RunError, UsageError
+from rankwise.store import Run, hash_folder
+from rankwise.train.mirror import LAST, Mirror
+from tests.train.test_checkpoints import Stub, checkpoints, save, truncate
+from tests.training import carry_out, cli, losses, published, toy_job, toy_model, toy_run, weights
+
+PLAN = "a" * 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_model(tmp_path_factory.mktemp("model"))
+
+
+def mirrored(tmp_path: Path, keep: int = 2, plan: str = PLAN, *, resume: bool = False) -> Any:
+    """Checkpoints of a run whose copies go to tmp_path/store."""
+    run = Run(tmp_path / "run")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    mirror = Mirror(f"file://{tmp_path}/store", run, plan)
+    mirror.begin(resume=resume)
+    kept = checkpoints(run.folder, keep)
+    kept.mirror = mirror
+    return kept
+
+
+def copies(tmp_path: Path) -> dict[str, str]:
+    return {n: h for n, h in hash_folder(tmp_path / "store").items() if n.startswith("checkpoint-")}
+
+
+def originals(kept: Any) -> dict[str, str]:
+    return {
+        f"{path.name}/{name}": digest
+        for path in kept.folder.glob("checkpoint-*")
+        for name, digest in hash_folder(path).items()
+    }
+
+
+def test_copies_are_what_retention_leaves(tmp_path: Path) -> None:
+    kept, values = mirrored(tmp_path), {1: 1.0, 2: 4.0, 3: 3.0, 4: 2.0}
+    for step in values:
+        save(kept, step, {s: loss for s, loss in values.items() if s <= step})
+        assert copies(tmp_path) == originals(kept)
+    assert kept.mirror.steps() == [1, 3, 4] and not kept.resumable(1)
+
+
+def test_another_machine_fetches_the_newest_and_passes_over_half_a_copy(tmp_path: Path) -> None:
+    kept = mirrored(tmp_path)
+    kept.mirror.run.events_path.write_text("{}\n")
+    save(kept, 1)
+    save(kept, 2)
+    before = hash_folder(kept.path(2))
+    shutil.rmtree(tmp_path / "run")
+    other = mirrored(tmp_path, resume=True)
+    assert other.mirror.run.events_path.read_text() == "{}\n"
+    assert other.newest_sound() == (2, []) and hash_folder(other.path(2)) == before
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "store" / "checkpoint-2" / LAST).unlink()  # as a kill in the middle of a copy leaves it
+    assert mirrored(tmp_path, resume=True).newest_sound() == (1, [])
+
+
+def test_a_damaged_checkpoint_is_fetched_again_and_a_damaged_copy_is_named(tmp_path: Path) -> None:
+    kept = mirrored(tmp_path)
+    save(kept, 1)
+    save(kept, 2)
+    truncate(kept.path(2))
+    assert kept.newest_sound() == (2, [])
+    truncate(kept.path(2))
+    truncate(tmp_path / "store" / "checkpoint-2")
+    assert kept.newest_sound() == (1, ["checkpoint-2 is damaged (model.safetensors changed) and was not used"])
+
+
+def test_a_checkpoint_that_is_made_again_is_copied_again(tmp_path: Path) -> None:
+    class Other(Stub):
+        def save_pretrained(self, folder: Path) -> None:
+            (folder / "model.safetensors").write_bytes(b"WEIGHTS" * 100)
+
+    kept = mirrored(tmp_path)
+    save(kept, 1)
+    list(kept.save(1, Other(), Stub(), Stub(), {}, 4))
+    assert copies(tmp_path) == originals(kept)
+
+
+def test_a_copy_that_fails_is_said_and_made_up_for(tmp_path: Path) -> None:
+    kept = mirrored(tmp_path)
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "store").write_text("a file in the way")
+    note, saved = kept.save(1, Stub(), Stub(), Stub(), {}, 4)
+    assert "could not be copied" in note.text and "the next save tries again" in note.text and saved.step == 1
+    (tmp_path / "store").unlink()
+    save(kept, 2)
+    assert copies(tmp_path) == originals(kept)
+
+
+def test_what_lies_there_is_not_overwritten(tmp_path: Path) -> None:
+    save(mirrored(tmp_path), 1)
+    with pytest.raises(RunError, match="holds checkpoints of another plan"):
+        mirrored(tmp_path, plan="b" * 64, resume=True)
+    with pytest.raises(RunError, match="already holds checkpoints of this plan") as error:
+        mirrored(tmp_path)
+    assert "--resume" in error.value.fix
+
+
+def test_a_place_that_is_none_is_said_before_anything_trains(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"train\.save_url s4://bucket/run cannot be opened"):
+        Mirror("s4://bucket/run", Run(tmp_path), PLAN)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be reached"):
+        Mirror(f"file://{tmp_path}/file/run", Run(tmp_path), PLAN).begin(resume=False)
+    for url, why in (("runs/here", "names its protocol"), ("s3://key:secret@bucket/run", "would stand in the plan")):
+        with pytest.raises(JobError, match=why):
+            toy_run(tmp_path / "job", folder, train={"save_url": url})
+
+
+def test_a_run_goes_on_where_its_machine_is_gone(folder: Path, tmp_path: Path) -> None:
+    """Through the command line: the same line begins and goes on, and the end is that of the unbroken run."""
+    whole = toy_run(tmp_path / "whole", folder, {"name": "lora", "lora_dropout": 0.1})
+    carry_out(whole)
+    run = toy_run(
+        tmp_path / "a", folder, {"name": "lora", "lora_dropout": 0.1}, train={"save_url": f"file://{tmp_path}/store"}
+    )
+    carry_out(run, stop_after=3)
+    shutil.copy(run.plan_path, tmp_path / "plan.json")
+    shutil.rmtree(run.folder)
+    done = cli("train", tmp_path / "plan.json", "--out", tmp_path / "b", "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    again = Run(tmp_path / "b")
+    assert "resumed at step 3" in done.stderr and json.loads(done.stdout)["steps"] == 6
+    assert losses(again.events()) == losses(whole.events())
+    assert weights(published(again)) == weights(published(whole))
+
+
+def test_resume_begins_where_nothing_has_begun(folder: Path, tmp_path: Path) -> None:
+    job = toy_job(tmp_path, folder, train={"max_steps": 2})
+    done = cli("train", job, "--out", tmp_path / "R", "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "finished"
