@@ -271,6 +271,11 @@ class Plan(Record):
             parent=self.facts.parent,
         )
 
+    def content_hash(self) -> str:
+        """As of every record; where the base lies on this machine is no part of it, for the base has its own hash."""
+        model = self.facts.model.model_copy(update={"folder": None})
+        return Record.content_hash(self.model_copy(update={"facts": self.facts.model_copy(update={"model": model})}))
+
     def contract(self) -> dict[str, Any]:
         """What `plan --json` prints."""
         return self.model_dump(mode="json", by_alias=True)
