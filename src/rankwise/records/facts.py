@@ -90,6 +90,7 @@ class DataFacts(Record):
     validation_tokens: int
     general_rows: int = Field(description="General rows given; 0 means none given.")
     general_supervised_per_row: float | None = Field(description="Labelled tokens per general row; None without them.")
+    general_to_write: int = Field(0, description="General rows that the base has yet to write before training.")
     facts: int = Field(description="Closed-book probes given; 0 means none given.")
     files: dict[str, str] = Field(description="Path -> sha256 of each data file.")
     source: str = Field(description="Where these facts come from.")
@@ -164,6 +165,7 @@ class Facts(Record):
     device: DeviceFacts
     tariff: Tariff
     diagnosis: Diagnosis | None = Field(None, description="None: nobody has asked the base yet.")
+    deepspeed: dict[str, Any] | None = Field(None, description="The job's own DeepSpeed JSON; None: it has none.")
     new_tokens: NewTokens | None = Field(None, description="None: the job names none.")
     adapter: AdapterFacts | None = Field(None, description="That training goes on from; None: it begins a new one.")
     parent: Parent | None = Field(None, description="What made that adapter, or the model; None: nothing known did.")

@@ -36,6 +36,9 @@ class Setup(Record):
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, which is then freed."
     )
+    bf16_stochastic_round: bool = Field(
+        False, description="bf16 weights are updated in fp32, a part at a time, and rounded up or down by chance."
+    )
     per_device_train_batch_size: int
     max_length: int = Field(description="Padded or packed length of a row.")
     labelled_share: float = Field(1.0, description="Share of positions with a label; matters for loss=labelled alone.")

@@ -1,4 +1,4 @@
-"""The training loop: a generator over accelerate that yields Events and reads from top to bottom."""
+"""The training loop: a generator that yields Events and reads from top to bottom."""
 
 import math
 import platform
@@ -6,11 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from peft.optimizers import create_loraplus_optimizer
 from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
@@ -34,23 +31,20 @@ from rankwise.store import now
 from rankwise.text.masks import Encoded
 from rankwise.train.batching import Batching
 from rankwise.train.checkpoints import Checkpoints
+from rankwise.train.engines.asserted import engine_class
+from rankwise.train.engines.dealing import dealt, silent
+from rankwise.train.engines.engine import Engine
 from rankwise.train.microbatch import MicroBatch
 from rankwise.train.mixing import Order
 from rankwise.train.rehearsal import Rehearsal
 from rankwise.version import __version__
-
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
-    "adamw_torch": (torch.optim.AdamW, {}),
-    "adamw_torch_fused": (torch.optim.AdamW, {"fused": True}),
-    "sgd": (torch.optim.SGD, {}),
-}
 
 
 class Loop:
     """One run's training. `events()` is the road; the rest are its parts.
 
     Args:
-        model: with the method attached, in training precision.
+        engine: wrapped around the model with its method attached, in training precision.
         rows: all training rows, general ones already mixed in.
         validate: step -> Validation event; given by the worker, so that training does not know how rows are judged.
         try_validation: the same on the longest held-out row alone.
@@ -59,7 +53,7 @@ class Loop:
 
     def __init__(
         self,
-        model: Any,
+        engine: Engine,
         rows: Sequence[Encoded],
         config: TrainConfig,
         *,
@@ -70,25 +64,22 @@ class Loop:
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
-        cpu: bool,
     ):
+        self.engine, self.group = engine, engine.group
         self.rows, self.config = rows, config
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
         self.try_validation = try_validation
         self.plan_hash, self.params = plan_hash, params
-        self.order = Order(len(rows), config.num_train_epochs, config.effective_batch, config.seed)
-        # Autocast is ours, around the forward pass only: accelerate's would patch model.forward, and what is saved,
-        # proven and served must be the model as it is.
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no")
-        optimizer = _optimizer(model, config)
-        self.scheduler = get_scheduler(config.lr_scheduler_type, optimizer, config.warmup_steps, config.max_steps)
-        self.bare = model
-        self.attention = training_attention(self.accelerator.device)
-        flat = self.accelerator.device.type == "cpu" and takes_documents(model)
+        self.step_rows = config.effective_batch * self.group.world
+        self.order = Order(len(rows), config.num_train_epochs, self.step_rows, config.seed)
+        self.scheduler = get_scheduler(
+            config.lr_scheduler_type, engine.optimizer, config.warmup_steps, config.max_steps
+        )
+        self.attention = training_attention(self.group.device)
+        flat = self.group.device.type == "cpu" and takes_documents(engine.bare)
         self.batching = Batching(config, pad_token_id, flat=flat)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.losses: dict[int, float] = {}
-        alone = self.accelerator.num_processes == 1
+        alone = self.group.world == 1 and self.engine.accumulates
         self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
@@ -98,9 +89,7 @@ class Loop:
         """
         done = resume_from or 0
         if resume_from is not None:
-            self.losses, self.micro_batch.rows = self.checkpoints.restore(
-                resume_from, self.bare, self.optimizer, self.scheduler
-            )
+            self.losses, self.micro_batch.rows = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)
@@ -120,7 +109,6 @@ class Loop:
         yield Finished(time=now(), step=done, peak_memory_bytes=peak_memory_bytes())
 
     def _started(self, step: int) -> Started:
-        accelerator = self.accelerator
         return Started(
             time=now(),
             plan_hash=self.plan_hash,
@@ -128,9 +116,11 @@ class Loop:
             max_steps=self.config.max_steps,
             trainable_params=self.params[0],
             total_params=self.params[1],
-            world_size=accelerator.num_processes,
+            world_size=self.group.world,
+            engine=engine_class(self.engine),
+            local_params=self.engine.held_params()[0],
             threads=torch.get_num_threads(),
-            device=str(accelerator.device),
+            device=str(self.group.device),
             versions=versions(),
         )
 
@@ -142,12 +132,12 @@ class Loop:
     def _step(self, done: int) -> Iterator[Note | Step]:
         began = time.monotonic()
         rate = self.scheduler.get_last_lr()[0]
-        batches, (loss, norm, model_seconds) = yield from self.micro_batch.attempt(
-            lambda: (batches := self._batches(done), self._taken(batches)), self._forget
+        sums, (loss, norm, model_seconds) = yield from self.micro_batch.attempt(
+            lambda: self._taken(self._batches(done)), self._forget
         )
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
-                f"step {done + 1}: loss is {loss}, gradient norm is {norm}; the weights were not touched by this step",
+                f"step {done + 1}: loss is {loss}, gradient norm is {norm}; {self.engine.touched}",
                 expected="finite numbers",
                 fix="lower train.learning_rate, or look at the rows of this step; the last checkpoint can be resumed",
             )
@@ -155,47 +145,65 @@ class Loop:
         yield Step(
             time=now(),
             step=done + 1,
-            epoch=(done + 1) * self.config.effective_batch / len(self.rows),
+            epoch=(done + 1) * self.step_rows / len(self.rows),
             loss=loss,
             grad_norm=norm,
             learning_rate=rate,
-            tokens=sum(b.tokens for b in batches),
-            supervised_tokens=sum(b.supervised for b in batches),
-            padding_tokens=sum(b.padding for b in batches),
+            tokens=sums[0],
+            supervised_tokens=sums[1],
+            padding_tokens=sums[2],
             model_seconds=model_seconds,
             seconds=time.monotonic() - began,
         )
 
-    def _taken(self, batches: list[Batch]) -> tuple[float, float, float]:
-        """(loss, gradient norm, seconds)."""
+    def _taken(self, batches: list[Batch]) -> tuple[list[int], tuple[float, float, float]]:
+        """(tokens, supervised tokens and padding of all processes; loss, gradient norm, seconds)"""
+        own = [(b.tokens, b.supervised, b.padding) for b in batches]
+        sums = self.group.sums([sum(column) for column in zip(*own, strict=True)])
         began = time.monotonic()
-        self.model.train()
+        self.engine.module.train()
+        self.engine.begin(len(batches))
         with self._as_trained():
             total, norm = training_step(
-                self.model,
+                self.engine.module,
                 batches,
-                self.optimizer,
-                backward=self.accelerator.backward,
-                clip=lambda: self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm),
+                self.engine,
+                backward=self.engine.backward,
+                clip=self.engine.clip,
                 autocast=self._arithmetic,
+                supervised=sums[1],
+                over_ranks=self.group.summed,
             )
-        return float(total), float(norm), time.monotonic() - began  # reading a number waits for the device
+        return sums, (float(total), float(norm), time.monotonic() - began)  # reading a number waits for the device
 
     @contextmanager
     def _as_trained(self) -> Iterator[None]:
         """Attention and adapters as a step has them, in forward and backward pass."""
-        with self.attention(self.bare), narrow_inputs(self.bare, self.config.autocast):
+        with self.attention(self.engine.bare), narrow_inputs(self.engine.bare, self.config.autocast):
             yield
 
     def _batches(self, done: int) -> list[Batch]:
-        rows = [self.rows[i] for i in self.order.step(done)]
-        return [self._there(batch) for batch in self.batching.step(rows, self.micro_batch.rows)]
+        """This process's share of the rows of one step."""
+        rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
+        own = dealt(rows, self.group.rank, self.group.world)
+        batches = [self._there(batch) for batch in self.batching.step(own, self.micro_batch.rows)]
+        missing = self.group.highest(len(batches)) - len(batches)
+        return batches + [silent(self._one(rows[:1]))] * missing
+
+    def _one(self, rows: Sequence[Encoded]) -> Batch:
+        return self._there(self.batching.one(rows))
+
+    def _fullest(self, rows: Sequence[Encoded]) -> Batch:
+        return self._there(self.batching.fullest(rows))
 
     def _there(self, batch: Batch) -> Batch:
-        return batch.to(self.accelerator.device)
+        return batch.to(self.group.device)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
-        return arithmetic(self.accelerator.device, self.config.autocast)
+        """Ours, around the forward pass only: accelerate's would patch model.forward, and what is saved, proven and
+        served must be the model as it is.
+        """
+        return arithmetic(self.group.device, self.config.autocast)
 
     def _validation(self, step: int) -> Validation:
         event = self.validate(step)
@@ -203,18 +211,19 @@ class Loop:
         return event
 
     def _save(self, step: int) -> Iterator[Note | Saved]:
-        rows = self.micro_batch.rows
-        return self.checkpoints.save(step, self.bare, self.optimizer, self.scheduler, self.losses, rows)
+        return self.checkpoints.save(step, self.engine, self.scheduler, self.losses, self.micro_batch.rows)
 
     def _rehearse(self) -> Iterator[Note | Rehearsed]:
         """After the first step, when the optimizer has its state: what would fail late is tried now."""
         began = time.monotonic()
-        trial = Rehearsal(self.bare, self.rows, lambda rows: self._there(self.batching.one(rows)), self._gradients)
-        gap = trial.accumulation_gap(self.micro_batch.rows, self.config.autocast or self.config.dtype)
-        full = Rehearsal(self.bare, self.rows, lambda rows: self._there(self.batching.fullest(rows)), self._gradients)
+        trial = Rehearsal(self.engine.bare, self.rows, self._one, self._gradients)
+        whole = self.group.world == 1 and self.engine.accumulates  # else no process has the gradients
+        precision = self.config.autocast or self.config.dtype
+        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if whole else None
+        full = Rehearsal(self.engine.bare, self.rows, self._fullest, self._gradients)
         longest = yield from self.micro_batch.attempt(lambda: full.longest(self.micro_batch.rows), self._forget)
         self.try_validation()
-        saved = self.checkpoints.rehearse(self.bare, self.optimizer, self.scheduler, self.micro_batch.rows)
+        saved = self.checkpoints.rehearse(self.engine, self.scheduler, self.micro_batch.rows)
         yield Rehearsed(
             time=now(),
             accumulation_gap=gap,
@@ -226,28 +235,12 @@ class Loop:
 
     def _gradients(self, batches: Sequence[Batch]) -> None:
         """The gradient of a step over `batches`, without the step."""
+        self.engine.begin(len(batches))
         with self._as_trained():
-            accumulate(self.model, batches, backward=self.accelerator.backward, autocast=self._arithmetic)
+            accumulate(self.engine.module, batches, backward=self.engine.try_backward, autocast=self._arithmetic)
 
     def _forget(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-
-
-def _optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    """Over what trains. With LoRA+, B and vectors have a rate of their own, as PEFT groups them."""
-    kind, arguments = OPTIMIZERS[config.optim]
-    if config.loraplus_lr_ratio is not None:
-        made: torch.optim.Optimizer = create_loraplus_optimizer(
-            model,
-            kind,
-            lr=config.learning_rate,
-            loraplus_lr_ratio=config.loraplus_lr_ratio,
-            loraplus_weight_decay=config.weight_decay,
-            **arguments,
-        )
-        return made
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return kind(trained, lr=config.learning_rate, weight_decay=config.weight_decay, **arguments)
+        self.engine.zero_grad()
 
 
 def peak_memory_bytes() -> int | None:
