@@ -41,7 +41,7 @@ def prepared(asked: dict[str, Any], **train: Any) -> Any:
             **train,
         },
     }
-    path = folder / "job.json"
+    path = folder / "job.yaml"
     path.write_text(json.dumps(job), encoding="utf-8")
     return api.prepare(path, folder / f"run-{len(train)}", {})
 
