@@ -30,7 +30,7 @@ from rankwise.text.template import ChatText
 # merge onto the wrong base or with the wrong scale is off by a hundred times that.
 MAX_MEAN_KL = 0.01
 # PiSSA trains over a residual that is rounded to bf16 and is used on the whole base: KL 0.0054 nats and logits 0.81
-# apart on SmolLM2-135M. A conversion that forgets the first values is off by over half a nat (tests/model/test_pissa.py).
+# apart on SmolLM2-135M. One that forgets the first values is off by over half a nat (tests/model/test_pissa.py).
 MAX_CONVERTED_KL = 0.05
 # Share of positions where the greedy token may change although it leads clearly.
 MAX_FLIPS = 0.01
