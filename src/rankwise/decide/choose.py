@@ -5,6 +5,7 @@ from rankwise.decide.ahead import coming
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.cautions import carried_out, warnings
 from rankwise.decide.compatibility import refused
+from rankwise.decide.configure import Rung, configure
 from rankwise.decide.continuing import require_same_adapter, with_adapter
 from rankwise.decide.deepspeed import with_deepspeed
 from rankwise.decide.flips import Flips
@@ -19,6 +20,7 @@ from rankwise.decide.questions import questions
 from rankwise.decide.reasons import reasons
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.rungs import first_try, rungs
+from rankwise.decide.updates import require_sound_updates
 from rankwise.decide.verdicts import Decision, decide, soft
 from rankwise.decide.vocabulary import require_trainable_tokens
 from rankwise.errors import JobError
@@ -142,11 +144,12 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
 
 def require_sound_method(job: Job, facts: Facts) -> None:
     """Raises JobError when the forced method has no such option, is not that of the adapter to go on from, or cannot
-    recompute activations, when no layer has a targeted name, when the rank is beyond a targeted matrix, or when a way
-    of spreading it is forced that is not possible.
+    recompute activations, when no layer has a targeted name, when the rank is beyond a targeted matrix, or when a
+    forced way of spreading it is not possible; or what `require_sound_updates` raises.
     """
-    require_possible(job, facts)
     require_trainable_tokens(job, facts)
+    require_possible(job, facts)
+    require_sound_updates(job, facts, configure(job, facts, takeable(job, facts)[0], Rung()))
     if job.method is None:
         return
     options = METHODS[job.method.name].options

@@ -8,6 +8,7 @@ from typing import Any
 
 from rankwise.decide.capacity import power_of_two_below, rank_for
 from rankwise.decide.forgetting import cut_of
+from rankwise.decide.packing import packs
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.sharding import deepspeed_config, fsdp_config
@@ -20,8 +21,18 @@ from rankwise.records.setup import Offload, Parallel
 # matrices do not fill them. Rows of one forward pass have similar lengths, so that little is padded.
 CPU_TOKENS = 512
 GPU_ROWS = 8
-# Keys of `train` that are read elsewhere.
-NOT_CONFIG = {"bf16", "gradient_checkpointing", "new_token_rows", "parallel", "deepspeed", "report_to"}
+# Keys of `train` that are no field of the configuration, or not as they stand.
+READ_ELSEWHERE = {
+    "bf16",
+    "bf16_stochastic_round",
+    "dtype",
+    "gradient_checkpointing",
+    "new_token_rows",
+    "optimizer_in_backward",
+    "report_to",
+    "deepspeed",
+    "parallel",
+}
 VIRTUAL_TOKENS = 20  # PEFT has no default; its own examples use 8 to 200
 
 
@@ -56,7 +67,9 @@ class Sizes:
 
 def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig:
     """The configuration of one recipe on one rung."""
-    size = sizes(job, facts, micro_batch=rung.micro_batch, accumulates=not recipe.optimizer_in_backward)
+    asked = bool(job.train.optimizer_in_backward) and recipe.offload == "none"
+    in_backward = recipe.optimizer_in_backward or asked
+    size = sizes(job, facts, micro_batch=rung.micro_batch, accumulates=not in_backward)
     adapter = _adapter_options(job, facts, recipe, rung)
     planned = {
         "num_train_epochs": size.epochs,
@@ -65,10 +78,11 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "lr_scheduler_type": "cosine",
         "warmup_steps": max(1, round(0.05 * size.max_steps)),
         "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
+        "max_grad_norm": 0.0 if in_backward else 1.0,
         "optim": rung.optim or recipe.optim,
         "per_device_train_batch_size": size.micro_batch,
         "gradient_accumulation_steps": size.accumulation,
+        "packing": packs(recipe.method, facts),
         "max_length": _max_length(facts, adapter.get("num_virtual_tokens", 0)),
         "on_long": "drop",
         "eval_steps": max(1, math.ceil(size.max_steps / 4)),
@@ -78,7 +92,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "logging_steps": 1,
         "seed": 0,
     }
-    said = job.train.model_dump(exclude=NOT_CONFIG, exclude_none=True)
+    said = job.train.model_dump(exclude=READ_ELSEWHERE, exclude_none=True)
     if "save_steps" in said:
         said.setdefault("eval_steps", said["save_steps"])
     if rung.optim is not None or recipe.optim != "adamw_torch_fused":
@@ -88,7 +102,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
     return TrainConfig(
         method=recipe.method,
         gradient_checkpointing=rung.gradient_checkpointing,
-        optimizer_in_backward=recipe.optimizer_in_backward,
+        optimizer_in_backward=in_backward,
         replay_share=replay_share(job),
         new_token_ids=facts.new_tokens.ids if facts.new_tokens else None,
         new_token_rows=new_token_rows(job, facts, recipe.method),
@@ -180,18 +194,22 @@ def _max_length(facts: Facts, learned: int) -> int:
     return max(8, min(facts.data.longest if limit is None else limit - learned, facts.data.longest))
 
 
-def _precision(job: Job, facts: Facts, recipe: Recipe, parallel: Parallel) -> dict[str, str | None]:
+def _precision(job: Job, facts: Facts, recipe: Recipe, parallel: Parallel) -> dict[str, Any]:
     """Frozen weights in bf16, trained weights in fp32 under bf16 autocast (E30); fp32 all through where bf16 is
-    slow. DeepSpeed is given bf16 weights, and keeps the fp32 ones itself.
+    slow. DeepSpeed is given bf16 weights, and keeps the fp32 ones itself. Trained bf16 weights are rounded
+    stochastically, on one device.
     """
     bf16 = job.train.bf16 if job.train.bf16 is not None else facts.device.bf16
     if recipe.pure_bf16:
-        return {"dtype": "bf16", "autocast": None}
-    if not bf16:
+        said = job.train.bf16_stochastic_round
+        rounded = facts.device.count == 1 if said is None else said
+        return {"dtype": "bf16", "autocast": None, "bf16_stochastic_round": rounded}
+    asked = None if recipe.trains_weights else job.train.dtype
+    if not bf16 and asked != "bf16":
         return {"dtype": "fp32", "autocast": None}
     if parallel.startswith("zero"):
         return {"dtype": "bf16", "autocast": None}
-    return {"dtype": "fp32" if recipe.trains_weights else "bf16", "autocast": "bf16"}
+    return {"dtype": asked or ("fp32" if recipe.trains_weights else "bf16"), "autocast": "bf16"}
 
 
 def _adapter_options(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> dict[str, Any]:

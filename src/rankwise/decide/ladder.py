@@ -193,7 +193,7 @@ def _rows_that_fit(facts: Facts, priced: Priced) -> int:
 def _price(job: Job, facts: Facts, outcome: Outcome, rung: Rung) -> Climbing:
     """One candidate, unless the libraries refuse it."""
     candidate = candidate_of(job, facts, outcome.recipe, rung)
-    if (broken := works_together(job, candidate)) is not None:
+    if (broken := works_together(job, facts, candidate)) is not None:
         outcome.rejected.append(broken)
         return
     priced = yield candidate

@@ -1,12 +1,13 @@
 """The ways of training that are looked at: a method with the precision of what trains and its optimizer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rankwise.methods import METHODS
+from rankwise.records.job import Optim
 from rankwise.records.setup import Offload, Parallel
 
-EXECUTED = ("adamw_torch", "adamw_torch_fused", "sgd")  # optimizers that `train` has
+EXECUTED: tuple[str, ...] = get_args(Optim)  # optimizers that `train` has
 Kind = Literal["usual", "variant", "discouraged", "unkept"]
 
 
@@ -55,7 +56,7 @@ class Recipe:
     @property
     def executable(self) -> bool:
         """Can this version's `train` carry it out, on one device?"""
-        return self.optim in EXECUTED and not (self.pure_bf16 or self.optimizer_in_backward or self.offload != "none")
+        return self.optim in EXECUTED and self.offload == "none"
 
 
 SHARDED: tuple[Parallel, ...] = ("ddp", "zero2", "fsdp", "zero3")

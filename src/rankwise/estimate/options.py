@@ -100,6 +100,11 @@ OPTIONS: dict[str, Option] = {
         "optimizer_in_bwd). One device, no --grad-accum, no clipping by the global norm.",
         False,
     ),
+    "bf16_stochastic_round": Option(
+        bool,
+        "Update trained bf16 weights in fp32, a part at a time, and round up or down by chance (torchao's name).",
+        False,
+    ),
     "batch": Option(int, "Rows in one forward pass on one device.", 1, least=1),
     "seq_len": Option(
         int, "Padded or packed length of a row, in tokens.", derived="2048, or the model's positions if fewer", least=1

@@ -28,10 +28,14 @@ class Engine:
         bare: the model as transformers or PEFT know it.
         optimizer: torch's, for the schedule of its learning rates.
         splits: are parameters split over processes, so that none has the whole model?
+        accumulates: do gradients wait for those of further passes?
+        touched: what the last step did to the weights, for a message.
     """
 
     name = "none"
     splits = False
+    accumulates = True
+    touched = "the weights were not touched by this step"
     module: Any
     bare: Any
     optimizer: torch.optim.Optimizer
