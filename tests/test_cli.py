@@ -154,9 +154,10 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--save-url": ("file:///mnt/run", "file:///mnt/run"),
     "--logging-steps": ("2", 2),
     "--seed": ("0", 0),
+    "--parallel": ("fsdp", "fsdp"),
     "--report-to": ("none", "none"),
 }
-FILES = {"--train", "--general", "--facts", "--json-schema", "--prices"}
+FILES = {"--train", "--general", "--facts", "--json-schema", "--prices", "--deepspeed"}
 DESCRIBED = {"--examples", "--tokens-per-example"}
 
 
@@ -407,12 +408,16 @@ def test_a_stale_plan_is_refused_and_says_what_changed(job: Path, here: Path, mo
     assert "the device changed" in error["what"] and "plan again" in error["fix"]
 
 
-def test_a_plan_for_several_devices_is_refused_rather_than_trained_on_one(
+def test_a_plan_for_several_nodes_is_refused_rather_than_trained_on_one(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on(monkeypatch, laptop(count=2))
-    assert document(run("plan", job, "--gpus", 2, "--json"))["verdict"]["parallel"] == "ddp"
-    assert "this plan is for 2 devices" in refused(1, "train", job, "--gpus", 2)["what"]
+    monkeypatch.delenv("PET_NNODES", raising=False)
+    verdict = document(run("plan", job, "--nodes", 2, "--json"))["verdict"]
+    assert (verdict["parallel"], verdict["executable"]) == ("ddp", True)
+    error = refused(1, "train", job, "--nodes", 2)
+    assert "this plan is for 2 nodes, and nothing says which of them this is" in error["what"]
+    assert "PET_NODE_RANK" in error["expected"]
 
 
 def test_described_data_can_be_planned_but_not_trained(here: Path, tiny: Path) -> None:

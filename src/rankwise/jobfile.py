@@ -234,6 +234,10 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     costs = job.costs
     if costs.prices:
         costs = costs.model_copy(update={"prices": _resolve(costs.prices, base, where, ("costs", "prices"))})
+    train = job.train
+    if train.deepspeed:
+        found = _resolve(train.deepspeed, base, where, ("train", "deepspeed"))
+        train = train.model_copy(update={"deepspeed": found})
     model = job.model
     for folder in (Path.cwd(), base):
         if (folder / job.model / "config.json").is_file():
@@ -244,6 +248,7 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
             "format": answer,
             "costs": costs,
             "model": model,
+            "train": train,
             "method": method,
         }
     )

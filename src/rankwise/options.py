@@ -96,6 +96,8 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--save-url": ("train.save_url", str, "Where checkpoints are copied to: s3://bucket/run, file:///mnt/run."),
     "--logging-steps": ("train.logging_steps", int, "Optimizer steps between printed lines."),
     "--seed": ("train.seed", int, "Seed of data order, adapter initialisation and dropout."),
+    "--parallel": ("train.parallel", str, "Force ddp, zero1, zero2, zero3 or fsdp."),
+    "--deepspeed": ("train.deepspeed", str, "Your own DeepSpeed JSON."),
     "--report-to": ("train.report_to", str, "tensorboard, wandb, mlflow or trackio; several with commas."),
 }
 

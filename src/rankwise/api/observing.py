@@ -6,6 +6,7 @@ from rankwise.api.prices import own_prices, tariff_of
 from rankwise.estimate.traced import shapes_of
 from rankwise.observe.catalogue import find_architecture
 from rankwise.observe.data import observe_data
+from rankwise.observe.deepspeed import read_deepspeed
 from rankwise.observe.devices import observe_device
 from rankwise.observe.model import describe_facts, observe_model
 from rankwise.observe.parents import observe_adapter, parent_of_model
@@ -34,6 +35,7 @@ def observe(job: Job, out: Path | None = None) -> Facts:
         new_tokens=_new_tokens(job, model, chat),
         adapter=adapter,
         parent=parent,
+        deepspeed=read_deepspeed(job.train.deepspeed) if job.train.deepspeed else None,
         job_hash=job.content_hash(),
     )
 

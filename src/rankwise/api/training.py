@@ -1,6 +1,8 @@
 """From a job or a plan to a run that trains, or goes on training."""
 
+import shutil
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,26 @@ from rankwise.observe.devices import observe_device
 from rankwise.records import Event, Plan
 from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
 from rankwise.text.sources import hash_source
+from rankwise.train.nodes import nodes_of, wait_for_folder
 from rankwise.train.trackers import require_installed
 
 NOT_OF_THIS_PLACE = ("kept_library", "works_together")  # rules that hold on any machine
+
+
+def _require_deepspeed(decided: Plan) -> None:
+    parallel = decided.verdict.parallel or ""
+    if not parallel.startswith("zero"):
+        return
+    if find_spec("deepspeed") is None:
+        raise PlanError(
+            f"this plan is for {parallel}, and the package deepspeed is not installed",
+            fix="pip install --no-build-isolation deepspeed, or set train.parallel to fsdp",
+        )
+    if decided.facts.device.kind == "cpu" and shutil.which("g++") is None:
+        raise PlanError(
+            f"this plan is for {parallel} on a CPU, for which DeepSpeed compiles an operator, and there is no g++",
+            fix="install g++, or set train.parallel to fsdp",
+        )
 
 
 def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
@@ -33,7 +52,18 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     else:
         decided = plan_job(load_job(target, options), out)
     _refuse_unrunnable(decided)
+    _require_deepspeed(decided)
     require_installed(decided.job.train.trackers)
+    nodes = nodes_of(decided.job.hardware)
+    if nodes.count > 1 and (out is None or not (target.is_dir() or target.suffix == ".json")):
+        raise UsageError(
+            "several nodes carry out one plan in one folder that all of them see",
+            expected="rankwise train PLAN --out DIR, the same on every node",
+            fix="`rankwise plan` the job once, and give every node its plan.json",
+        )
+    if nodes.rank > 0:
+        assert out is not None
+        return wait_for_folder(Run(out), decided)
     require_sound(decided.job)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
@@ -98,11 +128,6 @@ def _refuse_unrunnable(decided: Plan) -> None:
             f"this plan is for {device.name}, which this machine does not have",
             fix="train on such a machine, or drop hardware.gpu from the job to plan for this one",
         )
-    if device.count > 1:
-        raise PlanError(
-            f"this plan is for {device.count} devices, and this version trains on one",
-            fix="set hardware.count and hardware.nodes to 1",
-        )
     if not decided.verdict.executable:
         raise PlanError(
             f"this version's training does not carry out {decided.verdict.candidate}",
@@ -133,11 +158,14 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Event]:
         _refuse_stale(run.plan(), run.plan_path)
         if run.state() == "finished":
             raise RunError(f"{run.folder} has finished; there is nothing to resume", fix="`rankwise show` shows it")
-    with run.lock():
-        pass  # say so here, in one sentence, when another process holds the folder
+    first = nodes_of(run.plan().job.hardware).rank == 0
+    if first:
+        with run.lock():
+            pass  # say so here, in one sentence, when another process holds the folder
     yield from launch(run, resume=resume)
-    with aside():
-        keep_training_times(run)
+    if first:
+        with aside():
+            keep_training_times(run)
 
 
 def latest_unfinished(root: Path) -> Run:

@@ -4,6 +4,7 @@ import math
 
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.forgetting import cut_of, expected_rise
+from rankwise.decide.parallel import forced_parallel, not_carried_out
 from rankwise.decide.preference import holds
 from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import EXECUTED
@@ -25,16 +26,19 @@ def warnings(job: Job, facts: Facts, decision: Decision) -> list[str]:
     found += _data(job, facts)
     found += _risks(job, facts, winner) if winner else []
     if winner and not carried_out(facts, winner):
+        why = not_carried_out(winner.candidate.method, winner.candidate.parallel, winner.candidate.config)
         found.append(
             f"`rankwise train` of this version cannot carry out {winner.id} on {facts.device.count} x "
-            f"{facts.device.name}: its configuration is for your own launcher"
+            f"{facts.device.name}{f' ({why})' if why else ''}: its configuration is for your own launcher"
         )
     return found + _not_acted_on(job)
 
 
 def carried_out(facts: Facts, winner: Priced) -> bool:
     """Can this version's `train` do it?"""
-    return winner.recipe.executable and winner.candidate.config.optim in EXECUTED and facts.device.count == 1
+    candidate = winner.candidate
+    spread = not_carried_out(candidate.method, candidate.parallel, candidate.config) is None
+    return winner.recipe.executable and candidate.config.optim in EXECUTED and spread
 
 
 def _against_rules(job: Job, facts: Facts, winner: Priced) -> list[str]:
@@ -46,7 +50,16 @@ def _against_rules(job: Job, facts: Facts, winner: Priced) -> list[str]:
 
 
 def _forced(job: Job, facts: Facts, decision: Decision, winner: Priced) -> list[str]:
-    """A cheaper recipe that would do the same, beside the one that the job forces."""
+    """A cheaper recipe that would do the same, beside the one that the job forces; and how it is spread by force."""
+    spread = forced_parallel(job, facts)
+    if spread is not None and spread != winner.recipe.shards[0]:
+        key = "train.deepspeed" if facts.deepspeed is not None else "train.parallel"
+        first = f"the plan would try {winner.recipe.shards[0]} first"
+        return [f"{key}: {spread} is the job's, {first}", *_forced_method(job, facts, decision, winner)]
+    return _forced_method(job, facts, decision, winner)
+
+
+def _forced_method(job: Job, facts: Facts, decision: Decision, winner: Priced) -> list[str]:
     if job.method is None or winner.candidate.method not in ("full", "qlora"):
         return []
     lora = next((o for o in decision.outcomes if o.recipe.name == "lora"), None)
@@ -162,8 +175,6 @@ def _not_acted_on(job: Job) -> list[str]:
     unread = []
     if job.forgetting.action != "warn":
         unread.append(f"forgetting.action: {job.forgetting.action} (forgetting is measured after training, not during)")
-    if job.hardware.nodes > 1:
-        unread.append("hardware.nodes (this version trains on one machine)")
     if job.data.new_token_count and not job.data.named_tokens:
         unread.append("data.new_tokens (it is a number; name the tokens, and their rows are trained)")
     return [f"not acted on in this version: {key}" for key in unread]

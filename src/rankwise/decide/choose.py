@@ -7,10 +7,12 @@ from rankwise.decide.cautions import carried_out, warnings
 from rankwise.decide.compatibility import refused
 from rankwise.decide.configure import Rung, configure
 from rankwise.decide.continuing import require_same_adapter, with_adapter
+from rankwise.decide.deepspeed import with_deepspeed
 from rankwise.decide.flips import Flips
 from rankwise.decide.ladder import climb_all, place_all
 from rankwise.decide.offers import Market, offers
 from rankwise.decide.overrides import overrides
+from rankwise.decide.parallel import require_possible
 from rankwise.decide.preference import compared, takeable
 from rankwise.decide.priced import Announce, Price, Priced
 from rankwise.decide.quality import quality
@@ -48,7 +50,7 @@ def choose(
     Raises:
         JobError: the forced method cannot be configured for this model.
     """
-    said, job = job, with_adapter(with_known_goal(job, facts), facts)
+    said, job = job, with_deepspeed(with_adapter(with_known_goal(job, facts), facts), facts)
     taken = climb_all(job, facts, takeable(job, facts), price)
     called = decide(job, facts, taken).winner
     if not brief:
@@ -142,9 +144,10 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
 
 def require_sound_method(job: Job, facts: Facts) -> None:
     """Raises JobError when the forced method has no such option, is not that of the adapter to go on from, or cannot
-    recompute activations, when no layer has a targeted name, or when the rank is beyond a targeted matrix; or what
-    `require_sound_updates` raises.
+    recompute activations, when no layer has a targeted name, when the rank is beyond a targeted matrix, or when a way
+    of spreading it is forced that is not possible; or what `require_sound_updates` raises.
     """
+    require_possible(job, facts)
     require_trainable_tokens(job, facts)
     require_sound_updates(job, facts, configure(job, facts, takeable(job, facts)[0], Rung()))
     if job.method is None:

@@ -20,15 +20,11 @@ from rankwise.records.setup import Offload, Parallel
 # matrices do not fill them. Rows of one forward pass have similar lengths, so that little is padded.
 CPU_TOKENS = 512
 GPU_ROWS = 8
-# Keys of `train` that are no field of the configuration, or not as they stand.
-READ_ELSEWHERE = {
-    "bf16",
+# Keys of `train` that are read elsewhere.
+NOT_CONFIG = {"bf16", "gradient_checkpointing", "new_token_rows", "parallel", "deepspeed", "report_to"} | {
     "bf16_stochastic_round",
     "dtype",
-    "gradient_checkpointing",
-    "new_token_rows",
     "optimizer_in_backward",
-    "report_to",
 }
 VIRTUAL_TOKENS = 20  # PEFT has no default; its own examples use 8 to 200
 
@@ -88,7 +84,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "logging_steps": 1,
         "seed": 0,
     }
-    said = job.train.model_dump(exclude=READ_ELSEWHERE, exclude_none=True)
+    said = job.train.model_dump(exclude=NOT_CONFIG, exclude_none=True)
     if "save_steps" in said:
         said.setdefault("eval_steps", said["save_steps"])
     if rung.optim is not None or recipe.optim != "adamw_torch_fused":
@@ -102,7 +98,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         replay_share=replay_share(job),
         new_token_ids=facts.new_tokens.ids if facts.new_tokens else (),
         new_token_rows=new_token_rows(job, facts, recipe.method),
-        deepspeed=deepspeed_config(rung.parallel, rung.offload),
+        deepspeed=deepspeed_config(rung.parallel, rung.offload, facts.deepspeed),
         fsdp_config=fsdp_config(rung.parallel, rung.offload),
         **_precision(job, facts, recipe, rung.parallel),
         **adapter,
@@ -203,7 +199,7 @@ def _precision(job: Job, facts: Facts, recipe: Recipe, parallel: Parallel) -> di
     asked = None if recipe.trains_weights else job.train.dtype
     if not bf16 and asked != "bf16":
         return {"dtype": "fp32", "autocast": None}
-    if recipe.trains_weights and parallel.startswith("zero"):
+    if parallel.startswith("zero"):
         return {"dtype": "bf16", "autocast": None}
     return {"dtype": asked or ("fp32" if recipe.trains_weights else "bf16"), "autocast": "bf16"}
 

@@ -263,7 +263,9 @@ def total_params(model: nn.Module) -> int:
 def _count(parameter: nn.Parameter) -> int:
     """bitsandbytes packs two weights in a byte and keeps the real shape in `quant_state`."""
     state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else state.shape.numel()
+    if state is None:  # ZeRO-3 leaves an empty tensor in place of one that it has split
+        return int(getattr(parameter, "ds_numel", None) or parameter.numel())
+    return int(state.shape.numel())
 
 
 def _is_four_bit(model: nn.Module) -> bool:

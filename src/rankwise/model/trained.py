@@ -15,9 +15,16 @@ from rankwise.model.vocabulary import keeps_embeddings, trains_vocabulary
 ENCODER = "prompt_encoder.safetensors"
 
 
-def publish_weights(model: Any, folder: Path) -> None:
-    """What others load, as PEFT or transformers save it: PiSSA as LoRA over the untouched base."""
-    if is_residual(model):
+def publish_weights(model: Any, folder: Path, state: dict[str, Any] | None = None) -> None:
+    """What others load, as PEFT or transformers save it: PiSSA as LoRA over the untouched base.
+
+    Args:
+        state: whole tensors by name, where the model itself holds parts of them (methods that change nothing when they
+            are saved, and no new tokens).
+    """
+    if state is not None:
+        model.save_pretrained(folder, state_dict=state)
+    elif is_residual(model):
         save_converted(model, folder)
     elif _trains_vocabulary(model):
         base = model.get_base_model()
@@ -31,9 +38,9 @@ def _trains_vocabulary(model: Any) -> bool:
     return isinstance(model, PeftModel) and trains_vocabulary(model.active_peft_config, model.get_base_model())
 
 
-def save_weights(model: Any, folder: Path, *, encodes: bool) -> None:
+def save_weights(model: Any, folder: Path, *, encodes: bool, state: dict[str, Any] | None = None) -> None:
     """As `publish_weights`; with `encodes`, the encoder of the adapter's prompt beside it."""
-    publish_weights(model, folder)
+    publish_weights(model, folder, state)
     if encodes:
         state = model.prompt_encoder["default"].state_dict()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / ENCODER)

@@ -164,6 +164,7 @@ class Facts(Record):
     device: DeviceFacts
     tariff: Tariff
     diagnosis: Diagnosis | None = Field(None, description="None: nobody has asked the base yet.")
+    deepspeed: dict[str, Any] | None = Field(None, description="The job's own DeepSpeed JSON; None: it has none.")
     new_tokens: NewTokens | None = Field(None, description="None: the job names none.")
     adapter: AdapterFacts | None = Field(None, description="That training goes on from; None: it begins a new one.")
     parent: Parent | None = Field(None, description="What made that adapter, or the model; None: nothing known did.")

@@ -216,6 +216,10 @@ class TrainOptions(Record):
     )
     logging_steps: int | None = Field(None, ge=1, description="Optimizer steps between printed lines.")
     seed: int | None = Field(None, ge=0, description="Seed of data order, adapter initialisation and dropout.")
+    parallel: Literal["ddp", "zero1", "zero2", "zero3", "fsdp"] | None = Field(
+        None, description="Force how several devices share the work; null lets the plan choose."
+    )
+    deepspeed: Path | None = Field(None, description="Your own DeepSpeed JSON, `auto` where it takes the run's value.")
     report_to: Trackers | None = Field(None, description="Experiment trackers; none where nothing is said.")
 
     @field_validator("save_url")
