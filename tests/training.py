@@ -31,6 +31,8 @@ RATES = {
     "full": 1e-2,
     "lora": 2e-2,
     "qlora": 2e-2,
+    "lora-8bit": 2e-2,
+    "pissa": 2e-3,
     "rslora": 1e-2,
     "dora": 2e-2,
     "ia3": 5e-2,

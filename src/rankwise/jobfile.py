@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from rankwise.errors import JobError
 from rankwise.hub import dataset_id, split_of
 from rankwise.records import Job
+from rankwise.unsupported import other_objective
 
 Lines = dict[tuple[str, ...], int]
 SHORT_FORMS = {"hardware": "gpu", "method": "name"}  # `hardware: cpu`, `method: lora`
@@ -33,6 +34,7 @@ def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[
     for key, value in options.items():
         if value is not None:
             _lay_over(content, key.split("."), value)
+    _read_new_tokens(content, path.resolve().parent if path else Path.cwd())
     where = _Where(path, lines, {key for key, value in options.items() if value is not None})
     _check_method_name(content.get("method"), methods, where)
     try:
@@ -41,6 +43,26 @@ def read_job(path: Path | None, options: Mapping[str, Any], methods: Collection[
         raise _job_error(error, where) from None
     base = path.resolve().parent if path else Path.cwd()
     return _absolute_paths(job, base, where).model_copy(update={"name": job.name or _name(path)})
+
+
+def _read_new_tokens(content: dict[str, Any], base: Path) -> None:
+    """`data.new_tokens` that names a file becomes the tokens in it, one a line. Raises JobError."""
+    data = content.get("data")
+    if not isinstance(data, dict):
+        return
+    said = data.get("new_tokens")
+    if not isinstance(said, str) or said.isdigit():
+        return
+    found = next((folder / said for folder in (base, Path.cwd()) if (folder / said).is_file()), None)
+    if found is None:
+        raise JobError(
+            f"data.new_tokens: no such file: {said}", expected="a number, a list of tokens, or a file with one a line"
+        )
+    try:
+        lines = found.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise JobError(f"{found}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    content["data"] = {**data, "new_tokens": [line.strip() for line in lines if line.strip()]}
 
 
 def _name(path: Path | None) -> str:
@@ -118,6 +140,12 @@ def _check_method_name(method: Any, methods: Collection[str], where: _Where) -> 
     name = method.get("name") if isinstance(method, dict) else method
     if name is None or not isinstance(name, str) or name in methods:
         return
+    if why := other_objective(name):
+        raise JobError(
+            f"{where(('method', 'name'))}: {why}",
+            expected=f"a method of supervised fine-tuning: one of {', '.join(sorted(methods))}",
+            fix="train it with a tool for that objective, such as TRL, from the model that Rankwise leaves",
+        )
     near = difflib.get_close_matches(name, methods, 1)
     raise JobError(
         f"{where(('method', 'name'))}: there is no method {name!r}",
@@ -186,7 +214,7 @@ def _is_model(annotation: Any) -> bool:
 def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     data = job.data
     general = data.general
-    if general:
+    if general and general.path:
         found = _resolve_data(general.path, base, where, ("data", "general", "path"))
         general = general.model_copy(update={"path": found})
     validation = data.validation
@@ -200,15 +228,31 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     if answer and answer.json_schema:
         schema = _resolve(answer.json_schema, base, where, ("format", "json_schema"))
         answer = answer.model_copy(update={"json_schema": schema})
+    method = job.method
+    if method and method.adapter:
+        method = method.model_copy(update={"adapter": _resolve_folder(method.adapter, base, where)})
     costs = job.costs
     if costs.prices:
         costs = costs.model_copy(update={"prices": _resolve(costs.prices, base, where, ("costs", "prices"))})
+    train = job.train
+    if train.deepspeed:
+        found = _resolve(train.deepspeed, base, where, ("train", "deepspeed"))
+        train = train.model_copy(update={"deepspeed": found})
+    template = job.chat_template and _resolve(job.chat_template, base, where, ("chat_template",))
     model = job.model
     for folder in (Path.cwd(), base):
         if (folder / job.model / "config.json").is_file():
             model = str((folder / job.model).resolve())
     return job.model_copy(
-        update={"data": data.model_copy(update=changes), "format": answer, "costs": costs, "model": model}
+        update={
+            "data": data.model_copy(update=changes),
+            "format": answer,
+            "costs": costs,
+            "model": model,
+            "train": train,
+            "method": method,
+            "chat_template": template,
+        }
     )
 
 
@@ -218,6 +262,14 @@ def _resolve(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Pat
         if (folder / path).is_file():
             return (folder / path).resolve()
     raise _no_such_file(path, base, where, loc, "a file that exists")
+
+
+def _resolve_folder(path: Path, base: Path, where: _Where) -> Path:
+    for folder in (base, Path.cwd()):
+        if (folder / path).is_dir():
+            return (folder / path).resolve()
+    expected = "a run, or a folder that PEFT's save_pretrained wrote"
+    raise _no_such_file(path, base, where, ("method", "adapter"), expected)
 
 
 def _resolve_data(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Path:

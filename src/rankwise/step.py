@@ -100,9 +100,14 @@ def accumulate(
     backward: Callable[[Tensor], None],
     autocast: Callable[[], AbstractContextManager[object]],
     loss_of: Callable[[torch.nn.Module, Batch], Tensor] = summed_loss,
+    supervised: int | None = None,
 ) -> Tensor:
-    """Add the gradient of the mean loss over all supervised tokens of `batches`; returns that loss."""
-    supervised = sum(batch.supervised for batch in batches)
+    """Add the gradient of the mean loss over all supervised tokens of `batches`; returns that loss.
+
+    Args:
+        supervised: what the sum of the losses is divided by; None: the tokens of `batches` that count.
+    """
+    supervised = sum(batch.supervised for batch in batches) if supervised is None else supervised
     total = torch.zeros((), device=batches[0].input_ids.device)
     for batch in batches:
         with autocast():
@@ -123,6 +128,8 @@ def training_step(
     autocast: Callable[[], AbstractContextManager[object]],
     loss_of: Callable[[torch.nn.Module, Batch], Tensor] = summed_loss,
     usable: Callable[[Tensor, Tensor], bool] = both_finite,
+    supervised: int | None = None,
+    over_ranks: Callable[[Tensor], Tensor] = lambda total: total,
 ) -> tuple[Tensor, Tensor]:
     """Accumulate the gradient over `batches`, clip it, and step the optimizer if loss and gradient norm are `usable`.
 
@@ -130,10 +137,15 @@ def training_step(
     equal 1 batch of 8 (the mean of means is wrong when lengths differ, as Unsloth and Hugging Face reported in
     October 2024).
 
+    Args:
+        supervised: tokens of the step that count, those of all processes; None: those of `batches`.
+        over_ranks: adds up a loss over the processes.
+
     Returns:
         (loss in nats per supervised token, gradient norm before clipping), as tensors of one number.
     """
-    total = accumulate(model, batches, backward=backward, autocast=autocast, loss_of=loss_of)
+    own = accumulate(model, batches, backward=backward, autocast=autocast, loss_of=loss_of, supervised=supervised)
+    total = over_ranks(own)
     norm = clip()
     if usable(total, norm):
         optimizer.step()

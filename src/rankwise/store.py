@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from rankwise.errors import RunError, SpaceError
 from rankwise.records import EVENT, Artifact, Event, Evidence, Facts, Job, Plan, Record, Started
 
+LINEAGE = "lineage.json"  # beside published weights
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 

@@ -47,4 +47,4 @@ def test_a_tuner_that_cannot_recompute_is_in_the_table() -> None:
 
 def test_our_list_of_methods_agrees_on_vllm() -> None:
     listed = {m for e in refusals() if e.feature == "vllm unmerged" for m in e.methods}
-    assert set(METHODS) - listed == {"full", "lora", "qlora", "rslora"} and listed <= set(METHODS)
+    assert set(METHODS) - listed == {"full", "lora", "qlora", "lora-8bit", "rslora", "pissa"} and listed <= set(METHODS)

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankwise.decide.configure import Rung, configure, learning_rate, replay_share, sizes
+from rankwise.decide.preference import takeable
 from rankwise.decide.recipes import BY_NAME, RECIPES
 from rankwise.decide.rulebook import threshold
+from rankwise.decide.updates import as_asked
 from rankwise.records import Facts, Job, TrainConfig, TrainOptions
 from tests import builders
 
@@ -165,7 +167,10 @@ OPTIONS = {
 @pytest.mark.parametrize("recipe", EXECUTABLE)
 def test_what_the_job_says_of_training_is_what_is_trained(name: str, recipe: str) -> None:
     job = builders.job(train={name: OPTIONS[name]})
-    assert getattr(config(job, recipe=recipe), name) == OPTIONS[name]
+    if name == "optim" and not as_asked(job, BY_NAME[recipe]):
+        assert BY_NAME[recipe] not in takeable(job, builders.facts(device=GPU))
+    else:
+        assert getattr(config(job, recipe=recipe), name) == OPTIONS[name]
 
 
 def test_an_optimizer_that_makes_the_recipe_is_not_replaced() -> None:
@@ -175,7 +180,8 @@ def test_an_optimizer_that_makes_the_recipe_is_not_replaced() -> None:
 
 
 def test_every_training_option_is_tested_here_or_below() -> None:
-    elsewhere = {"bf16", "gradient_checkpointing", "report_to"}
+    elsewhere = {"bf16", "bf16_stochastic_round", "dtype", "gradient_checkpointing", "optimizer_in_backward"}
+    elsewhere |= {"new_token_rows", "report_to"}
     assert set(OPTIONS) | elsewhere == set(TrainOptions.model_fields)
 
 
@@ -198,6 +204,36 @@ def test_precision_follows_the_device_unless_said(
     job = builders.job(train={} if said is None else {"bf16": said})
     chosen = config(job, builders.facts(device=builders.laptop(bf16=device)), recipe)
     assert (chosen.dtype, chosen.autocast) == (dtype, autocast)
+
+
+def test_all_weights_train_in_the_precision_that_the_job_says() -> None:
+    facts = builders.facts(device=GPU)
+    for said, left in (("bf16", {True}), ("fp32", {False}), (None, {True, False})):
+        found = takeable(builders.job(method="full", train={"dtype": said}), facts)
+        assert {recipe.pure_bf16 for recipe in found} == left
+    assert not any(r.pure_bf16 for r in takeable(builders.job(method="full", train={"bf16": False}), facts))
+    frozen = config(builders.job(train={"dtype": "fp32"}), facts, "lora")
+    assert (frozen.dtype, frozen.autocast) == ("fp32", "bf16")
+
+
+def test_trained_bf16_is_rounded_by_chance_on_one_device_unless_said() -> None:
+    one, two = (builders.facts(device=builders.a100(count=n)) for n in (1, 2))
+    plain = builders.job(train={"bf16_stochastic_round": False})
+    for name in ("full-bf16", "full-backward"):
+        assert config(facts=one, recipe=name).bf16_stochastic_round
+        assert not config(facts=two, recipe=name).bf16_stochastic_round
+        assert not config(plain, one, name).bf16_stochastic_round
+    assert not any(config(facts=one, recipe=name).bf16_stochastic_round for name in ("full", "lora"))
+
+
+def test_what_is_updated_in_the_backward_pass_is_neither_accumulated_nor_clipped() -> None:
+    facts = builders.facts(device=GPU)
+    chosen = config(builders.job(train={"optimizer_in_backward": True}), facts, "full")
+    assert chosen.optimizer_in_backward and chosen.gradient_accumulation_steps == 1 and chosen.max_grad_norm == 0
+    never = builders.job(method="full", train={"optimizer_in_backward": False})
+    assert "full-backward" not in [recipe.name for recipe in takeable(never, facts)]
+    asked = builders.job(method="full", train={"optimizer_in_backward": True})
+    assert "full-offload" not in [recipe.name for recipe in takeable(asked, facts)]
 
 
 def rate(recipe: str, facts: Facts, steps: int, **changes: Any) -> float:

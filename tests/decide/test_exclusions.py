@@ -95,8 +95,8 @@ def test_prefixes_refuse_recomputation() -> None:
     plain, again = (
         candidate_of(job(), WORLD, BY_NAME["prefix"], Rung(gradient_checkpointing=c)) for c in (False, True)
     )
-    assert works_together(job(), plain) is None
-    found = works_together(job(), again)
+    assert works_together(job(), WORLD, plain) is None
+    found = works_together(job(), WORLD, again)
     assert found and found.rule == "works_together" and "peft" in (found.number or "")
 
 
@@ -105,8 +105,8 @@ def test_an_optimizer_in_the_backward_pass_refuses_accumulation() -> None:
         candidate_of(job(train={"gradient_accumulation_steps": n}), WORLD, BY_NAME["full-backward"], Rung())
         for n in (1, 2)
     )
-    assert works_together(job(), one) is None
-    assert (works_together(job(), two) or pytest.fail("not refused")).rule == "works_together"
+    assert works_together(job(), WORLD, one) is None
+    assert (works_together(job(), WORLD, two) or pytest.fail("not refused")).rule == "works_together"
 
 
 @pytest.mark.parametrize("name", [r.name for r in RECIPES])
@@ -120,7 +120,9 @@ SERVED = {  # method: with one tenant, with several
     "full": (True, True),
     "lora": (True, True),
     "qlora": (True, True),
+    "lora-8bit": (True, True),
     "rslora": (True, True),
+    "pissa": (True, True),
     "dora": (True, False),
     "ia3": (True, False),
     "bottleneck": (False, False),

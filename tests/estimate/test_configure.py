@@ -6,9 +6,10 @@ import pytest
 
 from rankwise.errors import UsageError
 from rankwise.estimate.configure import configure, positions_of, refuse_other_models
-from rankwise.estimate.options import OPTIONS, OTHER_TRAINING, typed
+from rankwise.estimate.options import OPTIONS, typed
 from rankwise.methods import TUNERS
 from rankwise.records import Configuration, CostOptions
+from rankwise.unsupported import OTHER_TRAINING
 from tests import builders
 
 LLAMA = builders.llama3_8b().config

@@ -100,7 +100,7 @@ def test_it_is_configured_with_the_options_that_it_has_and_no_other(method: Meth
 def test_a_plan_can_be_forced_to_it_and_carries_it_out(method: Method) -> None:
     recipe = BY_NAME[method.name]
     assert recipe.method == method.name in PLANNED_METHODS and recipe.executable
-    assert recipe.low_rank == ("r" in method.options) == ("lora" in method.name or method.name == "dora")
+    assert recipe.low_rank == ("r" in method.options) == ("lora" in method.name or method.name in ("dora", "pissa"))
 
 
 @every_method
@@ -113,6 +113,7 @@ def test_an_option_of_another_method_is_refused_by_name(method: Method) -> None:
         "bottleneck_size": 4,
     } | {
         "loraplus_lr_ratio": 16.0,
+        "init_lora_weights": "pissa_niter_4",
     }
     for key, value in given.items():
         forced = builders.job(method={"name": method.name, key: value})

@@ -17,8 +17,11 @@ from rankwise import store
 from rankwise.errors import RunError, SpaceError
 from rankwise.model.attach import attach
 from rankwise.model.load import load_base
+from rankwise.model.trained import restore_weights
 from rankwise.store import Run
-from rankwise.train.checkpoints import MANIFEST, Checkpoints, restore_weights
+from rankwise.train.checkpoints import MANIFEST, Checkpoints
+from rankwise.train.engines.engine import Engine
+from rankwise.train.engines.group import Group
 from tests.tiny import tiny_config
 from tests.training import METHOD_NAMES, carry_out, losses, toy_model, toy_run
 
@@ -48,11 +51,18 @@ class Training:
             self.scheduler.step()
 
     def save(self, checkpoints: Checkpoints, step: int, losses: dict[int, float]) -> Any:
-        *_, saved = checkpoints.save(step, self.model, self.optimizer, self.scheduler, losses, 4)
+        *_, saved = checkpoints.save(step, alone(self.model, self.optimizer), self.scheduler, losses, 4)
         return saved
 
     def trained(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+
+
+def alone(model: Any, optimizer: Any) -> Engine:
+    """One process around a model and its optimizer."""
+    engine = Engine(Group(0, 1, torch.device("cpu")), tiny_config("lora"))
+    engine.wrap(model, lambda wrapped: optimizer)
+    return engine
 
 
 def checkpoints(tmp_path: Path, keep: int = 2, planned: int = 0, top: int = 1) -> Checkpoints:
@@ -70,7 +80,7 @@ class Stub:
 
 
 def save(kept: Checkpoints, step: int, losses: dict[int, float] | None = None) -> Any:
-    *_, saved = kept.save(step, Stub(), Stub(), Stub(), losses or {}, 4)
+    *_, saved = kept.save(step, alone(Stub(), Stub()), Stub(), losses or {}, 4)
     return saved
 
 
@@ -150,7 +160,7 @@ def test_a_rehearsed_save_leaves_nothing(tmp_path: Path) -> None:
     kept = checkpoints(tmp_path)
     save(kept, 1)
     size = store.folder_bytes(kept.path(1))
-    assert kept.rehearse(Stub(), Stub(), Stub(), 4) == pytest.approx(size, abs=200)
+    assert kept.rehearse(alone(Stub(), Stub()), Stub(), 4) == pytest.approx(size, abs=200)
     assert names(kept) == ["checkpoint-1"] and kept.steps() == [1]
 
 
@@ -216,7 +226,7 @@ def test_restore_puts_everything_back(folder: Path, tmp_path: Path, method: str)
     random.seed(99)
     other = Training(folder, method)
     other.step(1)
-    assert kept.restore(3, other.model, other.optimizer, other.scheduler) == ({0: 2.5, 3: 1.5}, 4)
+    assert kept.restore(3, alone(other.model, other.optimizer), other.scheduler) == ({0: 2.5, 3: 1.5}, 4)
     assert torch.equal(torch.rand(4), draws[0]) and random.random() == draws[1]
     assert other.scheduler.get_last_lr() == rate
     found = other.trained()
@@ -285,20 +295,20 @@ def test_a_disk_that_gets_short_takes_what_can_be_spared_first(tmp_path: Path, m
     state = sum((kept.path(1) / n).stat().st_size for n in ("optimizer.pt", "scheduler.pt", "rng_state.pth"))
     kept.planned_bytes = 10_000
     monkeypatch.setattr(store.shutil, "disk_usage", disk(10_000 - state))
-    note, _ = kept.save(4, Stub(), Stub(), Stub(), values, 4)
+    note, _ = kept.save(4, alone(Stub(), Stub()), Stub(), values, 4)
     assert note.text.endswith("removed the optimizer's state of checkpoint-1")
     assert kept.steps() == [1, 2, 3, 4] and [kept.resumable(s) for s in kept.steps()] == [False, True, True, True]
 
     everything = store.folder_bytes(kept.folder)
     monkeypatch.setattr(store.shutil, "disk_usage", disk(10_000 - 2 * state - 1))
-    note, _ = kept.save(5, Stub(), Stub(), Stub(), values, 4)
+    note, _ = kept.save(5, alone(Stub(), Stub()), Stub(), values, 4)
     assert "state of checkpoint-2, the optimizer's state of checkpoint-3, checkpoint-2" in note.text
     assert kept.steps() == [1, 3, 4, 5]
 
     monkeypatch.setattr(store.shutil, "disk_usage", disk(-(10**9)))
     before = store.hash_folder(kept.folder)
     with pytest.raises(SpaceError, match="checkpoint-6"):
-        next(kept.save(6, Stub(), Stub(), Stub(), values, 4))
+        next(kept.save(6, alone(Stub(), Stub()), Stub(), values, 4))
     assert store.hash_folder(kept.folder) == before  # what would not be enough is not given up
 
 
@@ -310,7 +320,7 @@ def test_a_disk_that_fills_up_while_saving_leaves_no_half_checkpoint(tmp_path: P
     kept = checkpoints(tmp_path)
     save(kept, 1)
     with pytest.raises(OSError, match="No space"):
-        list(kept.save(2, Stub(), Full(), Stub(), {}, 4))
+        list(kept.save(2, alone(Stub(), Full()), Stub(), {}, 4))
     assert names(kept) == ["checkpoint-1"]
 
 

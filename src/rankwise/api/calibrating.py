@@ -28,14 +28,20 @@ def calibrate(asked: Configuration, progress: Progress = quiet) -> Calibration:
 
     device = observe_device(hardware_of(asked))
     folder = _files_here(asked.model)
-    four_bit, dtype = asked.method == "qlora", asked.dtype
+    four_bit, eight_bit, dtype = asked.method == "qlora", asked.method == "lora-8bit", asked.dtype
+
+    def merge(adapter: Path, out: Path) -> Path | None:
+        if folder is None:
+            return None
+        return fold(folder, adapter, out, four_bit=four_bit, eight_bit=eight_bit, dtype=dtype)
+
     return calibrate(
         asked.setup(device_name(device)),
         folder,
         device,
         model=asked.model,
         mean_length=float(asked.tokens_per_example or asked.seq_len),
-        merge=lambda adapter, out: fold(folder, adapter, out, four_bit=four_bit, dtype=dtype) if folder else None,
+        merge=merge,
         progress=progress,
     )
 

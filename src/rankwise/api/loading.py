@@ -9,6 +9,7 @@ from rankwise.methods import METHODS, TUNERS
 from rankwise.records import Job, Plan, TrainConfig
 from rankwise.store import Run
 from rankwise.text.dataset import Dataset, load_dataset
+from rankwise.text.general import general_path
 from rankwise.text.probes import Probe, read_probes
 from rankwise.text.template import ChatText
 
@@ -28,9 +29,21 @@ def load_inputs(decided: Plan) -> tuple[TrainConfig, ChatText, Dataset]:
     """The chosen configuration, the chat template and the rows of a plan."""
     config = decided.verdict.config
     assert config is not None
-    text = ChatText.from_folder(decided.facts.model.path)
-    data = load_dataset(decided.job, text, max_length=config.max_length, on_long=config.on_long, seed=config.seed)
+    text = text_of(decided)
+    data = load_dataset(
+        decided.job,
+        text,
+        general=general_path(decided.job, decided.facts.model),
+        max_length=config.max_length,
+        on_long=config.on_long,
+        seed=config.seed,
+    )
     return config, text, data
+
+
+def text_of(decided: Plan) -> ChatText:
+    """The tokenizer and the chat template that a plan's model is trained with."""
+    return ChatText.for_job(decided.job, decided.facts.model.path)
 
 
 def probes_of(job: Job) -> list[Probe]:
@@ -42,14 +55,16 @@ def load_tuned(run: Run, decided: Plan) -> tuple[Any, Callable[[], AbstractConte
     """(the tuned model, how to get the untouched base)."""
     from rankwise.model.attach import load_adapter, untouched
     from rankwise.model.load import load_base
+    from rankwise.model.vocabulary import extend
 
     base_folder, dtype = decided.facts.model.path, inference_dtype(decided)
     if METHODS[decided.verdict.method].trains == "adapter":
-        base = load_base(base_folder, dtype=dtype, four_bit=TUNERS[decided.verdict.method].base == "nf4")
-        tuned = load_adapter(base, run.adapter)
+        stored = TUNERS[decided.verdict.method].base
+        base = load_base(base_folder, dtype=dtype, four_bit=stored == "nf4", eight_bit=stored == "int8")
+        tuned = load_adapter(extend(base, decided.facts.new_tokens), run.adapter)
         return tuned, lambda: untouched(tuned)
     tuned = load_base(run.model, dtype=dtype)
-    return tuned, lambda: always(load_base(base_folder, dtype=dtype))
+    return tuned, lambda: always(extend(load_base(base_folder, dtype=dtype), decided.facts.new_tokens))
 
 
 @contextmanager

@@ -29,6 +29,7 @@ def show(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.folder),
         "state": run.state(),
+        "parent": parent.model_dump(mode="json") if (parent := decided.facts.parent) else None,
         "verdict": decided.verdict.model_dump(mode="json"),
         "losses": {name: getattr(evidence, name) for name in fields} if evidence else None,
         "steps": evidence.steps if evidence else None,

@@ -56,7 +56,7 @@ def plan_job(job: Job, out: Path | None = None, progress: Progress = quiet, *, b
         brief: the verdict with its reasons alone, without flips, questions, offers and what is never the verdict.
     """
     with tracers(busy=True):
-        facts = observe(job, out)
+        facts = observe(job, out, progress)
         facts = facts.model_copy(update={"diagnosis": _diagnosis(job, facts, progress)})
         require_sound_method(job, facts)
         priced = 0

@@ -10,10 +10,9 @@ from rankwise.api.loading import inference_dtype, load_inputs, load_tuned, requi
 from rankwise.decide.compatibility import refused
 from rankwise.errors import RunError
 from rankwise.methods import METHODS
-from rankwise.records import Artifact, Lineage, Plan, Verification
-from rankwise.records.base import content_hash
+from rankwise.records import Artifact, Plan, Verification
 from rankwise.report.card import model_card
-from rankwise.store import Run, hash_folder, write_record, write_text
+from rankwise.store import LINEAGE, Run, hash_folder, write_record, write_text
 from rankwise.text.dataset import PROOF_ROWS
 
 
@@ -47,6 +46,7 @@ def merge(run: Run, out: Path | None = None) -> Path:
     with aside():
         keep_merge_time(run, decided, seconds)
     write_text(target / "README.md", model_card(decided, merged=True))
+    write_record(target / LINEAGE, decided.lineage())
     write_text(run.folder / "merged_to", str(target.resolve()))
     return target
 
@@ -103,7 +103,6 @@ def merged_folder(run: Run) -> Path | None:
 
 def _artifact(run: Run, decided: Plan, adapter: Path | None, merged: Path | None, outcome: Verification) -> Artifact:
     model = merged if adapter else run.model
-    assert decided.base_hash is not None  # nothing is trained without its files
     folders = [f for f in (adapter, model) if f]
     return Artifact(
         kind="model" if adapter is None else "adapter" if merged is None else "adapter+merged",
@@ -114,14 +113,7 @@ def _artifact(run: Run, decided: Plan, adapter: Path | None, merged: Path | None
         license=decided.facts.model.license,
         files={f"{_relative(run, f)}/{name}": digest for f in folders for name, digest in hash_folder(f).items()},
         verification=outcome,
-        lineage=Lineage(
-            job=decided.job_hash,
-            facts=content_hash(decided.facts.model_dump(mode="json")),
-            plan=decided.content_hash(),
-            base_weights=decided.base_hash,
-            data=decided.data_hash,
-            chat_template=decided.facts.model.template_hash,
-        ),
+        lineage=decided.lineage(),
     )
 
 

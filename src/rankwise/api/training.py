@@ -1,6 +1,8 @@
 """From a job or a plan to a run that trains, or goes on training."""
 
+import shutil
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +10,41 @@ from rankwise.api.actuals import aside, keep_training_times
 from rankwise.api.checking import require_sound
 from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
+from rankwise.api.progress import Progress, quiet
+from rankwise.api.replaying import ensure_replay
 from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import AnswerIsNo, DataError, JobError, PlanError, RunError, SpaceError, UsageError
 from rankwise.methods import METHODS
 from rankwise.observe.devices import gpus_here, observe_device
 from rankwise.observe.gpus import match_gpu
 from rankwise.records import Event, ModelFacts, Plan
-from rankwise.store import Run, list_runs, new_run_folder, read_record, require_space
+from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
 from rankwise.text.sources import hash_source
+from rankwise.train.nodes import nodes_of, wait_for_folder
 from rankwise.train.trackers import require_installed
 
 NOT_OF_THIS_PLACE = ("kept_library", "works_together")  # rules that hold on any machine
 
 
-def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
+def _require_deepspeed(decided: Plan) -> None:
+    parallel = decided.verdict.parallel or ""
+    if not parallel.startswith("zero"):
+        return
+    if find_spec("deepspeed") is None:
+        raise PlanError(
+            f"this plan is for {parallel}, and the package deepspeed is not installed",
+            fix="pip install --no-build-isolation deepspeed, or set train.parallel to fsdp",
+        )
+    if decided.facts.device.kind == "cpu" and shutil.which("g++") is None:
+        raise PlanError(
+            f"this plan is for {parallel} on a CPU, for which DeepSpeed compiles an operator, and there is no g++",
+            fix="install g++, or set train.parallel to fsdp",
+        )
+
+
+def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress: Progress = quiet) -> Run:
     """A run folder that is ready to train: from a job (planned now) or from a plan.json (checked to be still true).
+    Where the job asks for replay that the base writes, it is written now.
 
     Raises:
         PlanError: the plan is stale or described data that is not there.
@@ -30,18 +52,26 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
         RunError, SpaceError: the folder is in use, the disk too small.
     """
     if target.is_dir() or target.suffix == ".json":
-        decided = _plan_from_file(target, options)
+        decided = _plan_from_file(target, options, progress)
     else:
-        decided = plan_job(load_job(target, options), out)
-    if decided.verdict.config is not None and decided.facts.device.count > 1:
-        raise PlanError(
-            f"this plan is for {decided.facts.device.count} devices, and this version trains on one",
-            fix="set hardware.count and hardware.nodes to 1",
-        )
+        job = load_job(target, options)
+        ensure_replay(job, progress)  # before the plan counts its rows
+        decided = plan_job(job, out, progress)
     refuse_unready(decided)
     _refuse_elsewhere(decided)
+    _require_deepspeed(decided)
     require_installed(decided.job.train.trackers)
-    require_sound(decided.job)
+    nodes = nodes_of(decided.job.hardware)
+    if nodes.count > 1 and (out is None or not (target.is_dir() or target.suffix == ".json")):
+        raise UsageError(
+            "several nodes carry out one plan in one folder that all of them see",
+            expected="rankwise train PLAN --out DIR, the same on every node",
+            fix="`rankwise plan` the job once, and give every node its plan.json",
+        )
+    if nodes.rank > 0:
+        assert out is not None
+        return wait_for_folder(Run(out), decided)
+    require_sound(decided.job, progress)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
     assert estimate is not None
@@ -50,7 +80,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     return run
 
 
-def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
+def _plan_from_file(target: Path, options: Mapping[str, Any], progress: Progress) -> Plan:
     path = target / "plan.json" if target.is_dir() else target
     decided = read_record(path, Plan)
     if said := [key for key, value in options.items() if value is not None]:
@@ -58,6 +88,7 @@ def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
             f"a plan is carried out as it stands, but {', '.join(said)} would change it",
             fix="give the job instead of the plan, with these options",
         )
+    ensure_replay(decided.job, progress)
     return _with_base_of_here(decided, refuse_stale(decided, path))
 
 
@@ -80,6 +111,10 @@ def refuse_stale(decided: Plan, path: Path) -> ModelFacts:
     changed += [
         f"the data in {name}" for name, digest in decided.facts.data.files.items() if not _holds(Path(name), digest)
     ]
+    if (adapter := decided.facts.adapter) is not None and decided.facts.parent is not None:
+        weights = Path(adapter.folder) / "adapter_model.safetensors"
+        if not weights.is_file() or hash_file(weights) != decided.facts.parent.weights:
+            changed.append(f"the adapter {adapter.folder}")
     if observe_device(decided.job.hardware).identity_hash != decided.hardware_hash:
         changed.append("the device")
     if changed:
@@ -114,7 +149,7 @@ def refuse_unready(decided: Plan) -> None:
     if not decided.verdict.executable:
         raise PlanError(
             f"this version's training does not carry out {decided.verdict.candidate}",
-            expected=f"{', '.join(METHODS)} (of full: fp32 weights), with {' or '.join(EXECUTED)}",
+            expected=f"{', '.join(METHODS)}, nothing offloaded, with {' or '.join(EXECUTED)}",
             fix="force one of these with `method`, or take the plan's configuration to another launcher",
         )
     if decided.facts.model.folder is None:
@@ -164,11 +199,14 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Event]:
         refuse_stale(run.plan(), run.plan_path)
         if run.state() == "finished":
             raise RunError(f"{run.folder} has finished; there is nothing to resume", fix="`rankwise show` shows it")
-    with run.lock():
-        pass  # say so here, in one sentence, when another process holds the folder
+    first = nodes_of(run.plan().job.hardware).rank == 0
+    if first:
+        with run.lock():
+            pass  # say so here, in one sentence, when another process holds the folder
     yield from launch(run, resume=resume)
-    with aside():
-        keep_training_times(run)
+    if first:
+        with aside():
+            keep_training_times(run)
 
 
 def latest_unfinished(root: Path) -> Run:

@@ -4,6 +4,7 @@ import math
 
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.forgetting import cut_of, expected_rise
+from rankwise.decide.parallel import forced_parallel, not_carried_out
 from rankwise.decide.preference import holds
 from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import EXECUTED
@@ -25,16 +26,19 @@ def warnings(job: Job, facts: Facts, decision: Decision) -> list[str]:
     found += _data(job, facts)
     found += _risks(job, facts, winner) if winner else []
     if winner and not carried_out(facts, winner):
+        why = not_carried_out(winner.candidate.method, winner.candidate.parallel, winner.candidate.config)
         found.append(
             f"`rankwise train` of this version cannot carry out {winner.id} on {facts.device.count} x "
-            f"{facts.device.name}: its configuration is for your own launcher"
+            f"{facts.device.name}{f' ({why})' if why else ''}: its configuration is for your own launcher"
         )
     return found + _not_acted_on(job)
 
 
 def carried_out(facts: Facts, winner: Priced) -> bool:
     """Can this version's `train` do it?"""
-    return winner.recipe.executable and winner.candidate.config.optim in EXECUTED and facts.device.count == 1
+    candidate = winner.candidate
+    spread = not_carried_out(candidate.method, candidate.parallel, candidate.config) is None
+    return winner.recipe.executable and candidate.config.optim in EXECUTED and spread
 
 
 def _against_rules(job: Job, facts: Facts, winner: Priced) -> list[str]:
@@ -46,7 +50,16 @@ def _against_rules(job: Job, facts: Facts, winner: Priced) -> list[str]:
 
 
 def _forced(job: Job, facts: Facts, decision: Decision, winner: Priced) -> list[str]:
-    """A cheaper recipe that would do the same, beside the one that the job forces."""
+    """A cheaper recipe that would do the same, beside the one that the job forces; and how it is spread by force."""
+    spread = forced_parallel(job, facts)
+    if spread is not None and spread != winner.recipe.shards[0]:
+        key = "train.deepspeed" if facts.deepspeed is not None else "train.parallel"
+        first = f"the plan would try {winner.recipe.shards[0]} first"
+        return [f"{key}: {spread} is the job's, {first}", *_forced_method(job, facts, decision, winner)]
+    return _forced_method(job, facts, decision, winner)
+
+
+def _forced_method(job: Job, facts: Facts, decision: Decision, winner: Priced) -> list[str]:
     if job.method is None or winner.candidate.method not in ("full", "qlora"):
         return []
     lora = next((o for o in decision.outcomes if o.recipe.name == "lora"), None)
@@ -98,7 +111,13 @@ def _data(job: Job, facts: Facts) -> list[str]:
     ):
         found.append(f"the job says goal: {job.goal}, and the diagnosis says {diagnosis.conclusion}")
     if job.data.general is None:
-        found.append("no data.general: forgetting of general ability will not be measured, and nothing is replayed")
+        found.append(_no_general(job))
+    elif data.general_to_write:
+        found.append(
+            f"the base writes {data.general_to_write} general rows once before training, of about "
+            f"{data.general_supervised_per_row:g} answer tokens, and begins some "
+            f"{threshold('replay', 'begun'):g} for each that it keeps; that time is not in the estimate"
+        )
     if job.data.facts is None and job.goal == "knowledge":
         found.append("goal: knowledge without data.facts: nothing will show whether facts were learned")
     if job.format is None and job.goal == "instruction":
@@ -108,6 +127,14 @@ def _data(job: Job, facts: Facts) -> list[str]:
         gap = 1.96 * math.sqrt(2 * 0.25 / rows)
         found.append(f"{rows} held-out rows can tell two models apart from about {gap:.0%} on ({said('significance')})")
     return found
+
+
+def _no_general(job: Job) -> str:
+    lack = "no data.general: forgetting of general ability will not be measured, and nothing is replayed"
+    if not job.forgetting.replay_allowed:
+        return lack
+    rows = f"{threshold('replay', 'written'):g}"
+    return f"{lack}; without a corpus, `general: {{self_generated: {rows}}}` has the base write such rows itself"
 
 
 def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
@@ -124,7 +151,7 @@ def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
             f"known facts are lost as new ones come ({said('known_facts_at_risk')})"
         )
     found += _forgetting(job, winner)
-    if job.data.new_tokens:
+    if job.data.new_token_count:
         found.append(_new_tokens(job, facts))
     needed = threshold("replay", "far" if job.data.domain in ("code", "language") else "same")
     if job.data.general is not None and job.forgetting.replay_allowed and config.replay_share < needed:
@@ -148,13 +175,13 @@ def _forgetting(job: Job, winner: Priced) -> list[str]:
 
 
 def _new_tokens(job: Job, facts: Facts) -> str:
-    share = job.data.new_tokens / facts.model.vocab_size
+    share = job.data.new_token_count / facts.model.vocab_size
     if share > threshold("new_tokens", "share"):
-        how = "train embedding and head with LoRA"
+        how = "train embedding and head " + ("whole" if facts.model.tie_word_embeddings else "with LoRA")
     else:
         how = "train those rows alone (PEFT's trainable_token_indices), begun at the mean of their sub-tokens"
     served = "; vLLM loads them merged only" if job.serving.engine == "vllm" else ""
-    return f"{job.data.new_tokens} new tokens, {share:.2%} of the vocabulary ({said('new_tokens')}): {how}{served}"
+    return f"{job.data.new_token_count} new tokens, {share:.2%} of the vocabulary ({said('new_tokens')}): {how}{served}"
 
 
 def _not_acted_on(job: Job) -> list[str]:
@@ -162,8 +189,6 @@ def _not_acted_on(job: Job) -> list[str]:
     unread = []
     if job.forgetting.action != "warn":
         unread.append(f"forgetting.action: {job.forgetting.action} (forgetting is measured after training, not during)")
-    if job.hardware.nodes > 1:
-        unread.append("hardware.nodes (this version trains on one machine)")
-    if job.data.new_tokens:
-        unread.append("data.new_tokens (this version trains no new rows of the vocabulary)")
+    if job.data.new_token_count and not job.data.named_tokens:
+        unread.append("data.new_tokens (it is a number; name the tokens, and their rows are trained)")
     return [f"not acted on in this version: {key}" for key in unread]

@@ -5,10 +5,14 @@ from rankwise.decide.ahead import coming
 from rankwise.decide.capacity import bits_per_parameter, need_bits
 from rankwise.decide.cautions import carried_out, warnings
 from rankwise.decide.compatibility import refused
+from rankwise.decide.configure import Rung, configure
+from rankwise.decide.continuing import require_same_adapter, with_adapter
+from rankwise.decide.deepspeed import with_deepspeed
 from rankwise.decide.flips import Flips
 from rankwise.decide.ladder import climb_all, place_all
 from rankwise.decide.offers import Market, offers
 from rankwise.decide.overrides import overrides
+from rankwise.decide.parallel import require_possible
 from rankwise.decide.preference import compared, takeable
 from rankwise.decide.priced import Announce, Price, Priced
 from rankwise.decide.quality import quality
@@ -16,7 +20,9 @@ from rankwise.decide.questions import questions
 from rankwise.decide.reasons import reasons
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.rungs import first_try, rungs
+from rankwise.decide.updates import require_sound_updates
 from rankwise.decide.verdicts import Decision, decide, soft
+from rankwise.decide.vocabulary import require_trainable_tokens
 from rankwise.errors import JobError
 from rankwise.methods import METHODS, targeted
 from rankwise.records import Facts, Job, Plan, Verdict
@@ -44,7 +50,7 @@ def choose(
     Raises:
         JobError: the forced method cannot be configured for this model.
     """
-    said, job = job, with_known_goal(job, facts)
+    said, job = job, with_deepspeed(with_adapter(with_known_goal(job, facts), facts), facts)
     taken = climb_all(job, facts, takeable(job, facts), price)
     called = decide(job, facts, taken).winner
     if not brief:
@@ -137,9 +143,13 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
 
 
 def require_sound_method(job: Job, facts: Facts) -> None:
-    """Raises JobError when the forced method has no such option or cannot recompute activations, when no layer has a
-    targeted name, or when the rank is beyond a targeted matrix.
+    """Raises JobError when the forced method has no such option, is not that of the adapter to go on from, or cannot
+    recompute activations, when no layer has a targeted name, when the rank is beyond a targeted matrix, or when a
+    forced way of spreading it is not possible; or what `require_sound_updates` raises.
     """
+    require_trainable_tokens(job, facts)
+    require_possible(job, facts)
+    require_sound_updates(job, facts, configure(job, facts, takeable(job, facts)[0], Rung()))
     if job.method is None:
         return
     options = METHODS[job.method.name].options
@@ -149,6 +159,7 @@ def require_sound_method(job: Job, facts: Facts) -> None:
             expected=f"of it: {', '.join(options) or 'nothing'}",
             fix="remove it, or choose a method that has it",
         )
+    require_same_adapter(job, facts)
     never = refused(job.method.name, "gradient_checkpointing")
     if never is not None and job.train.gradient_checkpointing:
         raise JobError(

@@ -11,6 +11,7 @@ from rankwise.decide.forgetting import cut_of
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.sharding import deepspeed_config, fsdp_config
+from rankwise.decide.vocabulary import new_token_rows
 from rankwise.methods import METHODS
 from rankwise.records import Facts, Job, TrainConfig
 from rankwise.records.setup import Offload, Parallel
@@ -19,6 +20,18 @@ from rankwise.records.setup import Offload, Parallel
 # matrices do not fill them. Rows of one forward pass have similar lengths, so that little is padded.
 CPU_TOKENS = 512
 GPU_ROWS = 8
+# Keys of `train` that are no field of the configuration, or not as they stand.
+READ_ELSEWHERE = {
+    "bf16",
+    "bf16_stochastic_round",
+    "dtype",
+    "gradient_checkpointing",
+    "new_token_rows",
+    "optimizer_in_backward",
+    "report_to",
+    "deepspeed",
+    "parallel",
+}
 VIRTUAL_TOKENS = 20  # PEFT has no default; its own examples use 8 to 200
 
 
@@ -53,7 +66,9 @@ class Sizes:
 
 def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig:
     """The configuration of one recipe on one rung."""
-    size = sizes(job, facts, micro_batch=rung.micro_batch, accumulates=not recipe.optimizer_in_backward)
+    asked = bool(job.train.optimizer_in_backward) and recipe.offload == "none"
+    in_backward = recipe.optimizer_in_backward or asked
+    size = sizes(job, facts, micro_batch=rung.micro_batch, accumulates=not in_backward)
     adapter = _adapter_options(job, facts, recipe, rung)
     planned = {
         "num_train_epochs": size.epochs,
@@ -62,7 +77,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "lr_scheduler_type": "cosine",
         "warmup_steps": max(1, round(0.05 * size.max_steps)),
         "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
+        "max_grad_norm": 0.0 if in_backward else 1.0,
         "optim": rung.optim or recipe.optim,
         "per_device_train_batch_size": size.micro_batch,
         "gradient_accumulation_steps": size.accumulation,
@@ -75,7 +90,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "logging_steps": 1,
         "seed": 0,
     }
-    said = job.train.model_dump(exclude={"bf16", "gradient_checkpointing", "report_to"}, exclude_none=True)
+    said = job.train.model_dump(exclude=READ_ELSEWHERE, exclude_none=True)
     if "save_steps" in said:
         said.setdefault("eval_steps", said["save_steps"])
     if rung.optim is not None or recipe.optim != "adamw_torch_fused":
@@ -85,9 +100,11 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
     return TrainConfig(
         method=recipe.method,
         gradient_checkpointing=rung.gradient_checkpointing,
-        optimizer_in_backward=recipe.optimizer_in_backward,
+        optimizer_in_backward=in_backward,
         replay_share=replay_share(job),
-        deepspeed=deepspeed_config(rung.parallel, rung.offload),
+        new_token_ids=facts.new_tokens.ids if facts.new_tokens else None,
+        new_token_rows=new_token_rows(job, facts, recipe.method),
+        deepspeed=deepspeed_config(rung.parallel, rung.offload, facts.deepspeed),
         fsdp_config=fsdp_config(rung.parallel, rung.offload),
         **_precision(job, facts, recipe, rung.parallel),
         **adapter,
@@ -175,24 +192,30 @@ def _max_length(facts: Facts, learned: int) -> int:
     return max(8, min(facts.data.longest if limit is None else limit - learned, facts.data.longest))
 
 
-def _precision(job: Job, facts: Facts, recipe: Recipe, parallel: Parallel) -> dict[str, str | None]:
+def _precision(job: Job, facts: Facts, recipe: Recipe, parallel: Parallel) -> dict[str, Any]:
     """Frozen weights in bf16, trained weights in fp32 under bf16 autocast (E30); fp32 all through where bf16 is
-    slow. DeepSpeed is given bf16 weights, and keeps the fp32 ones itself.
+    slow. DeepSpeed is given bf16 weights, and keeps the fp32 ones itself. Trained bf16 weights are rounded
+    stochastically, on one device.
     """
     bf16 = job.train.bf16 if job.train.bf16 is not None else facts.device.bf16
     if recipe.pure_bf16:
-        return {"dtype": "bf16", "autocast": None}
-    if not bf16:
+        said = job.train.bf16_stochastic_round
+        rounded = facts.device.count == 1 if said is None else said
+        return {"dtype": "bf16", "autocast": None, "bf16_stochastic_round": rounded}
+    asked = None if recipe.trains_weights else job.train.dtype
+    if not bf16 and asked != "bf16":
         return {"dtype": "fp32", "autocast": None}
-    if recipe.trains_weights and parallel.startswith("zero"):
+    if parallel.startswith("zero"):
         return {"dtype": "bf16", "autocast": None}
-    return {"dtype": "fp32" if recipe.trains_weights else "bf16", "autocast": "bf16"}
+    return {"dtype": asked or ("fp32" if recipe.trains_weights else "bf16"), "autocast": "bf16"}
 
 
 def _adapter_options(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if job.method and job.method.name == recipe.method:
         said = job.method.model_dump(exclude={"name"}, exclude_none=True)
+        if facts.adapter is not None:
+            said["adapter"] = facts.adapter.folder
     if recipe.low_rank:
         targets = said.get("target_modules", "all-linear")  # rule `targets`
         r = said.get("r") or rung.rank or rank_for(job, facts, targets)

@@ -5,10 +5,11 @@ A hard rule says that a candidate cannot run here, or may not be taken; a forced
 from collections.abc import Callable
 
 from rankwise.decide.bound import least_bytes
-from rankwise.decide.compatibility import Refusal, refused
+from rankwise.decide.compatibility import refused
 from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import cite, threshold
+from rankwise.decide.updates import refused_update
 from rankwise.records import Candidate, Facts, Job, Rejection
 
 GB = 1e9
@@ -56,14 +57,13 @@ def states_fit(facts: Facts, candidate: Candidate) -> Rejection | None:
     )
 
 
-def works_together(job: Job, candidate: Candidate) -> Rejection | None:
+def works_together(job: Job, facts: Facts, candidate: Candidate) -> Rejection | None:
     """Combinations that the libraries refuse."""
     config = candidate.config
-    found: Refusal | None = None
-    if config.gradient_checkpointing:
-        found = refused(candidate.method, "gradient_checkpointing")
-    if found is None and config.optimizer_in_backward and config.gradient_accumulation_steps > 1:
-        found = refused(candidate.method, "optimizer_in_backward with gradient_accumulation")
+    found = refused(candidate.method, "gradient_checkpointing") if config.gradient_checkpointing else None
+    found = found or refused_update(job, facts, config)
+    if found is None and job.data.named_tokens:
+        found = refused(candidate.method, "new tokens")
     if found is None:
         return None
     return reject(

@@ -15,13 +15,13 @@ from rankwise.decide.capacity import (
 from rankwise.decide.compatibility import refused
 from rankwise.decide.configure import Rung, configure, sizes
 from rankwise.decide.exclusions import first_broken, reject, states_fit, unkept, works_together
+from rankwise.decide.parallel import forced_parallel, spreads_of, unspread
 from rankwise.decide.priced import Price, Priced
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.methods import TUNERS
 from rankwise.methods.lora import lora_params
 from rankwise.records import Candidate, Facts, Job, Rejection
-from rankwise.records.setup import Parallel
 
 # What is priced one rung further after a rung that runs, so that what it would save or cost can be told.
 COMPARED = ("lora", "full")
@@ -100,12 +100,9 @@ def climb(job: Job, facts: Facts, outcome: Outcome, *, thorough: bool) -> Climbi
 
 def _starts(job: Job, facts: Facts, recipe: Recipe, outcome: Outcome) -> Iterator[Rung]:
     """The quickest rung of each way of spreading; all of them at the higher rank before the lower one."""
-    spreads: Sequence[Parallel] = ("none",) if facts.device.count == 1 and recipe.offload == "none" else recipe.shards
+    spreads = spreads_of(job, facts, recipe)
     if not spreads:
-        found = refused(recipe.method, "optimizer_in_backward on several devices")
-        assert found is not None
-        text = f"{recipe.name} runs on one device alone: {found.why}."
-        outcome.rejected.append(reject(recipe.name, "works_together", text, found.source))
+        outcome.rejected.append(reject(recipe.name, "works_together", *unspread(job, facts, recipe)))
     for rank in _ranks(job, facts, recipe):
         for parallel in spreads:
             yield Rung(parallel=parallel, offload=recipe.offload, rank=rank)
@@ -196,7 +193,7 @@ def _rows_that_fit(facts: Facts, priced: Priced) -> int:
 def _price(job: Job, facts: Facts, outcome: Outcome, rung: Rung) -> Climbing:
     """One candidate, unless the libraries refuse it."""
     candidate = candidate_of(job, facts, outcome.recipe, rung)
-    if (broken := works_together(job, candidate)) is not None:
+    if (broken := works_together(job, facts, candidate)) is not None:
         outcome.rejected.append(broken)
         return
     priced = yield candidate
@@ -225,7 +222,7 @@ def _beyond(job: Job, facts: Facts, outcome: Outcome) -> Climbing:
     further = []
     if not config.gradient_checkpointing and True in _recomputing(job, outcome.recipe):
         further.append(replace(rung, gradient_checkpointing=True))
-    if rung.parallel == "ddp" and "fsdp" in outcome.recipe.shards:
+    if rung.parallel == "ddp" and "fsdp" in outcome.recipe.shards and forced_parallel(job, facts) is None:
         further.append(replace(rung, parallel="fsdp"))
     for other in further:
         yield from _price(job, facts, outcome, other)

@@ -13,7 +13,7 @@ def overrides(job: Job, facts: Facts, winner: Priced) -> list[str]:
     ours, theirs = _options(configure(free, facts, winner.recipe, rung)), _options(candidate.config)
     said = {f"train.{k}": k for k in job.train.model_dump(exclude_none=True)}
     if job.method:
-        said |= {f"method.{k}": k for k in job.method.model_dump(exclude={"name"}, exclude_none=True)}
+        said |= {f"method.{k}": k for k in job.method.model_dump(exclude={"name", "adapter"}, exclude_none=True)}
     return [
         f"{key}: {theirs[name]} is the job's, the plan would take {ours[name]}"
         for key, name in said.items()

@@ -9,6 +9,7 @@ from rankwise.decide.forgetting import spares
 from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import RECIPES, Recipe
 from rankwise.decide.rulebook import threshold
+from rankwise.decide.updates import as_asked
 from rankwise.methods import METHODS
 from rankwise.methods.lora import lora_params
 from rankwise.records import Facts, Job, Rejection
@@ -37,7 +38,7 @@ def recipes_for(job: Job, facts: Facts) -> tuple[Recipe, ...]:
 
 def takeable(job: Job, facts: Facts) -> tuple[Recipe, ...]:
     """Of those, the recipes that may become the verdict, the preferred first."""
-    found = recipes_for(job, facts)
+    found = tuple(r for r in recipes_for(job, facts) if as_asked(job, r))
     if job.method is not None:
         return tuple(r for r in found if _forced(job, r))
     usual = (r for r in found if r.kind == "usual" and r.offload == "none")  # nobody has looked at the host's memory
@@ -106,9 +107,9 @@ def capacity_suffices(job: Job, facts: Facts, priced: Priced) -> Rejection | Non
 
 def precision_trap(job: Job, facts: Facts, recipe: Recipe, candidate: str = "") -> Rejection | None:
     """Pure bf16 weights at a rate at which most updates are rounded away."""
-    if not recipe.pure_bf16:
+    if not recipe.pure_bf16 or (config := configure(job, facts, recipe, Rung())).bf16_stochastic_round:
         return None
-    rate = configure(job, facts, recipe, Rung()).learning_rate
+    rate = config.learning_rate
     least = threshold("precision_trap", "rate")
     if rate >= least:
         return None

@@ -112,6 +112,15 @@ def _cost(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
                 f"learning rate {config.learning_rate:g}",
             )
         )
+    if config.bf16_stochastic_round:
+        found.append(
+            reason(
+                "stochastic_rounding",
+                "Weights are kept in bf16 alone, and updates are rounded up or down by chance: to the nearest, most "
+                "would be lost.",
+                f"learning rate {config.learning_rate:g}",
+            )
+        )
     if job.variants >= threshold("many_variants", "from") and not winner.recipe.trains_weights:
         copies = serving.copies_bytes or job.variants * serving.base_bytes
         cheaper = serving.break_even_variants

@@ -1,12 +1,13 @@
 """The ways of training that are looked at: a method with the precision of what trains and its optimizer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rankwise.methods import METHODS
+from rankwise.records.job import Optim
 from rankwise.records.setup import Offload, Parallel
 
-EXECUTED = ("adamw_torch", "adamw_torch_fused", "sgd")  # optimizers that `train` has
+EXECUTED: tuple[str, ...] = get_args(Optim)  # optimizers that `train` has
 Kind = Literal["usual", "variant", "discouraged", "unkept"]
 
 
@@ -26,7 +27,8 @@ class Recipe:
         lean_optim: an optimizer with smaller states, for the last rung.
         cpu: is it looked at on a CPU, too?
         package: of an unkept recipe: name, version and date of its last release.
-        asked: looked at only where a job forces its method, because a sibling of it is looked at always.
+        asked: looked at only where a job forces its method, because a sibling of it is looked at always,
+            or it is rarely wanted.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Recipe:
     @property
     def executable(self) -> bool:
         """Can this version's `train` carry it out, on one device?"""
-        return self.optim in EXECUTED and not (self.pure_bf16 or self.optimizer_in_backward or self.offload != "none")
+        return self.optim in EXECUTED and self.offload == "none"
 
 
 SHARDED: tuple[Parallel, ...] = ("ddp", "zero2", "fsdp", "zero3")
@@ -84,6 +86,8 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe("full-lomo", "full", kind="unkept", package="lomo-optim 0.1.1 of 2024-07-02"),
     Recipe("dora", "dora", kind="variant", shards=FROZEN),
     Recipe("rslora", "rslora", kind="variant", shards=FROZEN),
+    Recipe("pissa", "pissa", kind="variant", asked=True),
+    Recipe("lora-8bit", "lora-8bit", asked=True),
     Recipe("bottleneck", "bottleneck", kind="variant"),
     Recipe("ia3", "ia3", kind="discouraged"),
     Recipe("prefix", "prefix", kind="discouraged"),

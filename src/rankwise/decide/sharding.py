@@ -2,15 +2,19 @@
 
 from typing import Any
 
+from rankwise.decide.deepspeed import own_settings
 from rankwise.records.setup import Offload, Parallel
 
 
-def deepspeed_config(parallel: Parallel, offload: Offload) -> dict[str, Any] | None:
-    """DeepSpeed's JSON for zero2 and zero3, with `auto` where the Trainer or accelerate fills in the run's own value
-    (huggingface.co/docs/transformers/deepspeed); None for the others.
+def deepspeed_config(parallel: Parallel, offload: Offload, own: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """DeepSpeed's JSON for the stages of ZeRO, a person's `own` where there is one; None without ZeRO. Ours is written
+    with `auto` where the Trainer, accelerate or our own training fills in the run's value
+    (huggingface.co/docs/transformers/deepspeed).
     """
-    if parallel not in ("zero2", "zero3"):
+    if not parallel.startswith("zero"):
         return None
+    if own is not None:
+        return own_settings(own)
     zero: dict[str, Any] = {
         "stage": int(parallel[-1]),
         "overlap_comm": True,

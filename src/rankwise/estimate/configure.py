@@ -8,10 +8,10 @@ from rankwise.estimate.options import OPTIONS
 from rankwise.methods import Tuner, tuner
 from rankwise.methods.prompt import PROMPT_TUNERS
 from rankwise.records import Configuration, CostOptions
+from rankwise.unsupported import NOT_TEXT
 
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "model_max_length")
 USUAL_LENGTH = 2048
-NOT_TEXT = ("vision_config", "audio_config", "vision_tower", "vit_config")
 # Options that only some methods have, by what the method is.
 OF_MATRICES = ("rank", "alpha", "dropout", "targets")
 OF_METHOD = {

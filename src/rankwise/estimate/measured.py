@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from rankwise.errors import UsageError
-from rankwise.methods import METHODS, AdapterOptions
+from rankwise.methods import METHODS, TUNERS, AdapterOptions
 from rankwise.model.attach import allow_packing, attach, wrap
-from rankwise.model.load import load_base, quiet_transformers
+from rankwise.model.load import load_base
 from rankwise.records import Setup, TrainConfig
 from rankwise.records.selfcheck import Measured
 from rankwise.step import Batch, training_step
@@ -157,18 +156,12 @@ def _beside(parameter: Any) -> Iterator[Tensor]:
 
 def load(setup: Setup, folder: Path, device: torch.device) -> Any:
     """The base model of a setup, on its device."""
-    if setup.method == "lora-8bit":
-        options: dict[str, Any] = {"device_map": {"": str(device)}} if device.type == "cuda" else {}
-        with quiet_transformers():
-            eight_bit = BitsAndBytesConfig(load_in_8bit=True)
-            kind = AutoModelForCausalLM
-            model = kind.from_pretrained(
-                folder, dtype=DTYPES[setup.dtype], local_files_only=True, quantization_config=eight_bit, **options
-            )
-    else:
-        if setup.dtype == "fp16":
-            raise UsageError("fp16 weights are not trained by Rankwise", expected="bf16 or fp32")
-        model = load_base(folder, dtype=setup.dtype, four_bit=setup.method == "qlora", device=str(device))
+    if setup.dtype == "fp16":
+        raise UsageError("fp16 weights are not trained by Rankwise", expected="bf16 or fp32")
+    stored = TUNERS[setup.method].base if setup.method in TUNERS else "as-loaded"
+    model: Any = load_base(
+        folder, dtype=setup.dtype, four_bit=stored == "nf4", eight_bit=stored == "int8", device=str(device)
+    )
     if setup.attn_implementation != "sdpa":
         model.set_attn_implementation(ATTENTION[setup.attn_implementation])
     model.config.use_cache = False

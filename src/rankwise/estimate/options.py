@@ -12,6 +12,7 @@ from rankwise.errors import UsageError
 from rankwise.methods import TUNERS
 from rankwise.records.costs import CostOptions
 from rankwise.records.setup import Attention, Dtype, Loss, Offload, Parallel, Stack
+from rankwise.unsupported import OTHER_TRAINING
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ OPTIONS: dict[str, Option] = {
         bool,
         "Update each parameter in the backward pass as soon as its gradient is there, and free that (torchtune's "
         "optimizer_in_bwd). One device, no --grad-accum, no clipping by the global norm.",
+        False,
+    ),
+    "bf16_stochastic_round": Option(
+        bool,
+        "Update trained bf16 weights in fp32, a part at a time, and round up or down by chance (torchao's name).",
         False,
     ),
     "batch": Option(int, "Rows in one forward pass on one device.", 1, least=1),
@@ -187,20 +193,6 @@ DERIVED = {
 }
 OPTIONS |= {name: _of_field(field, DERIVED.get(name, "")) for name, field in CostOptions.model_fields.items()}
 
-# What people ask for that is no supervised fine-tuning step: to price it as one would be wrong.
-OTHER_TRAINING = {
-    "dpo": "a second, frozen copy of the model and two answers a row",
-    "ipo": "a second, frozen copy of the model and two answers a row",
-    "orpo": "two answers a row",
-    "simpo": "two answers a row",
-    "cpo": "two answers a row",
-    "kto": "a second, frozen copy of the model",
-    "ppo": "a value model, a reward model and generation",
-    "grpo": "generation of several answers a row",
-    "rloo": "generation of several answers a row",
-    "rm": "a scalar head in place of the vocabulary's",
-    "reward": "a scalar head in place of the vocabulary's",
-}
 OTHER_PARALLEL = ("tensor", "context", "expert", "pipeline", "sequence", "tp", "cp", "ep", "pp")
 
 

@@ -142,7 +142,7 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
     """The step that `rankwise train` would take: logits at labelled positions alone, adapters in fp32."""
     config, data = candidate.config, facts.data
     return Setup(
-        config=facts.model.config,
+        config=facts.model.config | ({"vocab_size": facts.new_tokens.rows} if facts.new_tokens else {}),
         method=config.method,
         r=config.r,
         lora_alpha=config.lora_alpha,
@@ -150,10 +150,13 @@ def setup_of(facts: Facts, candidate: Candidate) -> Setup:
         target_modules=config.target_modules,
         num_virtual_tokens=config.num_virtual_tokens,
         bottleneck_size=config.bottleneck_size,
+        new_tokens=len(config.new_token_ids or ()),
+        new_token_rows=config.new_token_rows,
         dtype=config.dtype,
         autocast=config.autocast,
         optim=config.optim,
         optimizer_in_backward=config.optimizer_in_backward,
+        bf16_stochastic_round=config.bf16_stochastic_round,
         per_device_train_batch_size=config.per_device_train_batch_size,
         max_length=min(data.longest, config.max_length),
         labelled_share=min(1.0, data.supervised_tokens / max(1, data.tokens)),

@@ -14,7 +14,7 @@ from rankwise.estimate.kvcache import cache_of
 from rankwise.estimate.memory import process_bytes
 from rankwise.estimate.popularity import estimate_slots
 from rankwise.estimate.storage import trained_width
-from rankwise.methods import NF4_BITS
+from rankwise.methods import NF4_BITS, TUNERS, tuner
 from rankwise.records import CostOptions, DeviceFacts, LinearShape, ServingEstimate, Setup, Slots
 from rankwise.records.costs import ServingFormat
 
@@ -25,7 +25,7 @@ GROUP = 128  # weights that share a scale and a zero point in AWQ and GPTQ
 # Methods that vLLM serves unmerged, and the share of throughput that this was measured to cost (evidence E25):
 # A100-80GB, Llama-2-7B, r=8: 11.45 -> 7.60 requests/s, one adapter or four (vLLM PR 11267), others 8 to 24 %, and up to
 # 50 % (vLLM issue 10062, PR 15655).
-UNMERGED = ("lora", "rslora", "qlora", "lora-8bit", "gptq-lora")
+UNMERGED = ("lora", "rslora", "pissa", "qlora", "lora-8bit", "gptq-lora")
 PENALTY = (0.08, 0.5)
 TYPICAL_PENALTY = 1 - 7.60 / 11.45
 # vLLM holds all its slots in full from the start, at one of these ranks and for every linear layer it can adapt
@@ -174,13 +174,14 @@ def served_bytes(params: int, linears: Sequence[LinearShape], serving_format: Se
 def adapter_in_memory(setup: Setup, trainable: int, adapter_file_bytes: int | None) -> int:
     """Bytes that one adapter's weights take in a server: 16-bit where vLLM serves it, else as its file has them."""
     if setup.method in UNMERGED:
-        return SIXTEEN_BIT * trainable
+        return SIXTEEN_BIT * (TUNERS[setup.method].published_rank(trainable) or trainable)
     return trainable * trained_width(setup) if adapter_file_bytes is None else adapter_file_bytes
 
 
 def slot_bytes(setup: Setup, linears: Sequence[LinearShape], adapter: int) -> int:
     """Bytes of one of vLLM's slots: an adapter of the next larger rank on all linear layers, whatever it targets."""
-    rank = next((rank for rank in SLOT_RANKS if setup.r is not None and rank >= setup.r), None)
+    r = tuner(setup.method).published_rank(setup.r)
+    rank = next((rank for rank in SLOT_RANKS if r is not None and rank >= r), None)
     if rank is None:
         return adapter
     return SIXTEEN_BIT * rank * sum((s.in_features + s.out_features) * s.count for s in linears)

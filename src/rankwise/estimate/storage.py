@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from rankwise.estimate.course import times
 from rankwise.methods import METHODS
+from rankwise.methods.vocabulary import MODULES_TO_SAVE
 from rankwise.records import CostOptions, Setup, StorageEstimate
 from rankwise.trace.stack import fp32_master
 
@@ -141,7 +142,18 @@ def checkpoint(setup: Setup, trainable: int, adapter_file_bytes: int | None, opt
     zero = setup.parallel.startswith("zero")
     state = state_width(setup.optim, MASTER if zero else width)
     states = float(optimizer_bytes) if state is None else trainable * state
-    return Checkpoint(weights, round(states) + encoder + (trainable * MASTER if zero else 0))
+    whole = _whole_modules(setup)
+    return Checkpoint(weights, round(states) + encoder + whole + (trainable * MASTER if zero else 0))
+
+
+def _whole_modules(setup: Setup) -> int:
+    """Bytes that a checkpoint has more than the published adapter, which rounds embedding and head to the precision of
+    the base where they train whole; PEFT writes both, tied or not.
+    """
+    if setup.new_token_rows != MODULES_TO_SAVE:
+        return 0
+    width = setup.config.get("hidden_size") or setup.config["n_embd"]
+    return 2 * int(setup.config["vocab_size"]) * int(width) * (BYTES["fp32"] - BYTES[setup.dtype])
 
 
 def trained_width(setup: Setup) -> int:

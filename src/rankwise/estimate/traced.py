@@ -97,6 +97,8 @@ def adapter_order(setup: Setup) -> Order:
         target_modules=setup.target_modules,
         num_virtual_tokens=setup.num_virtual_tokens,
         bottleneck_size=setup.bottleneck_size,
+        new_tokens=setup.new_tokens,
+        new_token_rows=setup.new_token_rows,
         dtype=weights_dtype(setup),
         adapter_dtype=setup.adapter_dtype,
         per_device_train_batch_size=1,
@@ -108,15 +110,16 @@ def adapter_order(setup: Setup) -> Order:
 def simplified(setup: Setup) -> Setup:
     """The setup without what leaves the memory alone, so that equal steps are traced once.
 
-    alpha scales a product, and rank stabilisation is another alpha; dropout keeps a mask whatever its rate; from the
-    second micro-batch on, all are alike; the share of labels matters for the loss that looks at it, and the positions
-    that it keeps are whole; a stack that is not said is the one that the loss is usually met with; DDP holds the same
-    on two devices and on many; of a GPU's compute capability the kernels that PyTorch picks look at 8.0 and 9.0 alone.
+    alpha scales a product, rank stabilisation is another alpha and PiSSA another beginning; dropout keeps a mask
+    whatever its rate; from the second micro-batch on, all are alike; the share of labels matters for the loss that
+    looks at it, and the positions that it keeps are whole; a stack that is not said is the one that the loss is
+    usually met with; DDP holds the same on two devices and on many; of a GPU's compute capability the kernels that
+    PyTorch picks look at 8.0 and 9.0 alone.
     """
     kept = max(1, round(setup.max_length * setup.labelled_share))
     return setup.model_copy(
         update={
-            "method": "lora" if setup.method == "rslora" else setup.method,
+            "method": "lora" if setup.method in ("rslora", "pissa") else setup.method,
             "lora_alpha": None,
             "lora_dropout": 0.1 if setup.lora_dropout else 0.0,
             "gradient_accumulation_steps": min(2, setup.gradient_accumulation_steps),

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import kl_div, log_softmax
 from transformers import AutoTokenizer
 
-from rankwise.methods import METHODS, targeted
+from rankwise.methods import METHODS, TUNERS, targeted
+from rankwise.methods.vocabulary import TARGETS
 from rankwise.model.generate import answer_ids
 from rankwise.model.likelihood import device_of, evaluating, final_logits
 from rankwise.records import Check, Plan, Verification
@@ -89,17 +90,36 @@ def verify(subject: Subject) -> Verification:
 
 
 def _reloads(subject: Subject) -> Check:
+    """An adapter that is published in another form than it was trained in rounds otherwise: it is held to what a merge
+    is held to.
+    """
+    converted = TUNERS[subject.plan.verdict.method].residual
     trained = load_file(subject.trained_logits)["logits"]
     reloaded = final_logits(subject.tuned, subject.prompts)
     same_shape = trained.shape == reloaded.shape
     difference = float((trained - reloaded).abs().max()) if same_shape else float("inf")
+    text = f"The loaded files against the model in memory when training ended, {len(subject.prompts)} prompts."
+    if not converted:
+        return Check(
+            name="reload",
+            passed=difference <= MAX_RELOAD_DIFFERENCE,
+            number=f"{difference:.2g} largest logit difference",
+            limit=f"{MAX_RELOAD_DIFFERENCE:g}",
+            text=text,
+        )
+    kl = _mean_kl(trained, reloaded) if same_shape else float("inf")
     return Check(
         name="reload",
-        passed=difference <= MAX_RELOAD_DIFFERENCE,
-        number=f"{difference:.2g} largest logit difference",
-        limit=f"{MAX_RELOAD_DIFFERENCE:g}",
-        text=f"The loaded files against the model in memory when training ended, {len(subject.prompts)} prompts.",
+        passed=kl <= MAX_MEAN_KL,
+        number=f"KL {kl:.2g} nats per prompt on average, {difference:.2g} largest logit difference",
+        limit=f"KL {MAX_MEAN_KL:g}",
+        text=f"{text} It trained over a residual of the base, rounded to its precision, and is used on the whole base.",
     )
+
+
+def _mean_kl(one: torch.Tensor, other: torch.Tensor) -> float:
+    """KL(one || other) in nats, mean over rows of logits."""
+    return float(kl_div(log_softmax(other, 1), log_softmax(one, 1), log_target=True, reduction="sum")) / len(one)
 
 
 def _changes_output(subject: Subject) -> Check:
@@ -127,9 +147,14 @@ def _modules_applied(subject: Subject) -> Check:
         return _applied(live, f"{live} learned positions that are not zero", expected)
     part, value = method.neutral
     carriers = [p.detach() for name, p in subject.tuned.named_parameters() if part in name]
-    live, expected = sum(bool((p != value).any()) for p in carriers), len(carriers)
+    expected = len(carriers)
+    if TUNERS[config.method].residual:  # B and -B0 side by side: B alone has to differ from where it began
+        live = sum(bool(torch.add(*p.chunk(2, 1)).any() and p.chunk(2, 1)[0].any()) for p in carriers)
+    else:
+        live = sum(bool((p != value).any()) for p in carriers)
     if "target_modules" in method.options:
         expected = sum(s.count for s in targeted(subject.plan.facts.model, config.target_modules))
+        expected += config.new_token_rows == TARGETS  # the head; B of an embedding has another name
     return _applied(live, f"{live} modules whose {part.strip('.')} is not {value:g}", expected)
 
 
@@ -172,7 +197,7 @@ def _merged_agrees(subject: Subject) -> list[Check]:
     pairs = [(_row_logits(subject.tuned, row), _row_logits(subject.merged, row)) for row in subject.rows]
     one, other = (torch.cat(side) for side in zip(*pairs, strict=True))
     difference = (one - other).abs().amax(dim=1)
-    kl = float(kl_div(log_softmax(other, 1), log_softmax(one, 1), log_target=True, reduction="sum")) / len(one)
+    kl = _mean_kl(one, other)
     best = one.topk(2, dim=1).values
     decided = best[:, 0] - best[:, 1] > 2 * difference.mean()
     flips = int(((one.argmax(1) != other.argmax(1)) & decided).sum())
@@ -250,6 +275,8 @@ def _same_ids(subject: Subject, folder: Path) -> Check:
         theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         if list(theirs) != subject.chat.encode_prompt(messages):
             wrong.append(messages[-1]["content"])
+    new = subject.plan.job.data.named_tokens
+    wrong += [t for t in new if tokenizer(t, add_special_tokens=False)["input_ids"] != subject.chat.encode(t)]
     stops = ours.eos_token_id in subject.chat.stop_token_ids and tokenizer.eos_token_id == subject.chat.eos_token_id
     if (folder / "config.json").is_file():  # a server takes the stop tokens of a whole model from its generation_config
         stops = stops and ours.stop_token_ids == subject.chat.stop_token_ids

@@ -13,12 +13,12 @@ from rankwise.methods.base import AdapterOptions, Method, Tuner, targeted
 from rankwise.methods.bottleneck import BOTTLENECK, BOTTLENECK_TUNER
 from rankwise.methods.full import FULL, FULL_TUNER
 from rankwise.methods.light import IA3, LIGHT_TUNERS
-from rankwise.methods.lora import DORA, LORA, LORA_TUNERS, RSLORA
+from rankwise.methods.lora import DORA, LORA, LORA_TUNERS, PISSA, RSLORA
 from rankwise.methods.prompt import P_TUNING, PREFIX, PROMPT, PROMPT_TUNERS
-from rankwise.methods.qlora import NF4_BITS, QLORA, QUANTISED_TUNERS
+from rankwise.methods.qlora import LORA_8BIT, NF4_BITS, QLORA, QUANTISED_TUNERS
 
 METHODS: dict[str, Method] = {
-    m.name: m for m in (FULL, LORA, QLORA, RSLORA, DORA, IA3, PROMPT, PREFIX, P_TUNING, BOTTLENECK)
+    m.name: m for m in (FULL, LORA, QLORA, LORA_8BIT, RSLORA, DORA, PISSA, IA3, PROMPT, PREFIX, P_TUNING, BOTTLENECK)
 }
 TUNERS: dict[str, Tuner] = {
     t.name: t for t in (FULL_TUNER, *LORA_TUNERS, *QUANTISED_TUNERS, *LIGHT_TUNERS, *PROMPT_TUNERS, BOTTLENECK_TUNER)

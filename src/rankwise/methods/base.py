@@ -37,6 +37,8 @@ class AdapterOptions:
         target_modules: `all-linear`, or names of modules (the end of their path is enough).
         num_virtual_tokens: prompt methods: learned positions.
         bottleneck_size: bottleneck adapters: inner width.
+        new_token_rows: PEFT's field that trains rows of new tokens (model/vocabulary.py); None without such tokens.
+        new_token_ids: those rows.
         more: further fields of the PEFT config class, by their own names; they win over everything else.
     """
 
@@ -46,6 +48,8 @@ class AdapterOptions:
     target_modules: str | tuple[str, ...] | None = None
     num_virtual_tokens: int | None = None
     bottleneck_size: int | None = None
+    new_token_rows: str | None = None
+    new_token_ids: tuple[int, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,6 +66,8 @@ class Tuner:
         rank: rank -> config fields; None takes the first of RANK_FIELDS that the config class has.
         matrix_rank: is `--rank` the rank of a matrix as large as the target's, and so no larger than its smaller side?
         divides: a block size that must divide the width of every target, and which widths (`in`, `out`, `both`).
+        residual: its first values are taken out of the base's weights, so that the base it trains on is not the base
+            of the files; it is published as LoRA of twice the rank, which undoes that (model/pissa.py).
         spans_layers: one tensor holds a part for every decoder layer, so layers cannot be traced one by one.
         checkpointing: does it train with gradient checkpointing?
         untraceable: why its step cannot be traced; empty where it can.
@@ -75,9 +81,14 @@ class Tuner:
     rank: Callable[[int], dict[str, Any]] | None = None
     matrix_rank: bool = False
     divides: tuple[str, Literal["in", "out", "both"]] | None = None
+    residual: bool = False
     spans_layers: bool = False
     checkpointing: bool = True
     untraceable: str = ""
+
+    def published_rank(self, r: int | None) -> int | None:
+        """Rank of the adapter in its file, trained at rank `r`."""
+        return 2 * r if self.residual and r is not None else r
 
 
 RANK_FIELDS = ("r", "effective_rank", "n_frequency", "num_ranks")

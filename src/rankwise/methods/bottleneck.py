@@ -10,7 +10,7 @@ PLACES = {"pfeiffer": ("mlp",), "houlsby": ("attention", "mlp")}
 REDUCTION = 16  # hidden width over inner width, as in the `adapters` library
 
 BOTTLENECK = Method(
-    name="bottleneck", trains="adapter", options=("bottleneck_size",), neutral=(".bottleneck.up.weight", 0.0)
+    name="bottleneck", trains="adapter", options=("bottleneck_size", "adapter"), neutral=(".bottleneck.up.weight", 0.0)
 )
 BOTTLENECK_TUNER = Tuner("bottleneck", None)
 

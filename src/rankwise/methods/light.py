@@ -11,7 +11,7 @@ def _blocks(r: int) -> dict[str, Any]:
 
 
 # Keys, values and the inner activations of the MLP are scaled (Liu et al. 2022, arXiv 2205.05638).
-IA3 = Method(name="ia3", trains="adapter", neutral=(".ia3_l.", 1.0))
+IA3 = Method(name="ia3", trains="adapter", options=("adapter",), neutral=(".ia3_l.", 1.0))
 
 LIGHT_TUNERS = (
     Tuner("ia3", "IA3"),

@@ -17,11 +17,13 @@ LORA = Method(
     name="lora",
     trains="adapter",
     # LoRA+ (Hayou et al. 2024, arXiv 2402.12354) is any of these with a higher learning rate for B.
-    options=("r", "lora_alpha", "lora_dropout", "target_modules", "loraplus_lr_ratio"),
+    options=("r", "lora_alpha", "lora_dropout", "target_modules", "adapter", "loraplus_lr_ratio"),
     neutral=(".lora_B.", 0.0),
 )
 RSLORA = replace(LORA, name="rslora")  # scaled by alpha / sqrt(r): Kalajdzievski 2023, arXiv 2312.03732
 DORA = replace(LORA, name="dora")  # and the length of each row of W trains: Liu et al. 2024, arXiv 2402.09353
+# A and B begin as the largest singular values and vectors of W: Meng et al. 2024, arXiv 2404.02948.
+PISSA = replace(LORA, name="pissa", options=(*LORA.options, "init_lora_weights"))
 
 
 def _adalora_ranks(r: int) -> dict[str, int]:
@@ -33,6 +35,7 @@ LORA_TUNERS = (
     Tuner("lora", "LORA", matrix_rank=True),
     Tuner("dora", "LORA", fixed={"use_dora": True}, matrix_rank=True),
     Tuner("rslora", "LORA", fixed={"use_rslora": True}, matrix_rank=True),
+    Tuner("pissa", "LORA", matrix_rank=True, residual=True),  # attached as LoRA, then decomposed (model/pissa.py)
     # PEFT refuses AdaLoRA without the length of its schedule, which changes no size.
     # Its loss has a term over the adapters of all layers.
     Tuner(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rankwise.methods.base import Method, Tuner
 
-PROMPT = Method(name="prompt", trains="adapter", options=("num_virtual_tokens",))
+PROMPT = Method(name="prompt", trains="adapter", options=("num_virtual_tokens", "adapter"))
 PREFIX = replace(PROMPT, name="prefix")
 P_TUNING = replace(PROMPT, name="p_tuning", encodes=True)
 

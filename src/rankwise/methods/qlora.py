@@ -11,6 +11,7 @@ from rankwise.methods.lora import LORA
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
 QLORA = replace(LORA, name="qlora")
+LORA_8BIT = replace(LORA, name="lora-8bit")
 
 QUANTISED_TUNERS = (
     Tuner("qlora", "LORA", base="nf4", matrix_rank=True),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.model.bottleneck import BottleneckModel
+from rankwise.model.vocabulary import keeps_embeddings
 
 # safetensors' names, in the order in which its writer lays the tensors out: last first, then by name.
 DTYPES = {
@@ -63,7 +64,9 @@ def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     # A 4-bit weight cannot be listed without its values; nothing of it is saved.
     four_bit = any(getattr(p, "quant_state", None) is not None for p in model.parameters())
     listed = dict(model.named_parameters()) if four_bit else None
-    return dict(peft.get_peft_model_state_dict(model, state_dict=listed, save_embedding_layers=False))
+    adapted: Any = model
+    embeddings = keeps_embeddings(adapted.active_peft_config, adapted.get_base_model())
+    return dict(peft.get_peft_model_state_dict(model, state_dict=listed, save_embedding_layers=embeddings))
 
 
 def _saves_prompt(model: Any) -> bool:

@@ -16,19 +16,24 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rankwise.errors import ModelError, UsageError
-from rankwise.methods import METHODS, AdapterOptions, Tuner, tuner
+from rankwise.methods import METHODS, TUNERS, AdapterOptions, Tuner, tuner
 from rankwise.methods.base import config_fields
 from rankwise.model.bottleneck import BottleneckModel, attach_bottleneck, is_bottleneck, load_bottleneck
+from rankwise.model.pissa import decompose, take_first_values
 from rankwise.model.targets import check_rank, find_targets, fitted, none_kept_out
+from rankwise.model.vocabulary import vocabulary_fields
 from rankwise.records import TrainConfig
 
 
-def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | PeftModel:
+def attach(model: PreTrainedModel, config: TrainConfig, *, resumed: Path | None = None) -> PreTrainedModel | PeftModel:
     """The model ready to train by `config.method`, in training mode.
 
     Full: every parameter trains, in the precision it was loaded in. Adapters: the base is frozen as loaded (nothing of
     a 4-bit base is raised to fp32, unlike PEFT's k-bit preparation), the new weights are fp32 and drawn from
     `config.seed` without touching torch's global generator.
+
+    Args:
+        resumed: the checkpoint that is restored next; PiSSA takes its first values from there.
 
     Raises:
         ModelError: full fine-tuning of a 4-bit base.
@@ -55,8 +60,16 @@ def attach(model: PreTrainedModel, config: TrainConfig) -> PreTrainedModel | Pef
         config.target_modules,
         config.num_virtual_tokens,
         config.bottleneck_size,
+        config.new_token_rows,
+        config.new_token_ids or (),
     )
     attached = wrap(model, config.method, options, seed=config.seed).model
+    if TUNERS[config.method].residual:
+        with _drawn_from(config.seed, model):
+            if resumed:
+                take_first_values(attached, resumed)
+            else:
+                decompose(attached, config.init_lora_weights or "pissa")
     allow_packing(attached, False)
     attached.train()
     return attached
@@ -112,7 +125,15 @@ def wrap(
             attached = peft.get_peft_model(model, config, autocast_adapter_dtype=autocast_adapter_dtype)
             if not trainable_params(attached):
                 raise ValueError("nothing of it would train")
+    if options.new_token_rows is not None and autocast_adapter_dtype:
+        _raise_to_fp32(attached)  # PEFT raises LoRA's matrices, and leaves whole modules in the base's precision
     return Wrapped(attached, notes)
+
+
+def _raise_to_fp32(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
 
 
 @contextmanager
@@ -144,6 +165,8 @@ def peft_config(
     asked = options.more.get("target_modules", options.target_modules)
     targets = find_targets(model, chosen, asked, _known_targets(chosen.peft_type), kept_out)
     check_rank(chosen, targets, options.r)
+    if options.new_token_rows is not None:
+        values |= vocabulary_fields(model, options.new_token_rows, options.new_token_ids, targets.modules)
     with _refusals_of(chosen, model):
         config = kind(**(targets.fields | values))
     smaller, why = fitted(chosen, targets, config, set(options.more))
@@ -240,7 +263,9 @@ def total_params(model: nn.Module) -> int:
 def _count(parameter: nn.Parameter) -> int:
     """bitsandbytes packs two weights in a byte and keeps the real shape in `quant_state`."""
     state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else state.shape.numel()
+    if state is None:  # ZeRO-3 leaves an empty tensor in place of one that it has split
+        return int(getattr(parameter, "ds_numel", None) or parameter.numel())
+    return int(state.shape.numel())
 
 
 def _is_four_bit(model: nn.Module) -> bool:

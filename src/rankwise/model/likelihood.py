@@ -67,7 +67,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: weights that FSDP gathers inside are trained with afterwards
             yield
     finally:
         model.train(training)

@@ -8,14 +8,39 @@ from safetensors.torch import load_file, save_file
 
 from rankwise.errors import RunError
 from rankwise.model.bottleneck import BottleneckModel
+from rankwise.model.pissa import is_residual, restore_converted, save_converted
+from rankwise.model.vocabulary import keeps_embeddings, trains_vocabulary
 
 # Weights of p-tuning's encoder: adapter_model.safetensors holds the prompt that it makes, which cannot be trained on.
 ENCODER = "prompt_encoder.safetensors"
 
 
-def save_weights(model: Any, folder: Path, *, encodes: bool) -> None:
-    """As PEFT or transformers save them; with `encodes`, the encoder of the adapter's prompt beside it."""
-    model.save_pretrained(folder)
+def publish_weights(model: Any, folder: Path, state: dict[str, Any] | None = None) -> None:
+    """What others load, as PEFT or transformers save it: PiSSA as LoRA over the untouched base.
+
+    Args:
+        state: whole tensors by name, where the model itself holds parts of them (methods that change nothing when they
+            are saved, and no new tokens).
+    """
+    if state is not None:
+        model.save_pretrained(folder, state_dict=state)
+    elif is_residual(model):
+        save_converted(model, folder)
+    elif _trains_vocabulary(model):
+        base = model.get_base_model()
+        model.save_pretrained(folder, save_embedding_layers=keeps_embeddings(model.active_peft_config, base))
+    else:
+        model.save_pretrained(folder)
+
+
+def _trains_vocabulary(model: Any) -> bool:
+    """Does the adapter sit on the embedding? PEFT would then save every embedding of a base that was resized."""
+    return isinstance(model, PeftModel) and trains_vocabulary(model.active_peft_config, model.get_base_model())
+
+
+def save_weights(model: Any, folder: Path, *, encodes: bool, state: dict[str, Any] | None = None) -> None:
+    """As `publish_weights`; with `encodes`, the encoder of the adapter's prompt beside it."""
+    publish_weights(model, folder, state)
     if encodes:
         state = model.prompt_encoder["default"].state_dict()
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / ENCODER)
@@ -30,6 +55,9 @@ def restore_weights(model: Any, folder: Path) -> None:
     if (folder / ENCODER).is_file():
         model.prompt_encoder["default"].load_state_dict(load_file(folder / ENCODER))
         return
+    if is_residual(model):
+        restore_converted(model, folder)
+        return
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors.update(load_file(file))
@@ -37,7 +65,10 @@ def restore_weights(model: Any, folder: Path) -> None:
         model.load_adapter_state(tensors, folder)
         return
     if isinstance(model, PeftModel):
-        outcome = set_peft_model_state_dict(model, tensors)
+        try:
+            outcome = set_peft_model_state_dict(model, tensors)
+        except RuntimeError as error:
+            raise RunError(f"{folder} does not fit the model: {str(error).strip().splitlines()[-1].strip()}") from error
         prompt = {"prompt_embeddings"} if model.active_peft_config.is_prompt_learning else set()
         unknown, missing = sorted(set(outcome.unexpected_keys) - prompt), []
     else:

@@ -36,7 +36,7 @@ def observe_device(hardware: Hardware, where: Path | None = None, prices: PriceL
         return _named(hardware.gpu, count, prices)
     here = [] if hardware.gpu else gpus_here()
     if not here:
-        return _cpu(count, disk)
+        return _cpu(count, hardware.count, disk)
     if hardware.nodes == 1 and count > len(here):
         raise JobError(
             f"hardware.count is {count}, and this machine has {len(here)} GPUs ({here[0]['name']})",
@@ -113,7 +113,8 @@ def _entry(name: str) -> dict[str, Any] | None:
         return None
 
 
-def _cpu(count: int, where: Path) -> DeviceFacts:
+def _cpu(count: int, here: int, where: Path) -> DeviceFacts:
+    """This machine's processor; `here` processes share its cores and its memory, each being one device."""
     rate = measured_rate("cpu", cpu_name())
     cores = usable_cores()
     return DeviceFacts(
@@ -121,10 +122,10 @@ def _cpu(count: int, where: Path) -> DeviceFacts:
         name=f"{cpu_name()} ({cores} cores)",
         count=count,
         cores=cores,
-        memory_bytes=total_memory(),
-        available_bytes=available_memory(),
+        memory_bytes=total_memory() // here,
+        available_bytes=available_memory() // here,
         bf16=has_native_bf16(),
-        matmul_flops=rate.flops,
+        matmul_flops={dtype: flops / here for dtype, flops in rate.flops.items()},
         matmul_measured=True,
         compute_capability=None,
         context_bytes=None,

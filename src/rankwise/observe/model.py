@@ -13,9 +13,10 @@ import yaml
 
 from rankwise.errors import ModelError
 from rankwise.model.locate import locate, weight_files
-from rankwise.observe.hashes import cached_hash
 from rankwise.records import LinearShape, ModelFacts, Shapes, content_hash
+from rankwise.text.hashes import cached_hash
 from rankwise.text.template import ChatText
+from rankwise.unsupported import NOT_TEXT
 
 STORED = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
 # Conv1D stores (in, out) where Linear stores (out, in).
@@ -50,6 +51,13 @@ def observe_model(name: str) -> ModelFacts:
             f"{name} is stored quantised, so its weights cannot be trained or merged as they are",
             expected="weights in bf16, fp16 or fp32",
             fix="name the unquantised model; qlora quantises it while loading",
+        )
+    if found := [key for key in NOT_TEXT if whole.get(key)]:
+        raise ModelError(
+            f"{name} ({whole.get('model_type')}) is a vision or audio model ({found[0]} in its config.json), and only "
+            "text is trained",
+            expected="a causal language model",
+            fix="name its text-only counterpart",
         )
     tensors = read_headers(folder)
     params = {n: t for n, t in tensors.items() if not _is_buffer(n, t)}

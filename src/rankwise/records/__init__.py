@@ -1,6 +1,6 @@
 """What travels between stages: frozen, strict, torch-free."""
 
-from rankwise.records.artifact import Artifact, Check, Lineage, Verification
+from rankwise.records.artifact import Artifact, Check, Verification
 from rankwise.records.audit import Audit
 from rankwise.records.base import Interval, Record, content_hash
 from rankwise.records.configuration import Configuration, Shapes
@@ -33,8 +33,9 @@ from rankwise.records.event import (
     Validation,
 )
 from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
-from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, Price
+from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, NewTokens, Price
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
+from rankwise.records.lineage import AdapterFacts, Lineage, Parent
 from rankwise.records.plan import (
     Candidate,
     Estimate,
@@ -54,6 +55,7 @@ from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Set
 __all__ = [
     "EVENT",
     "Actual",
+    "AdapterFacts",
     "AdapterFile",
     "Answer",
     "Artifact",
@@ -89,8 +91,10 @@ __all__ = [
     "MethodChoice",
     "ModelFacts",
     "MoneyEstimate",
+    "NewTokens",
     "Note",
     "Offer",
+    "Parent",
     "PhaseWork",
     "Plan",
     "Price",

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from rankwise.records.base import Record
+from rankwise.records.lineage import Lineage
 
 
 class Check(Record):
@@ -23,17 +24,6 @@ class Verification(Record):
     passed: bool
     checks: tuple[Check, ...]
     seconds: float
-
-
-class Lineage(Record):
-    """Hashes that lead from the artifact back to its origin."""
-
-    job: str
-    facts: str
-    plan: str
-    base_weights: str
-    data: str
-    chat_template: str | None
 
 
 class Artifact(Record):

@@ -35,6 +35,7 @@ class Configuration(Record):
     adapter_dtype: Dtype
     optimizer: str
     optimizer_in_backward: bool = Field(False, description="Gradients are used and freed in the backward pass.")
+    bf16_stochastic_round: bool = Field(False, description="Updates of bf16 weights are rounded by chance.")
     batch: int = Field(description="Rows in one forward pass on one device.")
     seq_len: int = Field(description="Padded or packed length of a row.")
     grad_accum: int
@@ -78,6 +79,7 @@ class Configuration(Record):
             adapter_dtype=self.adapter_dtype,
             optim=self.optimizer,
             optimizer_in_backward=self.optimizer_in_backward,
+            bf16_stochastic_round=self.bf16_stochastic_round,
             per_device_train_batch_size=self.batch,
             max_length=self.seq_len,
             gradient_accumulation_steps=self.grad_accum,

@@ -20,7 +20,9 @@ class Started(BaseEvent):
     max_steps: int
     trainable_params: int
     total_params: int
-    world_size: int
+    world_size: int = Field(description="Processes.")
+    engine: str = Field("one process", description="What wraps the model: the class that was found, not the one asked.")
+    local_params: int | None = Field(None, description="Parameters that one process holds; all of them unless split.")
     threads: int
     device: str
     versions: dict[str, str]

@@ -9,6 +9,7 @@ from rankwise.errors import ModelError
 from rankwise.records.base import Record
 from rankwise.records.costs import Pricing, Tariff
 from rankwise.records.diagnosis import Diagnosis
+from rankwise.records.lineage import AdapterFacts, Parent
 
 NOT_IDENTITY: dict[str, Any] = {
     "matmul_flops": {},
@@ -89,9 +90,18 @@ class DataFacts(Record):
     validation_tokens: int
     general_rows: int = Field(description="General rows given; 0 means none given.")
     general_supervised_per_row: float | None = Field(description="Labelled tokens per general row; None without them.")
+    general_to_write: int = Field(0, description="General rows that the base has yet to write before training.")
     facts: int = Field(description="Closed-book probes given; 0 means none given.")
     files: dict[str, str] = Field(description="Path -> sha256 of each data file.")
     source: str = Field(description="Where these facts come from.")
+
+
+class NewTokens(Record):
+    """Tokens that a job adds to the vocabulary, as the model will know them."""
+
+    ids: tuple[int, ...] = Field(description="Of each token, in the job's order.")
+    pieces: tuple[tuple[int, ...], ...] = Field(description="Token ids that the base reads each of them as.")
+    rows: int = Field(description="Of embedding and head once they are there.")
 
 
 class Price(Record):
@@ -155,4 +165,8 @@ class Facts(Record):
     device: DeviceFacts
     tariff: Tariff
     diagnosis: Diagnosis | None = Field(None, description="None: nobody has asked the base yet.")
+    deepspeed: dict[str, Any] | None = Field(None, description="The job's own DeepSpeed JSON; None: it has none.")
+    new_tokens: NewTokens | None = Field(None, description="None: the job names none.")
+    adapter: AdapterFacts | None = Field(None, description="That training goes on from; None: it begins a new one.")
+    parent: Parent | None = Field(None, description="What made that adapter, or the model; None: nothing known did.")
     job_hash: str = Field(description="Hash of the Job these facts were observed for.")

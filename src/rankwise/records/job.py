@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,14 +13,36 @@ Goal = Literal["instruction", "knowledge", "task", "unsure"]
 Domain = Literal["general", "code", "math", "language"]
 TrackerName = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 Trackers = TrackerName | tuple[TrackerName, ...]
+# Fields of PEFT's LoraConfig.
+NewTokenRows = Literal["trainable_token_indices", "target_modules", "modules_to_save"]
 OnLong = Literal["drop", "truncate", "split", "error"]
+Optim = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "sgd",
+    "adafactor",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "lion_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+]
 
 
 class GeneralData(Record):
     """General rows mixed into training so that the model keeps what it could do before."""
 
-    path: Path = Field(description="Rows in any training format.")
+    path: Path | None = Field(None, description="Rows in any training format.")
+    self_generated: int | None = Field(
+        None, ge=4, description="In the place of a path: rows that the base writes itself, once, before training."
+    )
     share: float = Field(0.05, ge=0, lt=1, description="Share of the supervised tokens that are general.")
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Self:
+        if (self.path is None) == (self.self_generated is None):
+            raise ValueError("give either `path` (a file of general rows) or `self_generated` (a number of rows)")
+        return self
 
 
 class JobData(Record):
@@ -39,11 +61,31 @@ class JobData(Record):
     base_loss: float | None = Field(
         None, gt=0, description="Nats per answer token that the base does not know, where you measured it."
     )
-    new_tokens: int = Field(0, ge=0, description="Tokens that the vocabulary does not have yet.")
+    new_tokens: Annotated[int, Field(ge=0)] | tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        0,
+        description="Tokens that the vocabulary does not have yet: a list, or a file with one a line, to train them; "
+        "their number, to plan.",
+    )
     examples: int | None = Field(None, ge=1, description="Number of training rows, when there is no file yet.")
     tokens_per_example: int | None = Field(
         None, ge=1, description="Mean tokens per row, when there is no file yet; null: 512 are assumed, and it is said."
     )
+
+    @property
+    def named_tokens(self) -> tuple[str, ...]:
+        """New tokens that are known by their text; none where there is only a number."""
+        return () if isinstance(self.new_tokens, int) else self.new_tokens
+
+    @property
+    def new_token_count(self) -> int:
+        return self.new_tokens if isinstance(self.new_tokens, int) else len(self.new_tokens)
+
+    @field_validator("new_tokens")
+    @classmethod
+    def _each_once(cls, value: int | tuple[str, ...]) -> int | tuple[str, ...]:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("a token is named twice")
+        return value
 
     @field_validator("validation")
     @classmethod
@@ -81,13 +123,21 @@ class Budget(Record):
 class MethodChoice(Record):
     """A method that the person forces, with the options they care about; the rest comes from the plan."""
 
-    name: str = Field(description="full, lora, qlora, rslora, dora, ia3, prompt, prefix, p_tuning or bottleneck.")
+    name: str = Field(
+        description="full, lora, qlora, lora-8bit, rslora, dora, pissa, ia3, prompt, prefix, p_tuning or bottleneck."
+    )
     r: int | None = Field(None, ge=1, description="LoRA rank.")
     lora_alpha: float | None = Field(None, gt=0, description="LoRA alpha; the scale is alpha / r.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: str | tuple[str, ...] | None = Field(None, description="`all-linear` or module names.")
+    adapter: Path | None = Field(None, description="Go on from this adapter: a run, or a folder that PEFT wrote.")
     loraplus_lr_ratio: float | None = Field(
         None, ge=1, description="LoRA+: learning rate of B over that of A (train.learning_rate)."
+    )
+    init_lora_weights: str | None = Field(
+        None,
+        pattern=r"^pissa(_niter_[1-9][0-9]*)?$",
+        description="PiSSA: `pissa` (exact SVD), or `pissa_niter_N`: a fast one of N subspace iterations.",
     )
     num_virtual_tokens: int | None = Field(None, ge=1, description="Prompt methods: learned positions.")
     bottleneck_size: int | None = Field(None, ge=1, description="Bottleneck adapters: their inner width.")
@@ -143,11 +193,25 @@ class TrainOptions(Record):
     warmup_steps: int | None = Field(None, ge=0, description="Steps of linear warm-up.")
     weight_decay: float | None = Field(None, ge=0, description="AdamW weight decay.")
     max_grad_norm: float | None = Field(None, gt=0, description="Gradient norm is clipped to this.")
-    optim: Literal["adamw_torch", "adamw_torch_fused", "sgd"] | None = Field(None, description="Optimizer.")
+    optim: Optim | None = Field(None, description="Optimizer, by Hugging Face's name.")
+    optimizer_in_backward: bool | None = Field(
+        None, description="Update each parameter in the backward pass and free its gradient; nothing is clipped."
+    )
+    dtype: Literal["bf16", "fp32"] | None = Field(
+        None, description="Of the loaded weights; bf16 of full fine-tuning: no fp32 copy of what trains."
+    )
+    bf16_stochastic_round: bool | None = Field(
+        None, description="Trained bf16 weights: round updates up or down by chance, so that small ones count."
+    )
     per_device_train_batch_size: int | None = Field(None, ge=1, description="Rows in one forward pass.")
     gradient_accumulation_steps: int | None = Field(None, ge=1, description="Forward passes in one optimizer step.")
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations in the backward pass.")
     bf16: bool | None = Field(None, description="bfloat16 arithmetic (needs a device that has it).")
+    new_token_rows: NewTokenRows | None = Field(
+        None,
+        description="How an adapter trains data.new_tokens: their rows alone (trainable_token_indices), LoRA on "
+        "embedding and head (target_modules), or both whole (modules_to_save).",
+    )
     max_length: int | None = Field(None, ge=8, description="Longest row in tokens.")
     on_long: OnLong | None = Field(None, description="What to do with longer rows; whatever it is, it is counted.")
     eval_steps: int | None = Field(None, ge=1, description="Optimizer steps between validations.")
@@ -161,6 +225,10 @@ class TrainOptions(Record):
     )
     logging_steps: int | None = Field(None, ge=1, description="Optimizer steps between printed lines.")
     seed: int | None = Field(None, ge=0, description="Seed of data order, adapter initialisation and dropout.")
+    parallel: Literal["ddp", "zero1", "zero2", "zero3", "fsdp"] | None = Field(
+        None, description="Force how several devices share the work; null lets the plan choose."
+    )
+    deepspeed: Path | None = Field(None, description="Your own DeepSpeed JSON, `auto` where it takes the run's value.")
     report_to: Trackers | None = Field(None, description="Experiment trackers; none where nothing is said.")
 
     @field_validator("save_url")
@@ -186,6 +254,7 @@ class Job(Record):
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run folder.")
     goal: Goal = Field(description="instruction | knowledge | task | unsure.")
     model: str = Field(description="Hub id, local folder, or `embedded`.")
+    chat_template: Path | None = Field(None, description="A jinja file in the place of the model's chat template.")
     data: JobData = Field(description="What to learn from.")
     hardware: Hardware = Field(Hardware(), description="What to run on.")
     budget: Budget = Field(Budget(), description="What it may cost.")

@@ -14,7 +14,8 @@ from rankwise.records.costs import (
     VelocityEstimate,
 )
 from rankwise.records.facts import Facts
-from rankwise.records.job import Job, OnLong
+from rankwise.records.job import Job, NewTokenRows, OnLong
+from rankwise.records.lineage import Lineage
 from rankwise.records.setup import Offload, Parallel
 
 
@@ -26,7 +27,9 @@ class TrainConfig(Record):
     lora_alpha: float | None = None
     lora_dropout: float | None = None
     target_modules: str | tuple[str, ...] | None = None
+    adapter: str | None = Field(None, description="Folder of the adapter that training goes on from.")
     loraplus_lr_ratio: float | None = Field(None, description="LoRA+: learning rate of B over that of A.")
+    init_lora_weights: str | None = Field(None, description="PiSSA: how the SVD is computed; None: exactly.")
     num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
     bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
     num_train_epochs: float
@@ -35,7 +38,7 @@ class TrainConfig(Record):
     lr_scheduler_type: str
     warmup_steps: int
     weight_decay: float
-    max_grad_norm: float
+    max_grad_norm: float = Field(description="0: gradients are not clipped.")
     optim: str
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
@@ -43,8 +46,13 @@ class TrainConfig(Record):
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, and the gradient freed."
     )
+    bf16_stochastic_round: bool = Field(
+        False, description="Updates of trained bf16 weights are rounded up or down by chance."
+    )
     dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
     autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")
+    new_token_ids: tuple[int, ...] | None = Field(None, description="Rows that the base's embedding does not have.")
+    new_token_rows: NewTokenRows | None = Field(None, description="How an adapter trains them; None: as `method` says.")
     max_length: int
     on_long: OnLong
     replay_share: float = Field(description="Share of supervised tokens from data.general.")
@@ -251,6 +259,19 @@ class Plan(Record):
         """As of every record; where the base lies on this machine is no part of it, for the base has its own hash."""
         model = self.facts.model.model_copy(update={"folder": None})
         return Record.content_hash(self.model_copy(update={"facts": self.facts.model_copy(update={"model": model})}))
+
+    def lineage(self) -> Lineage:
+        """Hashes of what this plan's result comes from. The files of its base are here."""
+        assert self.base_hash is not None  # nothing is trained without its files
+        return Lineage(
+            job=self.job_hash,
+            facts=self.facts.content_hash(),
+            plan=self.content_hash(),
+            base_weights=self.base_hash,
+            data=self.data_hash,
+            chat_template=self.facts.model.template_hash,
+            parent=self.facts.parent,
+        )
 
     def contract(self) -> dict[str, Any]:
         """What `plan --json` prints."""

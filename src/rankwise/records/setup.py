@@ -26,12 +26,17 @@ class Setup(Record):
     target_modules: str | tuple[str, ...] | None = None
     num_virtual_tokens: int | None = Field(None, description="Prompt and prefix methods: learned positions.")
     bottleneck_size: int | None = Field(None, description="Bottleneck adapters: their inner width.")
+    new_tokens: int = Field(0, description="Rows of embedding and head for tokens that the base does not have.")
+    new_token_rows: str | None = Field(None, description="PEFT's field that trains them.")
     dtype: Dtype = Field(description="Of the loaded weights, and of the arithmetic without autocast.")
     autocast: Arithmetic | None = Field(None, description="Arithmetic where it differs from dtype.")
     adapter_dtype: Dtype = "fp32"
     optim: str = "adamw_torch"
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, which is then freed."
+    )
+    bf16_stochastic_round: bool = Field(
+        False, description="bf16 weights are updated in fp32, a part at a time, and rounded up or down by chance."
     )
     per_device_train_batch_size: int
     max_length: int = Field(description="Padded or packed length of a row.")

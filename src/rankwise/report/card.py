@@ -3,6 +3,7 @@
 from rankwise.methods import METHODS, TUNERS
 from rankwise.records import Plan
 from rankwise.report.glossary import method_name
+from rankwise.report.lineage_words import ancestry
 from rankwise.report.verdict_words import method_phrase
 
 
@@ -28,6 +29,7 @@ def model_card(plan: Plan, *, merged: bool = False) -> str:
         "",
         f"Base weights (sha256): `{facts.model.weights_hash}`; data (sha256): `{plan.data_hash}`.",
         "",
+        *(line for sentence in ancestry(facts.parent) for line in (sentence, "")),
         "What it learned, what it forgot and whether these files were proven stands in the run's evidence.json, "
         "artifact.json and report.html. Nothing else is claimed for it.",
     ]

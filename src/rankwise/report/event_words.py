@@ -30,13 +30,21 @@ def event_line(event: Event, max_steps: int) -> str:
     return _other_line(event, max_steps)
 
 
+def _where(event: Started) -> str:
+    """The device; of several processes their number, what wraps the model, and what each holds of it."""
+    if event.world_size == 1:
+        return event.device
+    each = f", each holds {count(event.local_params)} parameters" if event.local_params is not None else ""
+    return f"{event.world_size} processes, the first on {event.device} ({event.engine}{each}),"
+
+
 def _other_line(event: Event, max_steps: int) -> str:
     if isinstance(event, Started):
         trained = share(event.trainable_params / event.total_params)
         resumed = f", resumed at step {event.step}" if event.step else ""
         return (
             f"training {count(event.trainable_params)} of {count(event.total_params)} parameters ({trained}) "
-            f"on {event.device} with {event.threads} threads, {count(max_steps)} steps{resumed}"
+            f"on {_where(event)} with {event.threads} threads, {count(max_steps)} steps{resumed}"
         )
     if isinstance(event, Rehearsed):
         return f"tried early: {'; '.join(_rehearsed(event))} ({duration(event.seconds)})"

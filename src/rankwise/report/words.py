@@ -13,6 +13,7 @@ from rankwise.report.learned_words import (
     forgetting_sentence,
     knows_or_sounds,
 )
+from rankwise.report.lineage_words import ancestry
 from rankwise.report.plan_words import (
     Passage,
     all_evidence,
@@ -83,6 +84,7 @@ __all__ = [
     "actual_line",
     "actual_text",
     "all_evidence",
+    "ancestry",
     "answer_of",
     "bounds",
     "check_line",

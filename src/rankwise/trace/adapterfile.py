@@ -9,11 +9,14 @@ from collections import defaultdict
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from rankwise.methods import TUNERS
+from rankwise.methods.vocabulary import MODULES_TO_SAVE
 from rankwise.model.adapterfile import safetensors_bytes, saved_tensors
 from rankwise.records.setup import Setup
-from rankwise.trace.build import build, load, spans_layers
+from rankwise.trace.build import DTYPES, build, load, spans_layers
 from rankwise.trace.layers import decoder_layers
 from rankwise.trace.run import decoder_layers_of
 from rankwise.trace.stack import SIXTEEN_BIT
@@ -41,8 +44,20 @@ def adapter_file(setup: Setup, *, whole: bool = False) -> int | None:
     if not whole and layers > SHORT and not spans_layers(plain):
         tensors = _lengthened(plain, layers)
         if tensors is not None:
-            return safetensors_bytes(tensors)
-    return safetensors_bytes(saved_tensors(build(plain)))
+            return safetensors_bytes(_as_published(plain, tensors))
+    return safetensors_bytes(_as_published(plain, saved_tensors(build(plain))))
+
+
+def _as_published(setup: Setup, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """PiSSA's file has the values that it began with beside those that it ended with; embedding and head that train
+    whole are published in the precision of the base.
+    """
+    if setup.new_token_rows == MODULES_TO_SAVE:
+        dtype = DTYPES[setup.dtype]
+        return {name: t.to(dtype) if "lora_" not in name else t for name, t in tensors.items()}
+    if not (setup.method in TUNERS and TUNERS[setup.method].residual):
+        return tensors
+    return {name: torch.cat([t, t], 0 if "lora_A" in name else 1) for name, t in tensors.items()}
 
 
 def _lengthened(setup: Setup, layers: int) -> dict[str, Tensor] | None:

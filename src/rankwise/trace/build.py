@@ -131,6 +131,7 @@ def spans_layers(setup: Setup) -> bool:
 
 
 def _wrap(model: PreTrainedModel, setup: Setup, peft_type: str) -> Wrapped:
+    vocabulary = model.config.get_text_config().vocab_size
     options = AdapterOptions(
         r=setup.r,
         lora_alpha=setup.lora_alpha,
@@ -138,6 +139,8 @@ def _wrap(model: PreTrainedModel, setup: Setup, peft_type: str) -> Wrapped:
         target_modules=setup.target_modules,
         num_virtual_tokens=setup.num_virtual_tokens,
         bottleneck_size=setup.bottleneck_size,
+        new_token_rows=setup.new_token_rows,
+        new_token_ids=tuple(range(vocabulary - setup.new_tokens, vocabulary)),
     )
     with adapters.attaching(peft_type):
         wrapped = wrap(
@@ -191,7 +194,7 @@ def _four_bit(model: PreTrainedModel, setup: Setup) -> None:
 
 
 def _eight_bit(model: PreTrainedModel, setup: Setup) -> None:
-    _replace_linears(model, quantised.Linear8bitLt)
+    _replace_linears(model, lambda linear: quantised.Linear8bitLt(linear, on_cpu=setup.device == "cpu"))
     model.is_loaded_in_8bit = True
 
 

@@ -24,6 +24,7 @@ from rankwise.trace.kernels.optimizers import optimizer
 from rankwise.trace.layers import NO_LAYER, Layers, decoder_layers
 from rankwise.trace.meter import FROZEN, TRAINED, Meter, Recording, named
 from rankwise.trace.stack import SIXTEEN_BIT, traits
+from rankwise.updates import OneByOne
 
 STEPS = 2  # the second step finds the optimizer's state in place
 
@@ -140,11 +141,8 @@ class _Step:
         self.trained = {p: self.layers.of_name(n) for n, p in model.named_parameters() if p.requires_grad}
         for parameter, layer in self.trained.items():
             parameter.register_post_accumulate_grad_hook(self._renamer(layer))
-        groups: list[list[Tensor]] = [[p] for p in self.trained] if setup.optimizer_in_backward else [[*self.trained]]
-        self.optimizers = [optimizer(setup.optim, group, setup.device) for group in groups]
-        if setup.optimizer_in_backward:
-            for parameter, of_it in zip(self.trained, self.optimizers, strict=True):
-                parameter.register_post_accumulate_grad_hook(self._updater(of_it))
+        self.within: OneByOne | None = None
+        self.optimizer = self._optimizer()
         self.batches = [self._batch()] * min(2, setup.gradient_accumulation_steps)
         self.held: list[object] = []
         self.workspaces: dict[str, Tensor] = {}
@@ -163,8 +161,7 @@ class _Step:
             loss_of=self._loss,
             usable=lambda loss, norm: True,
         )
-        for one in self.optimizers:
-            self._rename_states(one)
+        self._rename_states()
 
     @property
     def can_repeat(self) -> bool:
@@ -188,8 +185,7 @@ class _Step:
         self.step()
         self.zero_grad()
         del total, norm
-        for one in self.optimizers:
-            self._rename_states(one)
+        self._rename_states()
 
     def evaluate(self) -> None:
         self.model.eval()
@@ -226,22 +222,19 @@ class _Step:
             self.first_pass = slice(self.begun, len(self.meter.recording.events))
             given = (p for p in self.trained if p.grad is not None)
             self.gradients = [_Gradient.of(p, self.meter) for p in given]
-        if self.setup.optimizer_in_backward:  # there is nothing left to clip
-            return self.batches[0].input_ids
+        if self.within is not None:  # there is nothing left to clip
+            return self.within.norm()
         return torch.nn.utils.clip_grad_norm_(list(self.trained), 1.0)
 
     def step(self) -> None:
         """AdamW keeps its step counts on the CPU, whatever device the parameters are on."""
-        if self.setup.optimizer_in_backward:
-            return
         self.meter.stepwise = True
         with torch.device("cpu"):
-            self.optimizers[0].step()
+            self.optimizer.step()
         self.meter.stepwise, self.meter.stepping = False, None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for one in self.optimizers:
-            one.zero_grad(set_to_none=set_to_none)
+        self.optimizer.zero_grad(set_to_none=set_to_none)
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -268,24 +261,38 @@ class _Step:
 
         return rename
 
-    def _updater(self, of_it: Optimizer) -> Any:
-        """As torchtune's `optimizer_in_bwd` and LOMO (Lv et al. 2023, arXiv 2306.09782) do it: the hook of a parameter
-        steps an optimizer of its own and drops the gradient.
-        """
+    def _optimizer(self) -> Optimizer:
+        setup = self.setup
+        trained: list[Tensor] = [*self.trained]
+        if not (setup.optimizer_in_backward or setup.bf16_stochastic_round):
+            return optimizer(setup.optim, trained, setup.device)
+        one = OneByOne(
+            [{"params": trained}],
+            lambda tensors: optimizer(setup.optim, tensors, setup.device),
+            in_backward=setup.optimizer_in_backward,
+            stochastic=setup.bf16_stochastic_round,
+            around=self._around,
+            usable=lambda norm: True,
+        )
+        if setup.optimizer_in_backward:
+            self.within = one
+        return one
 
-        def update(parameter: nn.Parameter) -> None:
-            with self.meter.update(self.trained[parameter]), torch.device("cpu"):
-                of_it.step()
-            of_it.zero_grad(set_to_none=True)
-            self._rename_states(of_it)
+    @contextmanager
+    def _around(self, parameter: Tensor) -> Iterator[None]:
+        """One parameter is updated; in the backward pass nobody else says that it is the optimizer that works now."""
+        with self.meter.update(self.trained[parameter]) if self.within else nullcontext(), torch.device("cpu"):  # type: ignore[index]
+            yield
+        self._rename(parameter)
 
-        return update
+    def _rename_states(self) -> None:
+        for parameter in self.optimizer.state:
+            self._rename(parameter)
 
-    def _rename_states(self, of: Optimizer) -> None:
-        for parameter, values in of.state.items():
-            for value in values.values():
-                if isinstance(value, Tensor):
-                    self.meter.rename(value, "optimizer", self.trained[parameter])  # type: ignore[index]
+    def _rename(self, parameter: Any) -> None:
+        for value in self.optimizer.state[parameter].values():
+            if isinstance(value, Tensor):
+                self.meter.rename(value, "optimizer", self.trained[parameter])
 
     def _batch(self) -> Batch:
         rows, length = self.setup.per_device_train_batch_size, self.setup.max_length

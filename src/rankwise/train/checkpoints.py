@@ -1,7 +1,8 @@
 """Checkpoints that can be trusted: published whole or not at all, hashed, and kept by value.
 
 checkpoint-N/   weights (safetensors, as PEFT or transformers save them) and trainer_state.json; and the state that
-                only training on needs: optimizer.pt, scheduler.pt, rng_state.pth
+                only training on needs: optimizer.pt, scheduler.pt, rng_state.pth; of several processes the first
+                writes, and each one its own random state, and its own part of an optimizer that is split
 best, last      links to the checkpoint with the lowest held-out loss, and to the newest
 """
 
@@ -10,6 +11,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import torch
 
 from rankwise.methods import METHODS
-from rankwise.model.trained import restore_weights, save_weights
+from rankwise.model.trained import save_weights
 from rankwise.records import Note, Saved, TrainConfig
 from rankwise.store import (
     Run,
@@ -30,6 +32,8 @@ from rankwise.store import (
     require_space,
     write_text,
 )
+from rankwise.train.engines.engine import Engine
+from rankwise.train.engines.group import Group
 from rankwise.train.mirror import Mirror
 
 # Hashes of the other files of a checkpoint; written last, so that a folder without it is not a checkpoint.
@@ -49,7 +53,8 @@ class Checkpoints:
         self.folder, self.root, self.mirror = run.checkpoints, run.folder, mirror
         self.keep_last, self.keep_best = config.save_total_limit, config.save_top_k
         self.planned_bytes = planned_bytes
-        self.encodes = METHODS[config.method].encodes
+        method = METHODS[config.method]
+        self.encodes, self.trains_adapter = method.encodes, method.trains == "adapter"
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
@@ -60,9 +65,9 @@ class Checkpoints:
         return self.folder / f"checkpoint-{step}"
 
     def save(
-        self, step: int, model: Any, optimizer: Any, scheduler: Any, losses: dict[int, float], micro_batch: int
+        self, step: int, engine: Engine, scheduler: Any, losses: dict[int, float], micro_batch: int
     ) -> Iterator[Note | Saved]:
-        """Write checkpoint-`step`, then drop what retention does not keep.
+        """Write checkpoint-`step`, then drop what retention does not keep. Every process calls it; the first one tells.
 
         Args:
             losses: step -> validation loss so far.
@@ -72,9 +77,12 @@ class Checkpoints:
             SpaceError: no room on the disk, even without what could be spared; nothing was written.
         """
         began = time.monotonic()
-        yield from self._make_room(step, losses)
-        with publish_folder(self.path(step)) as folder:
-            self._write(folder, step, model, optimizer, scheduler, losses, micro_batch)
+        if engine.group.first:
+            yield from self._make_room(step, losses)
+        with shared_folder(self.path(step), engine.group) as folder:
+            self._write(folder, step, engine, scheduler, losses, micro_batch)
+        if not engine.group.first:
+            return
         removed = self._retain(losses)
         path = self.path(step)
         link(self.folder / "last", path.name)
@@ -92,40 +100,49 @@ class Checkpoints:
             removed=tuple(removed),
         )
 
-    def rehearse(self, model: Any, optimizer: Any, scheduler: Any, micro_batch: int) -> int:
-        """Write a whole checkpoint, and drop it: its bytes. Raises SpaceError, OSError as `save` would."""
-        require_space(self.folder, self.planned_bytes, "a checkpoint")
+    def rehearse(self, engine: Engine, scheduler: Any, micro_batch: int) -> int:
+        """Write a whole checkpoint, and drop it: its bytes (0 in other processes than the first).
+
+        Raises SpaceError, OSError as `save` would.
+        """
+        if engine.group.first:
+            require_space(self.folder, self.planned_bytes, "a checkpoint")
         rehearsed = self.folder / ".rehearsed"
         try:
-            with publish_folder(rehearsed) as folder:
-                self._write(folder, 0, model, optimizer, scheduler, {}, micro_batch)
-            return folder_bytes(rehearsed)
+            with shared_folder(rehearsed, engine.group) as folder:
+                self._write(folder, 0, engine, scheduler, {}, micro_batch)
+            return folder_bytes(rehearsed) if engine.group.first else 0
         finally:
-            shutil.rmtree(rehearsed, ignore_errors=True)
+            if engine.group.first:
+                shutil.rmtree(rehearsed, ignore_errors=True)
 
     def _write(
         self,
         folder: Path,
         step: int,
-        model: Any,
-        optimizer: Any,
+        engine: Engine,
         scheduler: Any,
         losses: dict[int, float],
         micro_batch: int,
     ) -> None:
-        save_weights(model, folder, encodes=self.encodes)
+        group, whole = engine.group, engine.full_state(trained_only=self.trains_adapter)
         state = {
             "global_step": step,
             "validation_losses": {str(s): loss for s, loss in losses.items()},
             "train_batch_size": micro_batch,  # the Trainer's name for rows in one forward pass of one device
         }
-        write_text(folder / STATE, json.dumps(state, indent=1))
-        weights = hash_folder(folder)
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-        torch.save(scheduler.state_dict(), folder / "scheduler.pt")
-        torch.save(rng_state(), folder / "rng_state.pth")
-        resuming = {name: digest for name, digest in hash_folder(folder).items() if name not in weights}
-        _write_manifest(folder, weights, resuming)
+        if group.first:
+            save_weights(engine.bare, folder, encodes=self.encodes, state=whole)
+            write_text(folder / STATE, json.dumps(state, indent=1))
+            weights = hash_folder(folder)
+            torch.save(scheduler.state_dict(), folder / "scheduler.pt")
+        group.meet()
+        engine.save_optimizer(folder)
+        torch.save(rng_state(), folder / rng_file(group))
+        group.meet()
+        if group.first:
+            resuming = {name: digest for name, digest in hash_folder(folder).items() if name not in weights}
+            _write_manifest(folder, weights, resuming)
 
     def _make_room(self, step: int, losses: dict[int, float]) -> Iterator[Note]:
         """Where the disk has less than a checkpoint free, what can be spared goes, the least useful first: never the
@@ -226,17 +243,35 @@ class Checkpoints:
         wrong = sorted(name for name in expected if found.get(name) != expected[name])
         return f"{', '.join(wrong)} changed" if wrong else None
 
-    def restore(self, step: int, model: Any, optimizer: Any, scheduler: Any) -> tuple[dict[int, float], int]:
+    def restore(self, step: int, engine: Engine, scheduler: Any) -> tuple[dict[int, float], int]:
         """Put weights, optimizer, scheduler and random state back; returns the validation losses so far and the rows
         in one forward pass.
         """
         folder = self.path(step)
-        restore_weights(model, folder)
-        optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
+        engine.restore_weights(folder)
+        engine.restore_optimizer(folder)
         scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
-        restore_rng(torch.load(folder / "rng_state.pth", weights_only=True))
+        restore_rng(torch.load(folder / rng_file(engine.group), weights_only=True))
         state = json.loads((folder / STATE).read_text())
         return {int(s): loss for s, loss in state["validation_losses"].items()}, state["train_batch_size"]
+
+
+@contextmanager
+def shared_folder(target: Path, group: Group) -> Iterator[Path]:
+    """`publish_folder` for all processes: the first makes it and publishes it, when all are through with it."""
+    if not group.first:
+        yield Path(group.from_first(""))
+        group.meet()
+        return
+    with publish_folder(target) as folder:
+        group.from_first(str(folder))
+        yield folder
+    group.meet()
+
+
+def rng_file(group: Group) -> str:
+    """Named as transformers' Trainer names it."""
+    return "rng_state.pth" if group.world == 1 else f"rng_state_{group.rank}.pth"
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:

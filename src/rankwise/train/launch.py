@@ -1,5 +1,8 @@
-"""Starts the worker process and listens to it. The face never imports torch, and a kill of either process is clean."""
+"""Starts the worker process, or torchrun around several, and listens. The face never imports torch, and a kill of any
+process is clean.
+"""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,30 +11,39 @@ from contextlib import suppress
 from pathlib import Path
 
 from rankwise.errors import Interrupted, RankwiseError, TrainingError
-from rankwise.records import EVENT, Event, Failed, Stopped
+from rankwise.records import EVENT, Event, Failed, Plan, Stopped
 from rankwise.store import Run
+from rankwise.train.nodes import nodes_of
 
 
 def launch(run: Run, *, resume: bool) -> Iterator[Event]:
     """Train `run` in a process of its own and yield its events as they happen.
 
     Ctrl-C here asks the worker to save and stop; it dies with this process however that ends (its standard input
-    closes).
+    closes). Of several workers the first one's events are yielded; on other nodes than the first there are none.
 
     Raises:
         Interrupted: stopped on request, resumable.
         RankwiseError: what the worker reported, or that it died.
     """
-    command = [sys.executable, "-m", "rankwise.worker", str(run.folder), *(["--resume"] if resume else [])]
-    with run.log_path.open("a") as log:
+    plan = run.plan()
+    nodes, devices = nodes_of(plan.job.hardware), plan.facts.device.count
+    log_path = run.log_path if nodes.rank == 0 else run.folder / f"worker-node{nodes.rank}.log"
+    with log_path.open("a") as log:
         worker = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            _command(run, plan, resume),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            env=os.environ | _threads(plan),
         )
     last: Event | None = None
-    with _Forward(worker) as forward:
+    with _Forward(worker, several=devices > 1) as forward:
         assert worker.stdout is not None
         for line in worker.stdout:
-            if last is None and forward.asked:
+            if last is None and forward.asked and not forward.several:
                 worker.send_signal(signal.SIGINT)  # the first came before it listened, and an import may swallow that
             last = EVENT.validate_json(line)
             yield last
@@ -47,6 +59,22 @@ def launch(run: Run, *, resume: bool) -> Iterator[Event]:
         raise _died(run, code)
 
 
+def _command(run: Run, plan: Plan, resume: bool) -> list[str]:
+    flags = ["--resume"] if resume else []
+    if plan.facts.device.count == 1:
+        return [sys.executable, "-m", "rankwise.worker", str(run.folder), "--held", *flags]
+    each = plan.job.hardware.count
+    return [sys.executable, "-m", "rankwise.train.torchrun", str(run.folder), str(each), *flags]
+
+
+def _threads(plan: Plan) -> dict[str, str]:
+    """Processes on one CPU share its cores; torchrun would leave each of them one thread. What is said stays."""
+    cores, here = plan.facts.device.cores, plan.job.hardware.count
+    if here == 1 or plan.facts.device.kind != "cpu" or cores is None or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, cores // here))}
+
+
 def _died(run: Run, code: int) -> RankwiseError:
     how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     tail = Path(run.log_path).read_text(errors="replace").strip().splitlines()[-1:]
@@ -57,10 +85,13 @@ def _died(run: Run, code: int) -> RankwiseError:
 
 
 class _Forward:
-    """While active, SIGINT and SIGTERM to this process go to the worker; the second one kills it."""
+    """While active, SIGINT and SIGTERM to this process go to the worker; the second one kills it.
 
-    def __init__(self, worker: subprocess.Popen[str]):
-        self.worker, self.asked = worker, False
+    Several workers are asked through their standard input, which they share: torchrun answers a signal by ending them.
+    """
+
+    def __init__(self, worker: subprocess.Popen[str], *, several: bool):
+        self.worker, self.several, self.asked = worker, several, False
 
     def __enter__(self) -> "_Forward":
         self.before = {}
@@ -70,8 +101,25 @@ class _Forward:
         return self
 
     def _on_signal(self, number: int, frame: object) -> None:
-        self.worker.send_signal(signal.SIGKILL if self.asked else signal.SIGINT)
+        if self.asked:
+            self.worker.kill()
+            self._close_input()
+        elif self.several:
+            self._write(b"stop")
+        else:
+            self.worker.send_signal(signal.SIGINT)
         self.asked = True
+
+    def _write(self, word: bytes) -> None:
+        assert self.worker.stdin is not None
+        with suppress(OSError):  # it has ended
+            os.write(self.worker.stdin.fileno(), word)
+
+    def _close_input(self) -> None:
+        """Workers end with it, those of torchrun as well."""
+        assert self.worker.stdin is not None
+        with suppress(OSError):
+            self.worker.stdin.close()
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self.before.items():
@@ -79,3 +127,4 @@ class _Forward:
         if self.worker.poll() is None:
             self.worker.kill()
             self.worker.wait()
+        self._close_input()

@@ -20,7 +20,8 @@ class MicroBatch:
     Args:
         rows: as planned.
         effective: rows of one optimizer step.
-        alone: does no other process wait for this one in the middle of a step?
+        alone: can a step be taken again in smaller passes? Not while another process waits for this one in the
+            middle of it, and not where the backward pass has updated weights already.
     """
 
     def __init__(self, rows: int, effective: int, *, alone: bool):
@@ -31,7 +32,7 @@ class MicroBatch:
         same random numbers, after `forget` has dropped its gradients.
 
         Raises:
-            TrainingError: not even one row fits, or other processes wait.
+            TrainingError: not even one row fits, or the step cannot be taken again.
         """
         while True:
             drawn = rng_state()

@@ -3,6 +3,7 @@
 None of them changes the run: weights, optimizer and random numbers are afterwards what they were.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from rankwise.errors import TrainingError
 from rankwise.step import Batch
+from rankwise.text.fitting import lengths_of
 
 ROWS = 8  # 8 x 1 equals 1 x 8
 # Relative difference of the gradients of the same rows, summed in another order. Dividing by each forward pass's own
@@ -35,12 +37,13 @@ def some_rows(rows: Sequence[Row], micro_batch: int) -> list[Row]:
     """Eight rows of different lengths, or as many as together take no more than the run's largest forward pass does;
     none where even two would.
     """
-    room = micro_batch * max(len(row.ids) for row in rows)
-    by_length = sorted(rows, key=lambda row: len(row.ids))
+    lengths = lengths_of(rows)  # rows in the cache are not read for it
+    room = micro_batch * max(lengths)
+    by_length = sorted(range(len(rows)), key=lengths.__getitem__)
     for count in range(min(ROWS, len(rows)), 1, -1):
-        short = [row for row in by_length if count * len(row.ids) <= room]
+        short = [number for number in by_length if count * lengths[number] <= room]
         if len(short) >= count:
-            return [short[(i + 1) * len(short) // count - 1] for i in range(count)]
+            return [rows[short[(i + 1) * len(short) // count - 1]] for i in range(count)]
     return []
 
 
@@ -65,7 +68,8 @@ class Rehearsal(Generic[Row]):
 
     def accumulation_gap(self, micro_batch: int, precision: str) -> float | None:
         """How far the gradient of rows one by one lies from that of the same rows at once: relative, over the norms of
-        all trained tensors. None where it cannot be told: fewer than two rows, or attention that drops at random.
+        all trained tensors. None where it cannot be told: fewer than two rows, attention that drops at random, or a
+        gradient that is not finite, which the next step says.
 
         Raises TrainingError where rows one by one teach something else than the same rows at once.
         """
@@ -79,12 +83,15 @@ class Rehearsal(Generic[Row]):
             self.gradients([self.batch(rows)])
             at_once = _norms(self.model)
         gap = float((one_by_one - at_once).norm() / at_once.norm().clamp_min(torch.finfo(torch.float32).tiny))
+        if not math.isfinite(gap):
+            return None
         require_equal(gap, len(rows), precision)
         return gap
 
     def longest(self, micro_batch: int) -> tuple[int, int]:
         """(rows, padded tokens a row) of the largest forward and backward pass that the run can meet, which is run."""
-        batch = self.batch(nlargest(micro_batch, self.rows, key=lambda row: len(row.ids)))
+        longest = nlargest(micro_batch, range(len(self.rows)), key=lengths_of(self.rows).__getitem__)
+        batch = self.batch([self.rows[number] for number in longest])
         with undisturbed(self.model):
             self.gradients([batch])
         rows, length = batch.input_ids.shape

@@ -1,12 +1,13 @@
 """A translated configuration as options of `rankwise estimate`, and as keys of a job."""
 
-from typing import Any
+from typing import Any, get_args
 
 from rankwise.observe.recipes.translation import Translation
+from rankwise.records.job import Optim
 
 # trained -> `--method`; PEFT's other names are methods as they are.
 SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup")
-OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
+OPTIMIZERS = get_args(Optim)
 TRAIN_NUMBERS = ("num_train_epochs", "learning_rate", "weight_decay", "max_grad_norm")
 TRAIN_COUNTS = (
     "per_device_train_batch_size",

@@ -4,7 +4,7 @@ torch's and bitsandbytes' own classes where they run there. Stand-ins: fused Ada
 (states, and no temporaries); paged states, which live in unified memory and not in the allocator of the GPU.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,11 +20,8 @@ from rankwise.trace.meter import launched_on, on_host
 PAGED_FROM = 100_000  # bitsandbytes pages states of parameters from this size on
 
 
-class FusedAdamW(Optimizer):
+class FusedAdamW(torch.optim.AdamW):
     """torch.optim.AdamW(fused=True): two states and a step count a parameter on the device; one kernel, no copies."""
-
-    def __init__(self, params: Sequence[Tensor]) -> None:
-        super().__init__(params, {})
 
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:

@@ -119,11 +119,14 @@ def _state(weight: Tensor, double_quant: bool) -> QuantState:
 
 class Linear8bitLt(bnb.nn.Linear8bitLt):  # type: ignore[misc]
     """bitsandbytes' Linear8bitLt: the input is quantised row by row, the product is int32, backward rebuilds the
-    weight in 16 bit.
+    weight in 16 bit. On a CPU both passes rebuild it.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    keeps_input = True
+
+    def __init__(self, linear: nn.Linear, on_cpu: bool = False) -> None:
         nn.Module.__init__(self)
+        self.on_cpu = on_cpu  # bitsandbytes trains there by rebuilding the weight (MatMul8bitFp)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.state = bnb.MatmulLtState()
         self.state.has_fp16_weights = False
@@ -135,8 +138,11 @@ class Linear8bitLt(bnb.nn.Linear8bitLt):  # type: ignore[misc]
         self.register_buffer("SCB", torch.empty(self.out_features, device="meta"))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _Int8.apply(x, self.weight, self)
-        return out
+        if not self.on_cpu:
+            out: Tensor = _Int8.apply(x, self.weight, self)
+            return out
+        out = _Dequantised.apply(x, self.weight, self)
+        return out if self.bias is None else out + self.bias
 
     def dequantised(self, like: Tensor) -> Tensor:
         return torch.empty(self.out_features, self.in_features, dtype=like.dtype, device="meta").mul_(1.0)
