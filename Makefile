@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed launch-validators clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train launch-validators clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -65,6 +65,14 @@ bench-decisions: install  ## our call on published head-to-heads, beside two bas
 bench-speed: install  ## how long a plan takes, first and again, beside the imports alone (2 minutes)
 	$(BIN)/python -m benchmarks.speed.bench
 
+bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's (10 minutes)
+	$(BIN)/python -m benchmarks.train.bench
+
+.venv-train/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet --upgrade pip
+	.venv-train/bin/python -m pip install --quiet --constraint constraints.txt trl peft datasets
+
 launch-validators: .venv-launch/.installed  ## the libraries that check what `rankwise launch` writes (SkyPilot, Ray, Kubeflow, ShellCheck)
 
 # It sees the packages of .venv, too, since Ray's proof trains; what it needs in other versions it has itself.
@@ -82,5 +90,5 @@ launch-validators: .venv-launch/.installed  ## the libraries that check what `ra
 	.venv-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/memory/peers-no-deps.txt
 	touch $@
 
-clean:  ## remove .venv, .venv-peers, .venv-launch and caches, never runs
-	rm -rf $(VENV) .venv-peers .venv-launch .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean:  ## remove .venv, .venv-peers, .venv-train, .venv-launch and caches, never runs
+	rm -rf $(VENV) .venv-peers .venv-train .venv-launch .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

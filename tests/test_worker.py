@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from rankwise import api, store
 from rankwise.errors import DataError, RunError, SpaceError, TrainingError
+from rankwise.model import blockwise
 from rankwise.model.attach import attach
 from rankwise.model.load import load_base
 from rankwise.records import Failed, Note, Saved, Started, Step, Validation
@@ -108,6 +109,29 @@ def test_a_4_bit_base_gives_the_gradient_of_its_dequantised_self(model: Path) ->
 
     one, other = gradients(False), gradients(True)
     assert float((one - other).norm() / other.norm()) < 1e-3
+
+
+def test_documents_that_see_each_other_end_a_run_before_its_first_step(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = toy_run(tmp_path, model)
+    config = run.plan().verdict.config
+    assert config is not None and config.packing
+    monkeypatch.setattr(blockwise, "spans_of", lambda ids, rows: [(r, 0, ids.shape[1]) for r in range(rows)])
+    with pytest.raises(TrainingError, match="the second of two packed documents sees the first"):
+        carry_out(run)
+    assert not losses(run.events()) and run.state() == "failed"
+
+
+def test_a_packed_run_learns_what_an_unpacked_one_does(model: Path, tmp_path: Path) -> None:
+    """Same rows in each step, so the same losses within the rounding of bf16, from fewer tokens computed."""
+    runs = [trained(tmp_path / str(p), model, train={"packing": p, "max_length": 64}) for p in (True, False)]
+    packed, plain = ([e for e in run.events() if isinstance(e, Step)] for run in runs)
+    assert [s.supervised_tokens for s in packed] == [s.supervised_tokens for s in plain]
+    assert [s.loss for s in packed] == pytest.approx([s.loss for s in plain], rel=0.05)
+    found = [run.evidence() for run in runs]
+    assert found[0].padding_share == 0.0 and (found[1].padding_share or 0) > 0.02
+    assert all(0 < (e.overhead_share or 0) < 1 for e in found)
 
 
 # -- it repeats itself -----------------------------------------------------------------------------

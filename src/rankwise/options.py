@@ -88,6 +88,7 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--per-device-train-batch-size": ("train.per_device_train_batch_size", int, "Rows in one forward pass."),
     "--gradient-accumulation-steps": ("train.gradient_accumulation_steps", int, "Forward passes in one step."),
     "--gradient-checkpointing": ("train.gradient_checkpointing", bool, "Recompute activations."),
+    "--packing": ("train.packing", bool, "Several documents in one row, none of which sees another."),
     "--bf16": ("train.bf16", bool, "bfloat16 arithmetic."),
     "--max-length": ("train.max_length", int, "Longest row in tokens."),
     "--on-long": ("train.on_long", str, "drop | truncate | split | error."),

@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from rankwise.errors import DataError, RankwiseError, TrainingError
 from rankwise.methods import METHODS, TUNERS
 from rankwise.methods.vocabulary import MODULES_TO_SAVE
+from rankwise.model.apart import require_apart
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
@@ -151,6 +152,8 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
         plan_hash=plan.content_hash(),
         params=params,
     )
+    if config.packing:
+        require_apart(model, loop.two_documents(), config.autocast, loop.attention)
     load_seconds = time.time() - began
     for event in loop.events(start):
         if isinstance(event, Started):

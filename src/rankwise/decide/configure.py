@@ -8,6 +8,7 @@ from typing import Any
 
 from rankwise.decide.capacity import power_of_two_below, rank_for
 from rankwise.decide.forgetting import cut_of
+from rankwise.decide.packing import packs
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.sharding import deepspeed_config, fsdp_config
@@ -81,6 +82,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "optim": rung.optim or recipe.optim,
         "per_device_train_batch_size": size.micro_batch,
         "gradient_accumulation_steps": size.accumulation,
+        "packing": packs(recipe.method, facts),
         "max_length": _max_length(facts, adapter.get("num_virtual_tokens", 0)),
         "on_long": "drop",
         "eval_steps": max(1, math.ceil(size.max_steps / 4)),

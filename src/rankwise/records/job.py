@@ -206,6 +206,7 @@ class TrainOptions(Record):
     per_device_train_batch_size: int | None = Field(None, ge=1, description="Rows in one forward pass.")
     gradient_accumulation_steps: int | None = Field(None, ge=1, description="Forward passes in one optimizer step.")
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations in the backward pass.")
+    packing: bool | None = Field(None, description="Several documents in one row, none of which sees another.")
     bf16: bool | None = Field(None, description="bfloat16 arithmetic (needs a device that has it).")
     new_token_rows: NewTokenRows | None = Field(
         None,

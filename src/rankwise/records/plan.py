@@ -43,6 +43,9 @@ class TrainConfig(Record):
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
+    packing: bool = Field(
+        False, description="Documents of a step end to end in rows of at most max_length, attention within each alone."
+    )
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, and the gradient freed."
     )
@@ -255,11 +258,6 @@ class Plan(Record):
         """The estimate of the verdict; None when the verdict is `none`."""
         return next((e for e in self.candidates if e.id == self.verdict.candidate), None)
 
-    def content_hash(self) -> str:
-        """As of every record; where the base lies on this machine is no part of it, for the base has its own hash."""
-        model = self.facts.model.model_copy(update={"folder": None})
-        return Record.content_hash(self.model_copy(update={"facts": self.facts.model_copy(update={"model": model})}))
-
     def lineage(self) -> Lineage:
         """Hashes of what this plan's result comes from. The files of its base are here."""
         assert self.base_hash is not None  # nothing is trained without its files
@@ -272,6 +270,11 @@ class Plan(Record):
             chat_template=self.facts.model.template_hash,
             parent=self.facts.parent,
         )
+
+    def content_hash(self) -> str:
+        """As of every record; where the base lies on this machine is no part of it, for the base has its own hash."""
+        model = self.facts.model.model_copy(update={"folder": None})
+        return Record.content_hash(self.model_copy(update={"facts": self.facts.model_copy(update={"model": model})}))
 
     def contract(self) -> dict[str, Any]:
         """What `plan --json` prints."""
