@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train launch-validators clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -47,7 +47,7 @@ check: install  ## ruff, mypy, import-linter
 test: install  ## the tests, under 20 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not prove' -n auto --dist loadfile
 
-prove: install  ## slow proofs: kills at random steps, the embedded model learning by each method
+prove: install launch-validators  ## slow proofs: kills at random steps, the embedded model learning by each method
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
 bench-memory: install .venv-peers/.installed  ## predicted against published GPU memory, beside other estimators
@@ -65,6 +65,24 @@ bench-decisions: install  ## our call on published head-to-heads, beside two bas
 bench-speed: install  ## how long a plan takes, first and again, beside the imports alone (2 minutes)
 	$(BIN)/python -m benchmarks.speed.bench
 
+bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's (10 minutes)
+	$(BIN)/python -m benchmarks.train.bench
+
+.venv-train/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --quiet --upgrade pip
+	.venv-train/bin/python -m pip install --quiet --constraint constraints.txt trl peft datasets
+
+launch-validators: .venv-launch/.installed  ## the libraries that check what `rankwise launch` writes (SkyPilot, Ray, Kubeflow, ShellCheck)
+
+# It sees the packages of .venv, too, since Ray's proof trains; what it needs in other versions it has itself.
+.venv-launch/.installed: tests/launch/validators.txt | install
+	$(PYTHON) -m venv .venv-launch
+	echo "$(CURDIR)/src" > "$$(.venv-launch/bin/python -c 'import site; print(site.getsitepackages()[0])')/main.pth"
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' >> "$$(.venv-launch/bin/python -c 'import site; print(site.getsitepackages()[0])')/main.pth"
+	.venv-launch/bin/python -m pip install --quiet --requirement tests/launch/validators.txt
+	touch $@
+
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade pip
@@ -72,5 +90,5 @@ bench-speed: install  ## how long a plan takes, first and again, beside the impo
 	.venv-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/memory/peers-no-deps.txt
 	touch $@
 
-clean:  ## remove .venv, .venv-peers and caches, never runs
-	rm -rf $(VENV) .venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean:  ## remove .venv, .venv-peers, .venv-train, .venv-launch and caches, never runs
+	rm -rf $(VENV) .venv-peers .venv-train .venv-launch .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -17,6 +17,7 @@ from rankwise.jobfile import read_job
 from rankwise.methods import METHODS
 from rankwise.options import JOB_OPTIONS
 from rankwise.records import DeviceFacts, Job
+from rankwise.records.job import GeneralData
 from rankwise.store import Run
 from tests import builders
 from tests.builders import GB, laptop, whole_run, write_job
@@ -157,13 +158,14 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--parallel": ("fsdp", "fsdp"),
     "--report-to": ("none", "none"),
 }
-FILES = {"--train", "--general", "--facts", "--json-schema", "--prices", "--deepspeed"}
+FILES = {"--train", "--general", "--facts", "--json-schema", "--prices", "--deepspeed", "--chat-template"}
 DESCRIBED = {"--examples", "--tokens-per-example"}
+WITHOUT_A_CORPUS = {"--general-self-generated"}
 
 
 def test_every_option_is_tried_below() -> None:
     positive = {flag for flag in GIVEN if not flag.startswith("--no-")}
-    assert positive | FILES | DESCRIBED | {"--adapter"} == set(JOB_OPTIONS)
+    assert positive | FILES | DESCRIBED | WITHOUT_A_CORPUS | {"--adapter"} == set(JOB_OPTIONS)
     assert {f"--no-{f[2:]}" for f, (_, kind, _) in JOB_OPTIONS.items() if kind is bool} == set(GIVEN) - positive
 
 
@@ -195,6 +197,14 @@ def test_an_option_reaches_the_job(flag: str, here: Path, monkeypatch: pytest.Mo
     said, value = GIVEN[flag]
     key = JOB_OPTIONS[flag.replace("--no-", "--")][0]
     assert at(planned(monkeypatch, path, flag, *([said] if said else [])), key) == value
+
+
+def test_rows_for_replay_are_given_or_written_by_the_base(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here, "goal: task\nmodel: embedded\ndata: {train: rows.jsonl}\n")
+    said = ("--general-self-generated", "40", "--general-share", "0.2")
+    assert planned(monkeypatch, path, *said).data.general == GeneralData(self_generated=40, share=0.2)
+    both = run("plan", path, *said, "--general", str(here / "rows.jsonl"))
+    assert both.exit_code == 2 and "either `path`" in both.output
 
 
 @pytest.mark.parametrize("flag", sorted(FILES))

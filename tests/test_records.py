@@ -36,8 +36,10 @@ from rankwise.records import (
     content_hash,
 )
 from rankwise.text.formats import Row
+from rankwise.text.masks import encode_row
 from rankwise.text.template import ChatText
 from rankwise.train.audit.audit import Material, audit
+from rankwise.train.audit.reading import NOTHING, Encodings
 from rankwise.watch.evidence import summarise
 from tests import builders
 from tests.tiny import tiny_tokenizer
@@ -85,7 +87,8 @@ def _audit() -> Audit:
         chat = ChatText.from_folder(Path(folder))
     said = [({"role": "user", "content": f"question {n % 5}"}, {"role": "assistant", "content": "x"}) for n in range(6)]
     rows = [Row(turns, None, line, Path("rows.jsonl")) for line, turns in enumerate(said, 1)]
-    given = Material("messages", rows, [], [], [])
+    encoded = [encode_row(row, chat) for row in rows]
+    given = Material("messages", Encodings(rows, encoded, [1] * len(rows)), NOTHING, [])
     return audit(given, chat, model="tiny", max_length=None, on_long="drop", progress=lambda what, done, total: None)
 
 

@@ -424,3 +424,11 @@ def test_the_cache_folder_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.cache_folder() == Path.home() / ".cache" / "rankwise"
     monkeypatch.setenv("RANKWISE_CACHE", "/y")
     assert store.cache_folder() == Path("/y")
+
+
+def test_a_run_that_died_while_it_loaded_begins_again_but_not_beside_a_living_one(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    run.log_path.write_text("importing torch\n")
+    begun(tmp_path)
+    with run.lock(), pytest.raises(RunError, match="already in use"):
+        begun(tmp_path)

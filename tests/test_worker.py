@@ -12,7 +12,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from rankwise import api, store
-from rankwise.errors import RunError, SpaceError, TrainingError
+from rankwise.errors import DataError, RunError, SpaceError, TrainingError
+from rankwise.model import blockwise
 from rankwise.model.attach import attach
 from rankwise.model.load import load_base
 from rankwise.records import Failed, Note, Saved, Started, Step, Validation
@@ -26,6 +27,7 @@ from tests.training import (
     published,
     toy_job,
     toy_model,
+    toy_rows,
     toy_run,
     trained,
     weights,
@@ -107,6 +109,29 @@ def test_a_4_bit_base_gives_the_gradient_of_its_dequantised_self(model: Path) ->
 
     one, other = gradients(False), gradients(True)
     assert float((one - other).norm() / other.norm()) < 1e-3
+
+
+def test_documents_that_see_each_other_end_a_run_before_its_first_step(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = toy_run(tmp_path, model)
+    config = run.plan().verdict.config
+    assert config is not None and config.packing
+    monkeypatch.setattr(blockwise, "spans_of", lambda ids, rows: [(r, 0, ids.shape[1]) for r in range(rows)])
+    with pytest.raises(TrainingError, match="the second of two packed documents sees the first"):
+        carry_out(run)
+    assert not losses(run.events()) and run.state() == "failed"
+
+
+def test_a_packed_run_learns_what_an_unpacked_one_does(model: Path, tmp_path: Path) -> None:
+    """Same rows in each step, so the same losses within the rounding of bf16, from fewer tokens computed."""
+    runs = [trained(tmp_path / str(p), model, train={"packing": p, "max_length": 64}) for p in (True, False)]
+    packed, plain = ([e for e in run.events() if isinstance(e, Step)] for run in runs)
+    assert [s.supervised_tokens for s in packed] == [s.supervised_tokens for s in plain]
+    assert [s.loss for s in packed] == pytest.approx([s.loss for s in plain], rel=0.05)
+    found = [run.evidence() for run in runs]
+    assert found[0].padding_share == 0.0 and (found[1].padding_share or 0) > 0.02
+    assert all(0 < (e.overhead_share or 0) < 1 for e in found)
 
 
 # -- it repeats itself -----------------------------------------------------------------------------
@@ -510,3 +535,50 @@ def test_the_job_of_a_toy_run_is_the_job_that_is_stored(model: Path, tmp_path: P
     run = toy_run(tmp_path, model)
     again = api.load_job(run.folder / "job.yaml", {})
     assert again.content_hash() == run.plan().job_hash == api.load_job(toy_job(tmp_path, model), {}).content_hash()
+
+
+def test_rows_that_changed_after_the_plan_are_not_trained_on(tmp_path: Path, model: Path) -> None:
+    run = toy_run(tmp_path, model)
+    write_jsonl(tmp_path / "train.jsonl", toy_rows(24, seed=1))
+    with pytest.raises(DataError, match="not those that the plan was made for"):
+        carry_out(run)
+
+
+def test_a_given_chat_template_is_trained_published_and_proven(tmp_path: Path, model: Path) -> None:
+    from tests.tiny import CHATML
+
+    mine = CHATML + "{# mine #}"
+    (tmp_path / "mine.jinja").write_text(mine)
+    run = trained(tmp_path, model, chat_template="mine.jinja", train={"max_steps": 2})
+    assert str(tmp_path / "mine.jinja") in run.plan().facts.data.files
+    assert (run.adapter / "chat_template.jinja").read_text() == mine
+    proven, artifact = api.verify(run)
+    assert proven.passed and artifact is not None
+    assert artifact.lineage.chat_template == run.plan().facts.model.template_hash
+    merged = api.merge(run)
+    assert (merged / "chat_template.jinja").read_text() == mine
+
+
+def test_rows_with_calls_and_reasoning_are_trained_on(tmp_path: Path, model: Path) -> None:
+    from tests.text.published import QWEN3
+
+    (tmp_path / "mine.jinja").write_text(QWEN3)
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"{number}?"},
+                {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"n": number}}]},
+                {"role": "tool", "content": str(number)},
+                {"role": "assistant", "content": "yes.", "reasoning_content": "it said so"},
+                {"role": "user", "content": "sure?"},
+                {"role": "assistant", "content": "sure.", "reasoning_content": "I am"},
+            ]
+        }
+        for number in range(12)
+    ]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    run = toy_run(tmp_path, model, chat_template="mine.jinja", train={"max_steps": 2, "max_length": 256})
+    notes = [event.text for event in carry_out(run) if isinstance(event, Note)]
+    assert "12 of them in several texts" in run.plan().facts.data.source
+    assert any("conversations are trained as several texts" in text for text in notes)
+    assert run.state() == "finished"

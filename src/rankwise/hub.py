@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from rankwise.errors import DataError, ModelError, RankwiseError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_WITH_SPLIT = re.compile(r"(.*[^:/]):([A-Za-z0-9_][\w.-]*)", re.DOTALL)
+_WITH_SPLIT = re.compile(r"(.*[^:/]):([A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?)", re.DOTALL)
 _LIKE_A_FILE = re.compile(r"\.(jsonl?|csv|tsv|txt|parquet|arrow|gz|zst|zip|ya?ml|xlsx?)$", re.IGNORECASE)
 
 
@@ -54,16 +54,19 @@ _KINDS = {
 
 
 def dataset_id(source: Path) -> str | None:
-    """`org/name` where a path that is not there can be read as a dataset's id (a split is left out), else None.
+    """`org/name` or `org/name@revision` where a path that is not there can be read as a dataset's id (a split is left
+    out), else None.
 
     What ends like a data file is a file that is missing, never an id.
     """
     name, _ = split_of(source)
-    return name if HUB_ID.fullmatch(name) and not _LIKE_A_FILE.search(name) else None
+    return name if HUB_ID.fullmatch(name.partition("@")[0]) and not _LIKE_A_FILE.search(name) else None
 
 
 def split_of(source: Path) -> tuple[str, str | None]:
-    """`org/name:test` or `folder:test` as (`org/name`, `test`); the split is None where none is named."""
+    """`org/name:test`, `folder:test` or `org/name:config/test` as (`org/name`, `test` or `config/test`); the split is
+    None where none is named.
+    """
     if found := _WITH_SPLIT.fullmatch(str(source)):
         return found[1], found[2]
     return str(source), None
@@ -76,10 +79,12 @@ def dataset_files(name: str) -> list[str] | None:
     """
     from huggingface_hub import HfApi, get_cached_repo_tree
 
+    repository, _, revision = name.partition("@")
     with suppress(Exception):
-        return [file.rfilename for file in HfApi().dataset_info(name).siblings or []]
+        return [file.rfilename for file in HfApi().dataset_info(repository, revision=revision or None).siblings or []]
     with suppress(Exception):
-        return [file.path for file in get_cached_repo_tree(name, repo_type="dataset")]
+        tree = get_cached_repo_tree(repository, repo_type="dataset", revision=revision or None)
+        return [file.path for file in tree]
     return None
 
 
@@ -94,6 +99,7 @@ def snapshot(
     """Download, or find in the hub cache. huggingface_hub reads HF_HUB_OFFLINE, HF_HOME and HF_TOKEN itself.
 
     Args:
+        name: `org/name`, with `@` and a branch, tag or commit where it is not the main branch.
         wanted, unwanted: patterns of file names; `*` also passes folders.
         download: False: found only where the cache on this machine has it.
 
@@ -106,10 +112,12 @@ def snapshot(
     if not sys.stderr.isatty():
         disable_progress_bars()
     words = _KINDS[kind]
+    repository, _, revision = name.partition("@")
     try:
         return Path(
             snapshot_download(
-                name,
+                repository,
+                revision=revision or None,
                 repo_type=kind,
                 allow_patterns=list(wanted),
                 ignore_patterns=list(unwanted),
@@ -122,6 +130,13 @@ def snapshot(
             "is gated on the Hugging Face hub",
             "an account that has accepted its licence, with its token in HF_TOKEN",
             f"accept it on {words.page.format(name)} and set HF_TOKEN",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise words.error(
+            name,
+            f"has no revision {revision!r} on the Hugging Face hub",
+            "a branch, a tag or a whole commit hash after the @",
+            f"see {words.page.format(repository)}/commits",
         ) from None
     except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise words.error(

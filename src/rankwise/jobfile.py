@@ -214,7 +214,7 @@ def _is_model(annotation: Any) -> bool:
 def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     data = job.data
     general = data.general
-    if general:
+    if general and general.path:
         found = _resolve_data(general.path, base, where, ("data", "general", "path"))
         general = general.model_copy(update={"path": found})
     validation = data.validation
@@ -238,6 +238,7 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     if train.deepspeed:
         found = _resolve(train.deepspeed, base, where, ("train", "deepspeed"))
         train = train.model_copy(update={"deepspeed": found})
+    template = job.chat_template and _resolve(job.chat_template, base, where, ("chat_template",))
     model = job.model
     for folder in (Path.cwd(), base):
         if (folder / job.model / "config.json").is_file():
@@ -250,6 +251,7 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
             "model": model,
             "train": train,
             "method": method,
+            "chat_template": template,
         }
     )
 

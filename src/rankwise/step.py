@@ -5,13 +5,13 @@ and `trace` on tensors without data, so that the estimate is of the code that tr
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 IGNORE = -100
+CHUNK_BYTES = 8 << 20  # fp32 logits that the loss holds at one time; they then stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,15 @@ class Batch:
     """Rows that go through the model together.
 
     Attributes:
-        input_ids: (rows, length) token ids, right-padded.
-        attention_mask: (rows, length), or None when nothing is padded.
+        input_ids: (rows, length) token ids, right-padded. Packed: documents end to end in each row.
+        attention_mask: (rows, length); None when nothing is padded, or when rows are packed.
         keep: (kept,) positions whose logits predict a supervised token of any row, counted from the end of the row
             (-1 is the last), because a prompt method puts positions of its own before it.
         targets: (rows, kept) next token at those positions, IGNORE where it is not supervised.
         tokens: tokens without padding.
         supervised: targets that count.
+        position_ids: (rows, length), only when rows are packed: they begin at 0 with each document, by which
+            transformers finds the documents and keeps their attention apart.
     """
 
     input_ids: Tensor
@@ -34,9 +36,10 @@ class Batch:
     targets: Tensor
     tokens: int
     supervised: int
+    position_ids: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        mask = self.attention_mask
+        mask, positions = self.attention_mask, self.position_ids
         return Batch(
             self.input_ids.to(device),
             None if mask is None else mask.to(device),
@@ -44,7 +47,13 @@ class Batch:
             self.targets.to(device),
             self.tokens,
             self.supervised,
+            None if positions is None else positions.to(device),
         )
+
+    @property
+    def padding(self) -> int:
+        """Tokens that are computed for nothing."""
+        return self.input_ids.numel() - self.tokens
 
 
 def collate(ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], pad_token_id: int) -> Batch:
@@ -72,10 +81,55 @@ def summed_loss(model: torch.nn.Module, batch: Batch) -> Tensor:
     Logits are computed only where a label is: the head is 21 % of the FLOPs of a 135M model, and its logits are most
     of the activation memory of a small model with a large vocabulary.
     """
+    packed = {} if batch.position_ids is None else {"position_ids": batch.position_ids}
     logits = model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False, logits_to_keep=batch.keep
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        use_cache=False,
+        logits_to_keep=batch.keep,
+        **packed,
     ).logits
-    return cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    loss: Tensor = SummedCrossEntropy.apply(logits.flatten(0, 1), batch.targets.flatten())  # type: ignore[no-untyped-call]
+    return loss
+
+
+class SummedCrossEntropy(torch.autograd.Function):
+    """`cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="sum")`, a few rows at a time.
+
+    torch's own makes fp32 copies of all logits, of their log-probabilities and of both gradients, and walks through
+    each: 98 ms against 29 ms for 400 rows of 49,152 logits on two cores. Here the logits are kept in their own
+    precision, with a log-sum-exp a row, and the gradient is made from them; softmax and sums are fp32 as there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of (rows, vocabulary) logits and (rows,) targets: the sum, fp32."""
+        wanted = targets.clamp_min(0)[:, None]
+        found, normal = [], []
+        for part, column in zip(*(t.split(_rows_at_once(logits)) for t in (logits, wanted)), strict=True):
+            wide = part.float()
+            normal.append(wide.logsumexp(dim=1))
+            found.append(wide.gather(1, column).squeeze(1))
+        lse = torch.cat(normal)
+        ctx.save_for_backward(logits, targets, lse)
+        return ((lse - torch.cat(found)) * (targets != IGNORE)).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """Softmax minus one at the target, in the precision of the logits."""
+        logits, targets, lse = ctx.saved_tensors
+        wanted, weight = targets.clamp_min(0)[:, None], ((targets != IGNORE) * grads[0])[:, None]
+        gradient = torch.empty_like(logits)
+        cut = [t.split(_rows_at_once(logits)) for t in (logits, wanted, weight, lse[:, None], gradient)]
+        for part, column, factor, normal, out in zip(*cut, strict=True):
+            wide = part.float().sub_(normal).exp_()
+            wide.scatter_add_(1, column, wide.new_full((1, 1), -1.0).expand(column.shape))
+            out.copy_(wide.mul_(factor))
+        return gradient, None
+
+
+def _rows_at_once(logits: Tensor) -> int:
+    return max(1, CHUNK_BYTES // (4 * logits.shape[1]))
 
 
 def both_finite(loss: Tensor, norm: Tensor) -> bool:

@@ -209,9 +209,17 @@ class Run:
         write_record(self.plan_path, plan)
 
     def _in_use(self) -> bool:
-        """Anything but a plan of ours; a `job.yaml` alone is what a person wrote."""
+        """Anything but a plan of ours, and the log of a worker that died while it loaded; a `job.yaml` alone is what a
+        person wrote.
+        """
         names = {p.name for p in self.folder.iterdir()} - {".lock"}
-        return bool(names - {"job.yaml", "facts.json", "plan.json", "report.html"}) or names == {"job.yaml"}
+        if "plan.json" in names:
+            names.discard("worker.log")
+        return (
+            bool(names - {"job.yaml", "facts.json", "plan.json", "report.html"})
+            or names == {"job.yaml"}
+            or self._locked()
+        )
 
     @contextmanager
     def lock(self) -> Iterator[None]:

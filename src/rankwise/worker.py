@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ import torch
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 
-from rankwise.errors import RankwiseError, TrainingError
+from rankwise.errors import DataError, RankwiseError, TrainingError
 from rankwise.methods import METHODS, TUNERS
 from rankwise.methods.vocabulary import MODULES_TO_SAVE
+from rankwise.model.apart import require_apart
 from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
 from rankwise.model.likelihood import final_logits, row_losses
 from rankwise.model.load import load_base, quiet_transformers
@@ -36,10 +37,14 @@ from rankwise.model.trained import publish_weights, restore_weights
 from rankwise.model.vocabulary import cast_whole_modules, extend
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import LINEAGE, Run, disk_was_full, now, publish_folder, write_record, write_text
+from rankwise.store import LINEAGE, Run, cache_folder, disk_was_full, now, publish_folder, write_record, write_text
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
+from rankwise.text.fitting import lengths_of
+from rankwise.text.general import general_path, replay_of
+from rankwise.text.hashes import cached_hash
 from rankwise.text.masks import Encoded
+from rankwise.text.sources import hash_source
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.engines.asserted import require_planned, require_world
@@ -50,6 +55,7 @@ from rankwise.train.loop import Loop
 from rankwise.train.mirror import Mirror
 from rankwise.train.mixing import mix
 from rankwise.train.optimizers import make_optimizer
+from rankwise.train.replay import load_for_replay, write_replay
 from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 
@@ -104,12 +110,23 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
-    chat = ChatText.from_folder(plan.facts.model.path, plan.job.data.named_tokens)
+    chat = ChatText.for_job(plan.job, plan.facts.model.path)
     seed = config.seed
-    data = load_dataset(plan.job, chat, max_length=config.max_length, on_long=config.on_long, seed=seed)
-    yield from _notes(data, config)
     group = Group.join(cpu=plan.facts.device.kind == "cpu")
     require_world(plan.facts.device.count, group.world)
+    if group.first:
+        yield from _written_replay(plan)
+    group.meet()
+    _require_same_data(plan)
+    data = load_dataset(
+        plan.job,
+        chat,
+        general=general_path(plan.job, plan.facts.model),
+        max_length=config.max_length,
+        on_long=config.on_long,
+        seed=seed,
+    )
+    yield from _notes(data, config)
     parallel = plan.verdict.parallel or "none"
     engine = start_engine(parallel, group, config)
     mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url and group.first else None
@@ -135,6 +152,8 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
         plan_hash=plan.content_hash(),
         params=params,
     )
+    if config.packing:
+        require_apart(model, loop.two_documents(), config.autocast, loop.attention)
     load_seconds = time.time() - began
     for event in loop.events(start):
         if isinstance(event, Started):
@@ -169,6 +188,35 @@ def _whole(plan: Plan, config: TrainConfig, engine: Engine) -> Any:
     return model
 
 
+def _written_replay(plan: Plan) -> Iterator[Note]:
+    """General rows that the base has yet to write: usually it has, before the plan was made."""
+    replay, path = replay_of(plan.job), general_path(plan.job, plan.facts.model)
+    if replay is None or path is None or path.is_file():
+        return
+    began = time.monotonic()
+    yield Note(time=now(), text=f"the base writes {replay.rows} rows for replay, once: {path}")
+    model = load_for_replay(plan.facts.model, plan.facts.device)
+    chat = ChatText.from_folder(plan.facts.model.path, chat_template=plan.job.chat_template)
+    for written in write_replay(path, model, chat, replay):
+        yield Note(time=now(), text=f"replay: {written.sentence()}, {time.monotonic() - began:.0f} s")
+
+
+def _require_same_data(plan: Plan) -> None:
+    """A file or a dataset of the hub may have changed since the plan was made, or be another one on this machine. What
+    the base has written here is its own.
+    """
+    written = general_path(plan.job, plan.facts.model) if replay_of(plan.job) else None
+    for name, digest in plan.facts.data.files.items():
+        if Path(name) != written and hash_source(Path(name), cached_hash) != digest:
+            raise DataError(
+                name,
+                None,
+                "the rows are not those that the plan was made for",
+                expected=f"the data with the sha256 {digest}",
+                fix="plan again with these rows, or bring back the others",
+            )
+
+
 def plan_checkpoint_bytes(plan: Plan) -> int:
     estimate = plan.chosen()
     return estimate.storage.checkpoint_bytes if estimate else 0
@@ -197,6 +245,7 @@ def _attached(plan: Plan, config: TrainConfig, device: str, resumed: Path | None
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
+    yield _cache_note(data)
     lengths = data.lengths
     if lengths.long_rows:
         yield Note(
@@ -207,11 +256,17 @@ def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
         )
 
 
+def _cache_note(data: Dataset) -> Note:
+    apart = f"; {data.apart} conversations are trained as several texts, since the template rewrites earlier turns"
+    text = f"tokenised rows take {data.cache_bytes / 1e6:,.1f} MB in {cache_folder() / 'tokens'}"
+    return Note(time=now(), text=text + (apart if data.apart else ""))
+
+
 def _validate(engine: Engine, data: Dataset, config: TrainConfig, step: int) -> Validation:
     """Every process looks at its share of the rows, and at equally many: under ZeRO-3 and FSDP all must be there."""
     began, group, rows = time.monotonic(), engine.group, data.validation
-    own = rows[group.rank :: group.world]
-    filled = own + rows[:1] * (-(-len(rows) // group.world) - len(own))
+    own = [rows[i] for i in range(group.rank, len(rows), group.world)]
+    filled = own + [rows[0]] * (-(-len(rows) // group.world) - len(own))
     found = row_losses(engine.module, filled, autocast=config.autocast)[: len(own)]
     losses = [said for each in group.gathered(found) for said in each]
     tokens = sum(count for _, count in losses)
@@ -231,8 +286,9 @@ def _validate(engine: Engine, data: Dataset, config: TrainConfig, step: int) -> 
     )
 
 
-def _longest(rows: list[Encoded]) -> list[Encoded]:
-    return [max(rows, key=lambda row: len(row.ids))]
+def _longest(rows: Sequence[Encoded]) -> list[Encoded]:
+    lengths = lengths_of(rows)
+    return [rows[max(range(len(rows)), key=lengths.__getitem__)]]
 
 
 REASONS = (None, "a file named `stop` was put into the run folder", "asked to stop (Ctrl-C or SIGTERM)")
@@ -270,7 +326,7 @@ def _publish(run: Run, plan: Plan, model: Any, data: Dataset, chat: ChatText) ->
         cast_whole_modules(model, config.dtype)
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
         publish_weights(model, folder)
-        copy_text_files(plan.facts.model.path, folder)
+        copy_text_files(plan.facts.model.path, folder, plan.job.chat_template)
         if config.new_token_ids:
             chat.save_tokenizer(folder)
         write_record(folder / LINEAGE, plan.lineage())

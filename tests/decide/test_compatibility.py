@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -9,7 +10,9 @@ import rankwise.decide
 from rankwise.decide.compatibility import Refusal, refusals, refused
 from rankwise.decide.recipes import RECIPES
 from rankwise.methods import METHODS, TUNERS
+from rankwise.records.setup import Parallel
 
+UNDER = "training under "  # each way of splitting is asked for by its name
 every_refusal = pytest.mark.parametrize("entry", refusals(), ids=lambda e: f"{e.methods[0]} with {e.feature}")
 
 
@@ -20,6 +23,8 @@ def features_asked_for() -> set[str]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "refused":
                 found |= {n.value for n in ast.walk(node.args[1]) if isinstance(n, ast.Constant)}
+    if UNDER in found:
+        found = (found - {UNDER}) | {f"{UNDER}{way}" for way in get_args(Parallel) if way not in ("none", "ddp")}
     return found
 
 

@@ -43,7 +43,9 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Dataset, lis
     (folder / "job.yaml").write_text(JOB)
     job = read_job(folder / "job.yaml", {}, METHODS)
     chat = ChatText.from_folder(folder / "tiny")
-    data = load_dataset(job, chat, max_length=256, on_long="drop", seed=0)
+    data = load_dataset(
+        job, chat, general=job.data.general and job.data.general.path, max_length=256, on_long="drop", seed=0
+    )
     assert job.data.facts is not None
     return job, data, read_probes(job.data.facts), chat, folder / "tiny"
 

@@ -37,7 +37,7 @@ def test_counts(tmp_path: Path, chat: ChatText) -> None:
     probes = tmp_path / "f.jsonl"
     probes.write_text('{"question": "a?", "answer": "b"}\n')
     job = _job(train=train, validation=0.25, general={"path": general}, facts=probes)
-    facts = observe_data(job, chat, None, "drop")
+    facts = observe_data(job, chat, None, "drop", general=general)
     assert (facts.rows, facts.validation_rows, facts.general_rows, facts.facts) == (15, 5, 6, 1)
     assert facts.tokens == pytest.approx(facts.mean_length * 15) and 0 < facts.supervised_tokens < facts.tokens
     assert sum(n for _, n in facts.length_histogram) == 15 and facts.long_rows == 0

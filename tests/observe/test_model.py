@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from rankwise.errors import ModelError
-from rankwise.observe import hashes
 from rankwise.observe.model import observe_model
+from rankwise.text import hashes
 from rankwise.text.template import ChatText
 from tests.tiny import tiny_gpt2, tiny_llama
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from rankwise.errors import DataError, ModelError, UsageError
+from rankwise.text.fitting import LengthReport, OnLong, fit_length
 from rankwise.text.formats import Row
-from rankwise.text.masks import IGNORE, Encoded, LengthReport, OnLong, encode_row, fit_length
+from rankwise.text.masks import IGNORE, Encoded, encode_row
 from rankwise.text.template import ChatText
 
 from .conftest import ModelFolder

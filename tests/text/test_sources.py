@@ -352,3 +352,24 @@ def test_hf_home_is_honoured_in_a_process_of_its_own(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "messages 1 set() set()" and done.stderr == ""
+
+
+def test_a_configuration_of_a_dataset_is_named_before_its_split(hub: Path) -> None:
+    files = {f"{config}/{split}.jsonl": said(config + split) for config in ("en", "fr") for split in ("train", "test")}
+    cache_dataset(hub, "org/two", files)
+    assert words(Path("org/two:fr/train")) == ["frtrain"] and words(Path("org/two:en/test")) == ["entest"]
+    assert "name one: 'org/two:en/train'" in fault(Path("org/two")).fix
+    assert "no data files" in fault(Path("org/two:de/train")).what
+
+
+def test_a_revision_of_a_dataset_is_asked_for(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def answer(name: str, **options: object) -> str:
+        asked.append((name, options["revision"]))
+        return str(hub)
+
+    hub.mkdir(exist_ok=True)
+    write_rows(hub / "train.jsonl", said("old"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    assert words(Path("org/words@v1.2")) == ["old"] and asked == [("org/words", "v1.2")]

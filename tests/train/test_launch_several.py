@@ -51,6 +51,12 @@ def workers(run: Run) -> dict[int, int]:
     return found
 
 
+def left(run: Run) -> list[str]:
+    """Command lines of all processes of a run: launcher, torchrun, workers."""
+    lines = (" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    return [line for line in lines if str(run.folder) in line and "rankwise" in line]
+
+
 def long(folder: Path, model: Path, **train: Any) -> Run:
     """More steps than a test waits for."""
     return planned(folder, model, LORA, "ddp", max_steps=100_000, save_steps=50_000, eval_steps=50_000, **train)
@@ -67,7 +73,7 @@ def test_a_process_that_dies_ends_the_run_with_one_error(model: Path, tmp_path: 
         assert "process 1 of this run was killed by SIGKILL; the others were ended with it" in said
         last = run.raw_events()[-1]
         assert isinstance(last, Failed) and "process 1 of this run was killed by SIGKILL" in last.what
-        assert run.state() == "failed" and not worker_pids(run)
+        assert run.state() == "failed" and not left(run)
     finally:
         end(process)
 
@@ -83,7 +89,7 @@ def test_asked_to_stop_all_save_after_the_same_step_and_go_on(model: Path, tmp_p
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
         assert process.returncode == 130 or "stopped at step" in said
-        assert run.state() == "stopped" and not worker_pids(run)
+        assert run.state() == "stopped" and not left(run)
         again = start("train", run.folder, "--resume")
         _, said = again.communicate(timeout=240)
         assert again.returncode == 0, said
@@ -100,7 +106,7 @@ def test_a_launcher_that_is_killed_leaves_no_process(model: Path, tmp_path: Path
     try:
         wait_for(reached(run, 1), process)
         process.send_signal(signal.SIGKILL)
-        wait_for(lambda: not worker_pids(run), seconds=60)
+        wait_for(lambda: not left(run) and run.state() != "running", seconds=60)
     finally:
         end(process)
     assert run.state() in ("killed", "failed")

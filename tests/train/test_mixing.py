@@ -86,9 +86,11 @@ def test_the_share_of_general_tokens_is_within_one_row(
 @pytest.mark.parametrize(("share", "general"), [(0.0, 3), (0.5, 0)])
 def test_nothing_is_mixed_in_without_share_or_rows(share: float, general: int) -> None:
     task = [row(3, i) for i in range(4)]
-    assert mix(task, [row(2, 9)] * general, share, 0) == task
+    assert list(mix(task, [row(2, 9)] * general, share, 0)) == task
 
 
 def test_mixing_follows_the_seed() -> None:
     task, general = [row(10, i) for i in range(10)], [row(5, 100 + i) for i in range(50)]
-    assert mix(task, general, 0.3, 0) == mix(task, general, 0.3, 0) != mix(task, general, 0.3, 1)
+    first, again, other = (list(mix(task, general, 0.3, seed)) for seed in (0, 0, 1))
+    assert first == again != other
+    assert first[:10] == task and mix(task, general, 0.3, 0)[-1] == first[-1]

@@ -11,6 +11,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rankwise import api
+from rankwise.api.observing import observe
+from rankwise.decide.configure import Rung, configure
+from rankwise.decide.recipes import BY_NAME
 from rankwise.errors import JobError, ModelError
 from rankwise.model.attach import load_adapter, total_params, trainable_params
 from rankwise.model.likelihood import final_logits
@@ -140,16 +143,24 @@ def test_rows_begin_at_the_mean_of_their_pieces(models: dict[str, Path], tmp_pat
     assert total_params(after) == total_params(before) + 2 * 3 * 128 and trainable_params(after) == total_params(after)
 
 
-def test_few_tokens_train_their_rows_and_many_the_embedding(models: dict[str, Path], tmp_path: Path) -> None:
-    def way(kind: str, count: int) -> str | None:
-        job = toy_job(tmp_path, models[kind], "lora", **job_of(tmp_path, None))
-        (tmp_path / "tokens.txt").write_text("\n".join(f"<new{n}>" for n in range(count)))
-        config = api.plan(job).verdict.config
-        assert config is not None and len(config.new_token_ids) == count
-        return config.new_token_rows
-
-    assert way("tied", 3) == way("untied", 3) == "trainable_token_indices"
-    assert (way("tied", 40), way("untied", 40)) == ("modules_to_save", "target_modules")
+@pytest.mark.parametrize(
+    ("kind", "count", "way"),
+    [
+        ("tied", 3, "trainable_token_indices"),
+        ("untied", 3, "trainable_token_indices"),
+        ("tied", 40, "modules_to_save"),
+        ("untied", 40, "target_modules"),
+    ],
+)
+def test_few_tokens_train_their_rows_and_many_the_embedding(
+    models: dict[str, Path], tmp_path: Path, kind: str, count: int, way: str
+) -> None:
+    path = toy_job(tmp_path, models[kind], "lora", **job_of(tmp_path, None))
+    (tmp_path / "tokens.txt").write_text("\n".join(f"<new{n}>" for n in range(count)))
+    job = api.load_job(path, {})
+    config = configure(job, observe(job), BY_NAME["lora"], Rung())
+    assert config.new_token_rows == way and len(config.new_token_ids or ()) == count
+    assert configure(job, observe(job), BY_NAME["full"], Rung()).new_token_rows is None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
     from rankwise.api.judging import chat, evaluate, evaluate_model
+    from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
     from rankwise.api.looking import open_run, report, runs, show
     from rankwise.api.observing import observe
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate_model",
     "gpus",
     "latest_unfinished",
+    "launch",
     "load_job",
     "merge",
     "merged_folder",
@@ -84,6 +86,7 @@ _MODULE = {
     "evaluate_model": "judging",
     "gpus": "catalogue",
     "latest_unfinished": "training",
+    "launch": "launching",
     "load_job": "planning",
     "merge": "proving",
     "merged_folder": "proving",

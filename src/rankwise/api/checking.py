@@ -8,12 +8,11 @@ from rankwise.api.loading import probes_of
 from rankwise.api.observing import LONGEST, model_of
 from rankwise.api.planning import load_job
 from rankwise.api.progress import Progress, quiet
-from rankwise.errors import AnswerIsNo, DataError, JobError
+from rankwise.errors import AnswerIsNo, JobError
 from rankwise.records import Audit, Job
-from rankwise.text.formats import Row, read_rows
-from rankwise.text.split import hold_out
 from rankwise.text.template import ChatText
 from rankwise.train.audit.audit import Material, audit
+from rankwise.train.audit.reading import of_source, split_source
 
 JOB_FILES = (".yaml", ".yml")
 
@@ -48,10 +47,11 @@ def check_job(job: Job, progress: Progress = quiet, *, near: bool = True, show: 
             fix="give the rows",
         )
     facts = model_of(job)
+    chat = ChatText.for_job(job, facts.path)
     positions = min(facts.max_position_embeddings or LONGEST, LONGEST)
     return audit(
-        _material(job),
-        ChatText.from_folder(facts.path, job.data.named_tokens),
+        _material(job, chat, progress),
+        chat,
         model=job.model,
         max_length=min(job.train.max_length or positions, facts.max_position_embeddings or LONGEST),
         on_long=job.train.on_long or "drop",
@@ -61,9 +61,9 @@ def check_job(job: Job, progress: Progress = quiet, *, near: bool = True, show: 
     )
 
 
-def require_sound(job: Job) -> None:
+def require_sound(job: Job, progress: Progress = quiet) -> None:
     """Raises AnswerIsNo where training on this job's rows would go wrong. Near duplicates are not looked for."""
-    found = check_job(job, near=False, show=0)
+    found = check_job(job, progress, near=False, show=0)
     if not found.faults:
         return
     first = found.faults[0]
@@ -75,17 +75,13 @@ def require_sound(job: Job) -> None:
     )
 
 
-def _material(job: Job) -> Material:
+def _material(job: Job, chat: ChatText, progress: Progress) -> Material:
+    """As training splits it."""
     assert job.data.train is not None
-    unread: list[DataError] = []
-    given = read_rows(job.data.train, unread)
-    training, held_out = _split(job, given.rows, unread)
-    return Material(given.format, training, held_out, unread, probes_of(job))
-
-
-def _split(job: Job, rows: list[Row], unread: list[DataError]) -> tuple[list[Row], list[Row]]:
-    """As training splits them; rows too few to be split are all looked at."""
-    share_or_path = job.data.validation
-    if isinstance(share_or_path, float):
-        return hold_out(rows, share_or_path, job.train.seed or 0) if len(rows) > 1 else (rows, [])
-    return rows, read_rows(share_or_path, unread).rows
+    source, seed, validation = job.data.train, job.train.seed or 0, job.data.validation
+    if isinstance(validation, float):
+        training, held_out = split_source(source, chat, validation, seed, progress)
+    else:
+        training = of_source(source, chat, seed, progress)
+        held_out = of_source(validation, chat, seed, progress)
+    return Material(training.format, training, held_out, probes_of(job))

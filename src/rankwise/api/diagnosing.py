@@ -9,7 +9,6 @@ from rankwise.api.observing import model_of
 from rankwise.api.progress import Progress, quiet
 from rankwise.errors import JobError, RunError
 from rankwise.observe.devices import gpus_here
-from rankwise.observe.hashes import cached_hash
 from rankwise.observe.machine import has_native_bf16
 from rankwise.records import Diagnosis, Job, ModelFacts, content_hash
 from rankwise.report.diagnosis_page import diagnosis_page
@@ -17,6 +16,7 @@ from rankwise.store import write_record, write_text
 from rankwise.text.containers import read_records
 from rankwise.text.dataset import split_rows
 from rankwise.text.formats import Row, read_rows
+from rankwise.text.hashes import cached_hash
 from rankwise.text.probes import Probe
 from rankwise.text.sources import hash_source
 from rankwise.text.template import ChatText
@@ -81,7 +81,7 @@ def _ask(job: Job, facts: ModelFacts, read: _Data, rows: int, progress: Progress
     from rankwise.evaluate.diagnose import Material, diagnose
     from rankwise.model.load import load_base
 
-    chat = ChatText.from_folder(facts.path)
+    chat = ChatText.for_job(job, facts.path)
     device, bf16 = _device()
     model = load_base(facts.path, dtype="bf16" if bf16 and facts.dtype != "fp32" else "fp32", device=device)
     material = Material(read.training, read.held_out, read.probes, read.contexts)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from rankwise.api.actuals import aside, keep_evaluation_times
-from rankwise.api.loading import always, inference_dtype, load_inputs, load_tuned, probes_of, require_finished
+from rankwise.api.loading import always, inference_dtype, load_inputs, load_tuned, probes_of, require_finished, text_of
 from rankwise.api.planning import plan_job
 from rankwise.api.progress import Progress, quiet
 from rankwise.model.locate import locate
@@ -67,7 +67,7 @@ def chat(run: Run, *, base: bool = False) -> Callable[[list[dict[str, str]], int
     from rankwise.model.generate import stream
 
     decided = require_finished(run).plan()
-    text = ChatText.from_folder(decided.facts.model.path, decided.job.data.named_tokens)
+    text = text_of(decided)
     tuned, as_base = load_tuned(run, decided)
 
     def reply(messages: list[dict[str, str]], max_new_tokens: int) -> Iterator[str]:

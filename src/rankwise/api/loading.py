@@ -9,6 +9,7 @@ from rankwise.methods import METHODS, TUNERS
 from rankwise.records import Job, Plan, TrainConfig
 from rankwise.store import Run
 from rankwise.text.dataset import Dataset, load_dataset
+from rankwise.text.general import general_path
 from rankwise.text.probes import Probe, read_probes
 from rankwise.text.template import ChatText
 
@@ -28,9 +29,21 @@ def load_inputs(decided: Plan) -> tuple[TrainConfig, ChatText, Dataset]:
     """The chosen configuration, the chat template and the rows of a plan."""
     config = decided.verdict.config
     assert config is not None
-    text = ChatText.from_folder(decided.facts.model.path, decided.job.data.named_tokens)
-    data = load_dataset(decided.job, text, max_length=config.max_length, on_long=config.on_long, seed=config.seed)
+    text = text_of(decided)
+    data = load_dataset(
+        decided.job,
+        text,
+        general=general_path(decided.job, decided.facts.model),
+        max_length=config.max_length,
+        on_long=config.on_long,
+        seed=config.seed,
+    )
     return config, text, data
+
+
+def text_of(decided: Plan) -> ChatText:
+    """The tokenizer and the chat template that a plan's model is trained with."""
+    return ChatText.for_job(decided.job, decided.facts.model.path)
 
 
 def probes_of(job: Job) -> list[Probe]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rankwise.api.prices import own_prices, tariff_of
+from rankwise.api.progress import Progress, quiet
 from rankwise.estimate.traced import shapes_of
 from rankwise.observe.catalogue import find_architecture
 from rankwise.observe.data import observe_data
@@ -11,19 +12,22 @@ from rankwise.observe.devices import observe_device
 from rankwise.observe.model import describe_facts, observe_model
 from rankwise.observe.parents import observe_adapter, parent_of_model
 from rankwise.records import Facts, Job, ModelFacts, NewTokens
+from rankwise.text.general import general_path
 from rankwise.text.template import ChatText
 
 LONGEST = 8192  # tokens; rows beyond it are counted as too long unless the job says otherwise
 
 
-def observe(job: Job, out: Path | None = None) -> Facts:
-    """Look at model, data and device once."""
+def observe(job: Job, out: Path | None = None, progress: Progress = quiet) -> Facts:
+    """Look at model, data and device once; `progress` is told of rows that are tokenised for it."""
     prices = own_prices(job.costs)
     device = observe_device(job.hardware, out, prices)
     model = model_of(job)
-    chat = ChatText.from_folder(model.path, job.data.named_tokens) if job.data.train else None
+    chat = ChatText.for_job(job, model.path) if job.data.train else None
     limit = min(model.max_position_embeddings or LONGEST, LONGEST)
-    data = observe_data(job, chat, job.train.max_length or limit, job.train.on_long or "drop")
+    general = general_path(job, model) if job.data.train else None
+    length, on_long = job.train.max_length or limit, job.train.on_long or "drop"
+    data = observe_data(job, chat, length, on_long, general=general, progress=progress)
     adapter, parent = None, parent_of_model(model)
     if job.method is not None and job.method.adapter is not None:
         adapter, parent = observe_adapter(job.method.adapter, model)
@@ -56,7 +60,7 @@ def model_of(job: Job) -> ModelFacts:
     """From its files; data that is only described can be planned for a model that is only described, too."""
     known = find_architecture(job.model)
     if known is None or job.data.train or Path(job.model).expanduser().is_dir():
-        return observe_model(job.model)
+        return _with_template(observe_model(job.model), job.chat_template)
     return describe_facts(
         job.model,
         known.config,
@@ -64,3 +68,11 @@ def model_of(job: Job) -> ModelFacts:
         license=known.license,
         source=f"architecture {known.name} of the catalogue: {known.source}",
     )
+
+
+def _with_template(facts: ModelFacts, chat_template: Path | None) -> ModelFacts:
+    """The facts under the job's own chat template."""
+    if chat_template is None:
+        return facts
+    given = ChatText.from_folder(facts.path, chat_template=chat_template)
+    return facts.model_copy(update={"template_hash": given.template_hash})

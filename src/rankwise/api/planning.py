@@ -11,6 +11,7 @@ from rankwise.api.prices import own_prices
 from rankwise.api.progress import Progress, quiet
 from rankwise.decide.choose import choose, require_sound_method
 from rankwise.decide.offers import Market
+from rankwise.decide.packing import require_packable
 from rankwise.decide.recipes import PLANNED_METHODS
 from rankwise.errors import DataError, ModelError
 from rankwise.estimate.price import price_all, price_elsewhere, trace_ahead
@@ -56,9 +57,10 @@ def plan_job(job: Job, out: Path | None = None, progress: Progress = quiet, *, b
         brief: the verdict with its reasons alone, without flips, questions, offers and what is never the verdict.
     """
     with tracers(busy=True):
-        facts = observe(job, out)
+        facts = observe(job, out, progress)
         facts = facts.model_copy(update={"diagnosis": _diagnosis(job, facts, progress)})
         require_sound_method(job, facts)
+        require_packable(job, facts)
         priced = 0
 
         def price(job: Job, facts: Facts, candidates: Sequence[Candidate]) -> list[Estimate]:

@@ -10,11 +10,14 @@ from rankwise.api.actuals import aside, keep_training_times
 from rankwise.api.checking import require_sound
 from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
+from rankwise.api.progress import Progress, quiet
+from rankwise.api.replaying import ensure_replay
 from rankwise.decide.recipes import EXECUTED
-from rankwise.errors import AnswerIsNo, DataError, PlanError, RunError, SpaceError, UsageError
+from rankwise.errors import AnswerIsNo, DataError, JobError, PlanError, RunError, SpaceError, UsageError
 from rankwise.methods import METHODS
-from rankwise.observe.devices import observe_device
-from rankwise.records import Event, Plan
+from rankwise.observe.devices import gpus_here, observe_device
+from rankwise.observe.gpus import match_gpu
+from rankwise.records import Event, ModelFacts, Plan
 from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
 from rankwise.text.sources import hash_source
 from rankwise.train.nodes import nodes_of, wait_for_folder
@@ -39,8 +42,9 @@ def _require_deepspeed(decided: Plan) -> None:
         )
 
 
-def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
+def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress: Progress = quiet) -> Run:
     """A run folder that is ready to train: from a job (planned now) or from a plan.json (checked to be still true).
+    Where the job asks for replay that the base writes, it is written now.
 
     Raises:
         PlanError: the plan is stale or described data that is not there.
@@ -48,10 +52,13 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
         RunError, SpaceError: the folder is in use, the disk too small.
     """
     if target.is_dir() or target.suffix == ".json":
-        decided = _plan_from_file(target, options)
+        decided = _plan_from_file(target, options, progress)
     else:
-        decided = plan_job(load_job(target, options), out)
-    _refuse_unrunnable(decided)
+        job = load_job(target, options)
+        ensure_replay(job, progress)  # before the plan counts its rows
+        decided = plan_job(job, out, progress)
+    refuse_unready(decided)
+    _refuse_elsewhere(decided)
     _require_deepspeed(decided)
     require_installed(decided.job.train.trackers)
     nodes = nodes_of(decided.job.hardware)
@@ -64,7 +71,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     if nodes.rank > 0:
         assert out is not None
         return wait_for_folder(Run(out), decided)
-    require_sound(decided.job)
+    require_sound(decided.job, progress)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
     assert estimate is not None
@@ -73,7 +80,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any]) -> Run:
     return run
 
 
-def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
+def _plan_from_file(target: Path, options: Mapping[str, Any], progress: Progress) -> Plan:
     path = target / "plan.json" if target.is_dir() else target
     decided = read_record(path, Plan)
     if said := [key for key, value in options.items() if value is not None]:
@@ -81,14 +88,25 @@ def _plan_from_file(target: Path, options: Mapping[str, Any]) -> Plan:
             f"a plan is carried out as it stands, but {', '.join(said)} would change it",
             fix="give the job instead of the plan, with these options",
         )
-    _refuse_stale(decided, path)
-    return decided
+    ensure_replay(decided.job, progress)
+    return _with_base_of_here(decided, refuse_stale(decided, path))
 
 
-def _refuse_stale(decided: Plan, path: Path) -> None:
-    """A plan holds only for the base, the data and the device that it was made for."""
+def _with_base_of_here(decided: Plan, base: ModelFacts) -> Plan:
+    """The same weights may lie in another folder than where the plan was made: the cache of the hub, say."""
+    model = decided.facts.model.model_copy(update={"folder": base.folder})
+    return decided.model_copy(update={"facts": decided.facts.model_copy(update={"model": model})})
+
+
+def refuse_stale(decided: Plan, path: Path) -> ModelFacts:
+    """A plan holds only for the base, the data and the device that it was made for; returns the base as it is here.
+
+    Raises:
+        PlanError: one of them is another now.
+    """
     changed = []
-    if model_of(decided.job).weights_hash != decided.base_hash:
+    base = model_of(decided.job)
+    if base.weights_hash != decided.base_hash:
         changed.append("the base model")
     changed += [
         f"the data in {name}" for name, digest in decided.facts.data.files.items() if not _holds(Path(name), digest)
@@ -104,6 +122,7 @@ def _refuse_stale(decided: Plan, path: Path) -> None:
             f"{path} is stale: {', '.join(changed)} changed since it was made",
             fix="plan again with `rankwise plan` and the job file, or train from the job file, which plans again",
         )
+    return base
 
 
 def _holds(source: Path, digest: str) -> bool:
@@ -114,7 +133,12 @@ def _holds(source: Path, digest: str) -> bool:
         return False
 
 
-def _refuse_unrunnable(decided: Plan) -> None:
+def refuse_unready(decided: Plan) -> None:
+    """A plan is carried out, here or elsewhere, when it has a call that `train` can do, and its files were looked at.
+
+    Raises:
+        PlanError, SpaceError; AnswerIsNo: nothing can run.
+    """
     if decided.verdict.config is None:
         broken = [r for r in decided.rejected if r.rule not in NOT_OF_THIS_PLACE]
         ways = [f.if_ for f in decided.flips] + [r.would_flip_if for r in broken if r.would_flip_if]
@@ -122,12 +146,6 @@ def _refuse_unrunnable(decided: Plan) -> None:
         if all(r.rule == "disk_fits" for r in broken):
             raise SpaceError(f"not enough disk for this run: {why}", fix=f"it would work if {ways[0]}" if ways else "")
         raise AnswerIsNo(f"nothing can run here: {why}", fix=f"it would work if {ways[0]}" if ways else "")
-    device = decided.facts.device
-    if device.kind == "gpu" and device.available_bytes is None:
-        raise PlanError(
-            f"this plan is for {device.name}, which this machine does not have",
-            fix="train on such a machine, or drop hardware.gpu from the job to plan for this one",
-        )
     if not decided.verdict.executable:
         raise PlanError(
             f"this version's training does not carry out {decided.verdict.candidate}",
@@ -146,6 +164,29 @@ def _refuse_unrunnable(decided: Plan) -> None:
         )
 
 
+def _refuse_elsewhere(decided: Plan) -> None:
+    """A plan for a GPU by its name runs where such GPUs are."""
+    device, wanted = decided.facts.device, decided.job.hardware.count
+    if device.kind == "gpu" and device.available_bytes is None and (found := _of_that_name(device.name)) < wanted:
+        raise PlanError(
+            f"this plan is for {device.name}, of which a node needs {wanted}, and this machine has {found}",
+            fix="`rankwise launch` writes the files that start it elsewhere (Slurm, SkyPilot, Kubernetes, Ray); "
+            "or drop hardware.gpu from the job to plan for this machine",
+        )
+
+
+def _of_that_name(name: str) -> int:
+    """GPUs of this machine that our table calls so."""
+
+    def is_one(found: str) -> bool:
+        try:
+            return bool(match_gpu(found)["name"] == name)
+        except JobError:
+            return False
+
+    return sum(is_one(gpu["name"]) for gpu in gpus_here())
+
+
 def train(run: Run, *, resume: bool = False) -> Iterator[Event]:
     """Train in a process of its own; yields events as they happen and leaves evidence.json behind.
 
@@ -155,7 +196,7 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Event]:
     from rankwise.train.launch import launch
 
     if resume:
-        _refuse_stale(run.plan(), run.plan_path)
+        refuse_stale(run.plan(), run.plan_path)
         if run.state() == "finished":
             raise RunError(f"{run.folder} has finished; there is nothing to resume", fix="`rankwise show` shows it")
     first = nodes_of(run.plan().job.hardware).rank == 0

@@ -13,6 +13,7 @@ from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
 from rankwise.cli.face import Commands
 from rankwise.cli.judging import eval_, merge, verify
+from rankwise.cli.launching import launch
 from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
 from rankwise.cli.planning import plan
@@ -37,6 +38,7 @@ for verb in (
     diagnose,
     check,
     train,
+    launch,
     eval_,
     merge,
     verify,

@@ -48,7 +48,8 @@ def _run_to_train(target: Path | None, out: Path | None, resume: bool, options: 
     if not resume:
         if target is None:
             raise UsageError("nothing to train", fix="give a job file or a plan.json; --resume continues a run")
-        return api.prepare(target, out, options)
+        with progress_bars(False) as bar:
+            return api.prepare(target, out, options, bar)
     if options:
         raise UsageError(
             f"a run is resumed as it was planned; {', '.join(options)} cannot change", fix="start a new run"

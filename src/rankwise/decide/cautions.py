@@ -111,7 +111,13 @@ def _data(job: Job, facts: Facts) -> list[str]:
     ):
         found.append(f"the job says goal: {job.goal}, and the diagnosis says {diagnosis.conclusion}")
     if job.data.general is None:
-        found.append("no data.general: forgetting of general ability will not be measured, and nothing is replayed")
+        found.append(_no_general(job))
+    elif data.general_to_write:
+        found.append(
+            f"the base writes {data.general_to_write} general rows once before training, of about "
+            f"{data.general_supervised_per_row:g} answer tokens, and begins some "
+            f"{threshold('replay', 'begun'):g} for each that it keeps; that time is not in the estimate"
+        )
     if job.data.facts is None and job.goal == "knowledge":
         found.append("goal: knowledge without data.facts: nothing will show whether facts were learned")
     if job.format is None and job.goal == "instruction":
@@ -121,6 +127,14 @@ def _data(job: Job, facts: Facts) -> list[str]:
         gap = 1.96 * math.sqrt(2 * 0.25 / rows)
         found.append(f"{rows} held-out rows can tell two models apart from about {gap:.0%} on ({said('significance')})")
     return found
+
+
+def _no_general(job: Job) -> str:
+    lack = "no data.general: forgetting of general ability will not be measured, and nothing is replayed"
+    if not job.forgetting.replay_allowed:
+        return lack
+    rows = f"{threshold('replay', 'written'):g}"
+    return f"{lack}; without a corpus, `general: {{self_generated: {rows}}}` has the base write such rows itself"
 
 
 def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:

@@ -144,11 +144,11 @@ def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:
 
 def require_sound_method(job: Job, facts: Facts) -> None:
     """Raises JobError when the forced method has no such option, is not that of the adapter to go on from, or cannot
-    recompute activations, when no layer has a targeted name, when the rank is beyond a targeted matrix, or when a way
-    of spreading it is forced that is not possible; or what `require_sound_updates` raises.
+    recompute activations, when no layer has a targeted name, when the rank is beyond a targeted matrix, or when a
+    forced way of spreading it is not possible; or what `require_sound_updates` raises.
     """
-    require_possible(job, facts)
     require_trainable_tokens(job, facts)
+    require_possible(job, facts)
     require_sound_updates(job, facts, configure(job, facts, takeable(job, facts)[0], Rung()))
     if job.method is None:
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 from rankwise.decide.capacity import power_of_two_below, rank_for
 from rankwise.decide.forgetting import cut_of
+from rankwise.decide.packing import packs
 from rankwise.decide.recipes import Recipe
 from rankwise.decide.rulebook import threshold
 from rankwise.decide.sharding import deepspeed_config, fsdp_config
@@ -20,11 +21,17 @@ from rankwise.records.setup import Offload, Parallel
 # matrices do not fill them. Rows of one forward pass have similar lengths, so that little is padded.
 CPU_TOKENS = 512
 GPU_ROWS = 8
-# Keys of `train` that are read elsewhere.
-NOT_CONFIG = {"bf16", "gradient_checkpointing", "new_token_rows", "parallel", "deepspeed", "report_to"} | {
+# Keys of `train` that are no field of the configuration, or not as they stand.
+READ_ELSEWHERE = {
+    "bf16",
     "bf16_stochastic_round",
     "dtype",
+    "gradient_checkpointing",
+    "new_token_rows",
     "optimizer_in_backward",
+    "report_to",
+    "deepspeed",
+    "parallel",
 }
 VIRTUAL_TOKENS = 20  # PEFT has no default; its own examples use 8 to 200
 
@@ -75,6 +82,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "optim": rung.optim or recipe.optim,
         "per_device_train_batch_size": size.micro_batch,
         "gradient_accumulation_steps": size.accumulation,
+        "packing": packs(recipe.method, facts),
         "max_length": _max_length(facts, adapter.get("num_virtual_tokens", 0)),
         "on_long": "drop",
         "eval_steps": max(1, math.ceil(size.max_steps / 4)),
@@ -84,7 +92,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         "logging_steps": 1,
         "seed": 0,
     }
-    said = job.train.model_dump(exclude=NOT_CONFIG, exclude_none=True)
+    said = job.train.model_dump(exclude=READ_ELSEWHERE, exclude_none=True)
     if "save_steps" in said:
         said.setdefault("eval_steps", said["save_steps"])
     if rung.optim is not None or recipe.optim != "adamw_torch_fused":
@@ -96,7 +104,7 @@ def configure(job: Job, facts: Facts, recipe: Recipe, rung: Rung) -> TrainConfig
         gradient_checkpointing=rung.gradient_checkpointing,
         optimizer_in_backward=in_backward,
         replay_share=replay_share(job),
-        new_token_ids=facts.new_tokens.ids if facts.new_tokens else (),
+        new_token_ids=facts.new_tokens.ids if facts.new_tokens else None,
         new_token_rows=new_token_rows(job, facts, recipe.method),
         deepspeed=deepspeed_config(rung.parallel, rung.offload, facts.deepspeed),
         fsdp_config=fsdp_config(rung.parallel, rung.offload),

@@ -61,6 +61,8 @@ def works_together(job: Job, facts: Facts, candidate: Candidate) -> Rejection | 
     """Combinations that the libraries refuse."""
     config = candidate.config
     found = refused(candidate.method, "gradient_checkpointing") if config.gradient_checkpointing else None
+    if found is None and config.packing:
+        found = refused(candidate.method, "packing")
     found = found or refused_update(job, facts, config)
     if found is None and job.data.named_tokens:
         found = refused(candidate.method, "new tokens")

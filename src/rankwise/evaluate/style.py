@@ -31,11 +31,13 @@ class Exchange:
 
 
 def exchanges(rows: Sequence[Row]) -> list[Exchange]:
-    """The first answer of every held-out conversation; documents have none."""
+    """The first answer of every held-out conversation; documents have none, and neither have conversations that begin
+    with a call of a tool or give tools, since there no text is right or wrong.
+    """
     found = []
     for row in rows:
         turn = next((i for i, m in enumerate(row.messages) if m["role"] == "assistant"), None)
-        if row.text is None and turn:
+        if row.text is None and turn and row.messages[turn].get("content") and not row.given:
             found.append(Exchange(tuple(row.messages[:turn]), str(row.messages[turn]["content"])))
     return found
 

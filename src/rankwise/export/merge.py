@@ -57,7 +57,7 @@ def fold(
         merged.to(DTYPES.get(dtype, torch.float32))
         merged.save_pretrained(folder)
         copy_text_files(base_folder, folder)
-        copy_text_files(adapter, folder)  # its tokenizer may know new tokens
+        copy_text_files(adapter, folder)  # its template may be a given one, and its tokenizer know new tokens
         _carry_licence(base_folder, folder)
     return out
 

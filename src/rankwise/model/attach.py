@@ -11,6 +11,7 @@ from typing import Any
 import peft
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,6 +20,7 @@ from rankwise.errors import ModelError, UsageError
 from rankwise.methods import METHODS, TUNERS, AdapterOptions, Tuner, tuner
 from rankwise.methods.base import config_fields
 from rankwise.model.bottleneck import BottleneckModel, attach_bottleneck, is_bottleneck, load_bottleneck
+from rankwise.model.dropout import quick_dropout
 from rankwise.model.pissa import decompose, take_first_values
 from rankwise.model.targets import check_rank, find_targets, fitted, none_kept_out
 from rankwise.model.vocabulary import vocabulary_fields
@@ -61,7 +63,7 @@ def attach(model: PreTrainedModel, config: TrainConfig, *, resumed: Path | None 
         config.num_virtual_tokens,
         config.bottleneck_size,
         config.new_token_rows,
-        config.new_token_ids,
+        config.new_token_ids or (),
     )
     attached = wrap(model, config.method, options, seed=config.seed).model
     if TUNERS[config.method].residual:
@@ -71,6 +73,7 @@ def attach(model: PreTrainedModel, config: TrainConfig, *, resumed: Path | None 
             else:
                 decompose(attached, config.init_lora_weights or "pissa")
     allow_packing(attached, False)
+    quick_dropout(attached)
     attached.train()
     return attached
 
@@ -210,6 +213,25 @@ def allow_packing(model: nn.Module, allowed: bool) -> None:
             from bitsandbytes.functional import has_avx512bf16
 
             module.support_avx512bf16_for_cpu = allowed and has_avx512bf16()
+
+
+def cast_inputs(model: nn.Module, cast: bool) -> None:
+    """Does a LoRA layer cast its input to the dtype of its matrices, as PEFT does? To fp32, from which autocast casts
+    it back to 16 bit for the product: the same numbers, two copies later.
+    """
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = cast
+
+
+@contextmanager
+def narrow_inputs(model: nn.Module, autocast: str | None) -> Iterator[None]:
+    """Inside, where everything runs under autocast, no LoRA layer casts its input."""
+    cast_inputs(model, autocast is None)
+    try:
+        yield
+    finally:
+        cast_inputs(model, True)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, *, trainable: bool = False) -> PeftModel | BottleneckModel:

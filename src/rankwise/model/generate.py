@@ -145,7 +145,7 @@ def _greedy(
     settings = GenerationConfig(
         max_new_tokens=room, do_sample=False, eos_token_id=list(text.stop_token_ids), pad_token_id=pad, use_cache=True
     )
-    with evaluating(model), _only(model, settings), quiet_transformers():
+    with evaluating(model), only_settings(model, settings), quiet_transformers():
         given = {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(used, device=device)}
         out: torch.Tensor = model.generate(**given, **options)  # type: ignore[operator]
     return [_until_stop(row, text) for row in out[:, width:].tolist()]
@@ -172,7 +172,7 @@ def _until_stop(ids: list[int], text: Speech) -> list[int]:
 
 
 @contextmanager
-def _only(model: Any, settings: GenerationConfig) -> Iterator[None]:
+def only_settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
     """`generate` fills what a call leaves open from the model's generation_config (a repetition penalty, say), so that
     is what must change. A PEFT wrapper and the model in it each hold one."""
     holders = [model] + ([model.get_base_model()] if hasattr(model, "get_base_model") else [])

@@ -13,8 +13,8 @@ import yaml
 
 from rankwise.errors import ModelError
 from rankwise.model.locate import locate, weight_files
-from rankwise.observe.hashes import cached_hash
 from rankwise.records import LinearShape, ModelFacts, Shapes, content_hash
+from rankwise.text.hashes import cached_hash
 from rankwise.text.template import ChatText
 from rankwise.unsupported import NOT_TEXT
 

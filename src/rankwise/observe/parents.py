@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import ModelError
-from rankwise.observe.hashes import cached_hash
 from rankwise.records import AdapterFacts, Lineage, ModelFacts, Parent, Plan
 from rankwise.store import LINEAGE, read_record
+from rankwise.text.hashes import cached_hash
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 METHODS = {"IA3": "ia3", "PROMPT_TUNING": "prompt", "PREFIX_TUNING": "prefix", "P_TUNING": "p_tuning"}

@@ -40,7 +40,11 @@ class Step(BaseEvent):
     learning_rate: float
     tokens: int = Field(description="Tokens of this step, no padding counted.")
     supervised_tokens: int
+    padding_tokens: int | None = Field(None, description="Tokens computed for nothing; None in older runs.")
     seconds: float = Field(description="Wall clock of this step.")
+    model_seconds: float | None = Field(
+        None, description="Of them, in forward, backward and update; None in older runs."
+    )
 
 
 class Validation(BaseEvent):

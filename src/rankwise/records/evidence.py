@@ -83,6 +83,10 @@ class Evidence(Record):
     final_validation_loss: float | None
     tokens: int = Field(description="Tokens trained on.")
     train_seconds: float | None
+    padding_share: float | None = Field(None, description="Of the tokens that went through the model; None: unknown.")
+    overhead_share: float | None = Field(
+        None, description="Of the seconds of all steps: outside of forward, backward and update; None: unknown."
+    )
     actuals: tuple[Actual, ...]
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None

@@ -90,6 +90,7 @@ class DataFacts(Record):
     validation_tokens: int
     general_rows: int = Field(description="General rows given; 0 means none given.")
     general_supervised_per_row: float | None = Field(description="Labelled tokens per general row; None without them.")
+    general_to_write: int = Field(0, description="General rows that the base has yet to write before training.")
     facts: int = Field(description="Closed-book probes given; 0 means none given.")
     files: dict[str, str] = Field(description="Path -> sha256 of each data file.")
     source: str = Field(description="Where these facts come from.")

@@ -32,8 +32,17 @@ Optim = Literal[
 class GeneralData(Record):
     """General rows mixed into training so that the model keeps what it could do before."""
 
-    path: Path = Field(description="Rows in any training format.")
+    path: Path | None = Field(None, description="Rows in any training format.")
+    self_generated: int | None = Field(
+        None, ge=4, description="In the place of a path: rows that the base writes itself, once, before training."
+    )
     share: float = Field(0.05, ge=0, lt=1, description="Share of the supervised tokens that are general.")
+
+    @model_validator(mode="after")
+    def _from_one_place(self) -> Self:
+        if (self.path is None) == (self.self_generated is None):
+            raise ValueError("give either `path` (a file of general rows) or `self_generated` (a number of rows)")
+        return self
 
 
 class JobData(Record):
@@ -197,6 +206,7 @@ class TrainOptions(Record):
     per_device_train_batch_size: int | None = Field(None, ge=1, description="Rows in one forward pass.")
     gradient_accumulation_steps: int | None = Field(None, ge=1, description="Forward passes in one optimizer step.")
     gradient_checkpointing: bool | None = Field(None, description="Recompute activations in the backward pass.")
+    packing: bool | None = Field(None, description="Several documents in one row, none of which sees another.")
     bf16: bool | None = Field(None, description="bfloat16 arithmetic (needs a device that has it).")
     new_token_rows: NewTokenRows | None = Field(
         None,
@@ -245,6 +255,7 @@ class Job(Record):
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run folder.")
     goal: Goal = Field(description="instruction | knowledge | task | unsure.")
     model: str = Field(description="Hub id, local folder, or `embedded`.")
+    chat_template: Path | None = Field(None, description="A jinja file in the place of the model's chat template.")
     data: JobData = Field(description="What to learn from.")
     hardware: Hardware = Field(Hardware(), description="What to run on.")
     budget: Budget = Field(Budget(), description="What it may cost.")

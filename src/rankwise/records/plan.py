@@ -43,6 +43,9 @@ class TrainConfig(Record):
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
+    packing: bool = Field(
+        False, description="Documents of a step end to end in rows of at most max_length, attention within each alone."
+    )
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, and the gradient freed."
     )
@@ -51,7 +54,7 @@ class TrainConfig(Record):
     )
     dtype: Literal["bf16", "fp32"] = Field(description="Of the loaded base weights.")
     autocast: Literal["bf16"] | None = Field(description="Arithmetic of the forward pass where it differs from dtype.")
-    new_token_ids: tuple[int, ...] = Field((), description="Rows of embedding and head that the base does not have.")
+    new_token_ids: tuple[int, ...] | None = Field(None, description="Rows that the base's embedding does not have.")
     new_token_rows: NewTokenRows | None = Field(None, description="How an adapter trains them; None: as `method` says.")
     max_length: int
     on_long: OnLong
@@ -267,6 +270,11 @@ class Plan(Record):
             chat_template=self.facts.model.template_hash,
             parent=self.facts.parent,
         )
+
+    def content_hash(self) -> str:
+        """As of every record; where the base lies on this machine is no part of it, for the base has its own hash."""
+        model = self.facts.model.model_copy(update={"folder": None})
+        return Record.content_hash(self.model_copy(update={"facts": self.facts.model_copy(update={"model": model})}))
 
     def contract(self) -> dict[str, Any]:
         """What `plan --json` prints."""

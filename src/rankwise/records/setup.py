@@ -31,6 +31,7 @@ class Setup(Record):
     dtype: Dtype = Field(description="Of the loaded weights, and of the arithmetic without autocast.")
     autocast: Arithmetic | None = Field(None, description="Arithmetic where it differs from dtype.")
     adapter_dtype: Dtype = "fp32"
+    cast_inputs: bool = Field(True, description="PEFT's: a LoRA layer's input is cast to the dtype of its matrices.")
     optim: str = "adamw_torch"
     optimizer_in_backward: bool = Field(
         False, description="Each parameter is updated as soon as its gradient is there, which is then freed."

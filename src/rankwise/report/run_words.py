@@ -38,8 +38,16 @@ def training_sentence(evidence: Evidence) -> str:
     how_long = "" if evidence.train_seconds is None else f" in {duration(evidence.train_seconds)}"
     return (
         f"Trained {done} on {count(evidence.tokens)} tokens{how_long}: "
-        f"loss {_nats_pair(evidence.first_loss, evidence.final_loss)}."
+        f"loss {_nats_pair(evidence.first_loss, evidence.final_loss)}.{_waste(evidence)}"
     )
+
+
+def _waste(evidence: Evidence) -> str:
+    """What of the work was no training."""
+    if evidence.padding_share is None or evidence.overhead_share is None:
+        return ""
+    padding, overhead = share(evidence.padding_share), share(evidence.overhead_share)
+    return f" Padding was {padding} of the tokens computed, work outside the model {overhead} of the steps' time."
 
 
 def validation_sentence(evidence: Evidence) -> str:

@@ -7,16 +7,16 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from rankwise.errors import DataError
 from rankwise.text.columnar import COLUMNAR, read_columnar
 from rankwise.text.record import Record, shown
 from rankwise.text.sources import ENDINGS, ending_of, files_of
 
-__all__ = ["Record", "read_records", "shown"]
+__all__ = ["Record", "read_records", "shown", "stream_records"]
 
 _BOM = b"\xef\xbb\xbf"
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -25,34 +25,62 @@ _JSON_IN_CSV = ("messages", "conversations", "history")
 
 
 def read_records(source: Path) -> list[Record]:
-    """Every record of a file, of a folder's files in the order of their names, or of a dataset of the Hub, in order.
+    """Every record of a source, in order, all in memory. Raises as `stream_records`."""
+    return list(stream_records(source))
 
-    Files end in .jsonl, .json (one array), .csv (each of them also with .gz), .parquet or .arrow. Blank lines and a BOM
-    are passed over. In parquet and arrow a record's line is its 1-based row.
+
+def stream_records(source: Path) -> Iterator[Record]:
+    """The records of a file, of a folder's files in the order of their names, or of a dataset of the Hub, in order.
+
+    Files end in .jsonl, .json (one array), .csv (each of them also with .gz), .parquet or .arrow. Each is read as its
+    records are asked for, except a .json array, which is held whole. Blank lines and a BOM are passed over. In parquet
+    and arrow a record's line is its 1-based row.
 
     Raises:
         DataError: a file is missing, of another kind, not UTF-8, malformed or damaged, or without a record; a folder or
             dataset that `files_of` refuses.
     """
-    return [record for file in files_of(source) for record in _read_file(file)]
+    for file in files_of(source):
+        empty = True
+        for record in _read_file(file):
+            empty = False
+            yield record
+        if empty:
+            raise DataError(file, None, "there are no rows in this file", expected="at least one row")
 
 
-def _read_file(path: Path) -> list[Record]:
+def _read_file(path: Path) -> Iterator[Record]:
     ending = ending_of(path)
-    data = _bytes_of(path, only_head=ending in COLUMNAR or ending not in ENDINGS)
+    head = _head_of(path)
     if ending not in ENDINGS:
         raise _unsupported(path, ending)
-    if data.startswith(_LFS):
+    if head.startswith(_LFS):
         fix = "fetch the file itself: `git lfs pull`, or download it from the hub"
         raise DataError(path, 1, "this is a pointer of Git LFS, not the data", expected="the rows themselves", fix=fix)
     if ending in COLUMNAR:
-        records = list(read_columnar(path))
-    else:
-        unpacked = _unpacked(path, data) if ending.endswith(".gz") else data
-        records = list(_READERS[ending.removesuffix(".gz")](path, _text_of(path, unpacked)))
-    if not records:
-        raise DataError(path, None, "there are no rows in this file", expected="at least one row")
-    return records
+        yield from read_columnar(path)
+        return
+    read = _READERS[ending.removesuffix(".gz")]
+    if not ending.endswith(".gz"):
+        with path.open("rb") as file:
+            yield from read(path, file)
+        return
+    try:
+        with gzip.open(path) as archive:
+            try:
+                yield from read(path, cast(BinaryIO, archive))
+            except DataError:
+                while archive.read(1 << 20):  # a damaged archive shows at its end, and explains the fault
+                    pass
+                raise
+    except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
+        raise DataError(
+            path,
+            None,
+            f"the gzip archive is damaged: {str(fault).rstrip('.')}",
+            expected="what gzip has written, whole",
+            fix="copy or download the file again; `gzip --test` tells whether it is whole",
+        ) from None
 
 
 def _unsupported(path: Path, ending: str) -> DataError:
@@ -63,10 +91,10 @@ def _unsupported(path: Path, ending: str) -> DataError:
     return DataError(path, None, named, expected="a file that ends in " + ", ".join(ENDINGS), fix=fix)
 
 
-def _bytes_of(path: Path, *, only_head: bool) -> bytes:
+def _head_of(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(len(_LFS)) if only_head else file.read()
+            return file.read(len(_LFS))
     except FileNotFoundError:
         raise DataError(path, None, "there is no such file", fix=_nearest(path)) from None
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the name
@@ -74,28 +102,22 @@ def _bytes_of(path: Path, *, only_head: bool) -> bytes:
         raise DataError(path, None, f"the file cannot be read: {reason}", expected="a readable file") from None
 
 
-def _unpacked(path: Path, data: bytes) -> bytes:
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as fault:
-        raise DataError(
-            path,
-            None,
-            f"the gzip archive is damaged: {str(fault).rstrip('.')}",
-            expected="what gzip has written, whole",
-            fix="copy or download the file again; `gzip --test` tells whether it is whole",
-        ) from None
+def _lines_of(path: Path, file: BinaryIO) -> Iterator[str]:
+    """The lines of a file with their ends, split at line feeds alone: others may stand inside a JSON string."""
+    for number, line in enumerate(file, start=1):
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as fault:
+            raise _not_utf8(path, number, line, fault) from None
 
 
-def _text_of(path: Path, data: bytes) -> str:
-    data = data.removeprefix(_BOM)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as fault:
-        line = data.count(b"\n", 0, fault.start) + 1
-        kind = "it looks like UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte 0x{data[fault.start]:02x}"
-        fix = f"save the file as UTF-8, e.g. iconv -f {'UTF-16' if 'UTF' in kind else 'CP1252'} -t UTF-8 '{path.name}'"
-        raise DataError(path, line, f"the text is not UTF-8 ({kind})", expected="UTF-8 text", fix=fix) from None
+def _not_utf8(path: Path, number: int, line: bytes, fault: UnicodeDecodeError) -> DataError:
+    utf16 = number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff")
+    kind = "it looks like UTF-16" if utf16 else f"byte 0x{line[fault.start]:02x}"
+    fix = f"save the file as UTF-8, e.g. iconv -f {'UTF-16' if utf16 else 'CP1252'} -t UTF-8 '{path.name}'"
+    return DataError(path, number, f"the text is not UTF-8 ({kind})", expected="UTF-8 text", fix=fix)
 
 
 def _nearest(path: Path) -> str:
@@ -107,14 +129,14 @@ def _nearest(path: Path) -> str:
     return f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
 
 
-def _read_jsonl(path: Path, text: str) -> Iterator[Record]:
-    # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+def _read_jsonl(path: Path, file: BinaryIO) -> Iterator[Record]:
+    for number, line in enumerate(_lines_of(path, file), start=1):
         if line.strip():
-            yield Record(path, number, _json_alone(path, number, line))
+            yield Record(path, number, _json_alone(path, number, line.removesuffix("\n")))
 
 
-def _read_array(path: Path, text: str) -> Iterator[Record]:
+def _read_array(path: Path, file: BinaryIO) -> Iterator[Record]:
+    text = "".join(_lines_of(path, file))
     line, seen, at = 1, 0, _skip_blank(text, 0)
     if at == len(text):
         return
@@ -190,12 +212,18 @@ def _malformed(path: Path, first_line: int, text: str, at: int, what: str) -> Da
     )
 
 
-def _read_csv(path: Path, text: str) -> Iterator[Record]:
+def _read_csv(path: Path, file: BinaryIO) -> Iterator[Record]:
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # documents are longer than csv's 131,072 characters
     try:
-        yield from _csv_rows(path, csv.reader(io.StringIO(text, newline=""), strict=True))
+        yield from _csv_rows(path, csv.reader(_csv_lines(path, file), strict=True))
     finally:
         csv.field_size_limit(limit)
+
+
+def _csv_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """Lines with their ends; old files end them in a carriage return alone."""
+    for line in _lines_of(path, file):
+        yield from io.StringIO(line, newline="") if "\r" in line else (line,)
 
 
 def _csv_rows(path: Path, reader: Any) -> Iterator[Record]:
@@ -233,4 +261,8 @@ def _csv_record(path: Path, line: int, header: list[str], cells: list[str]) -> d
     return record
 
 
-_READERS = {".jsonl": _read_jsonl, ".json": _read_array, ".csv": _read_csv}
+_READERS: dict[str, Callable[[Path, BinaryIO], Iterator[Record]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_array,
+    ".csv": _read_csv,
+}

@@ -1,16 +1,22 @@
 """The rows of a job, split and encoded in one place, so that training, evaluation and proof see the same ones."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 from rankwise.records import Job
 from rankwise.records.job import OnLong
+from rankwise.text.fitting import LengthReport, fit_length
 from rankwise.text.formats import Row, read_rows
-from rankwise.text.masks import IGNORE, Encoded, LengthReport, encode_row, fit_length
-from rankwise.text.split import hold_out
+from rankwise.text.masks import IGNORE, Encoded
+from rankwise.text.split import hold_out, last_held_out
 from rankwise.text.template import ChatText
+from rankwise.text.tokens import Progress, TokenRows, TokenStore, quiet, tokens_of
 
 PROOF_ROWS = 8
+READ_BACK = 1024  # held-out rows that are kept as messages, for their prompts; more are never asked
 
 
 @dataclass(frozen=True)
@@ -19,21 +25,27 @@ class Dataset:
 
     Attributes:
         format: of the training rows.
-        train, validation: encoded, none longer than allowed.
+        train, validation: encoded, none longer than allowed; read from the cache as they are asked for.
         replay, general: halves of `data.general`: one may be trained on, the other measures forgetting and never is.
-        held_out: the rows behind `validation`.
+        held_out: the rows behind `validation`, at most READ_BACK of them.
         lengths: what fitting the training rows has cost.
         longest: tokens of the longest training row as given.
+        general_rows: rows of `data.general`.
+        apart: training rows that are taken apart into several texts.
+        cache_bytes: of the tokenised rows on disk.
     """
 
     format: str
-    train: list[Encoded]
-    validation: list[Encoded]
-    replay: list[Encoded]
-    general: list[Encoded]
+    train: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    replay: Sequence[Encoded]
+    general: Sequence[Encoded]
     held_out: list[Row]
     lengths: LengthReport
     longest: int
+    general_rows: int = 0
+    apart: int = 0
+    cache_bytes: int = 0
 
     def prompts(self) -> list[list[int]]:
         """Beginnings of a few held-out rows, up to the first labelled token: what an artifact is proven on."""
@@ -44,27 +56,78 @@ class Dataset:
         return found
 
 
-def load_dataset(job: Job, chat: ChatText, *, max_length: int, on_long: OnLong, seed: int) -> Dataset:
-    """Read, split, encode and fit the job's rows. Raises DataError with file and line."""
+def load_dataset(
+    job: Job,
+    chat: ChatText,
+    *,
+    general: Path | None,
+    max_length: int | None,
+    on_long: OnLong,
+    seed: int,
+    progress: Progress = quiet,
+) -> Dataset:
+    """Read, tokenise (once, see `tokens`), split and fit the job's rows. Raises DataError with file and line.
+
+    Args:
+        general: the general rows (`text.general.general_path`); None where there are none.
+        max_length: tokens; None: the longest row's.
+    """
     assert job.data.train is not None, "described data has no rows"
-    given = read_rows(job.data.train)
-    rows, held_out = split_rows(job, given.rows, seed)
-    replay: list[Row] = []
-    general: list[Row] = []
-    if job.data.general:
-        replay, general = hold_out(read_rows(job.data.general.path).rows, 0.5, seed)
-    encoded = [encode_row(row, chat) for row in rows]
-    train, lengths = fit_length(encoded, max_length, on_long)
+    given = _sound(job.data.train, chat, seed, progress)
+    stores = [given]
+    validation = job.data.validation
+    if isinstance(validation, float):
+        train, held = sides(given, validation, seed)
+        held_out = _rows_of(given, held)
+    else:
+        stores.append(_sound(validation, chat, seed, progress))
+        train, held = given.whole(), stores[-1].whole()
+        held_out = list(islice(stores[-1].source_rows(), READ_BACK))
+    longest = max(train.lengths)
+    length = max_length or max(given.whole().lengths)
+    replay, measured = None, None
+    if general:
+        stores.append(_sound(general, chat, seed, progress))
+        replay, measured = sides(stores[-1], 0.5, seed)
+    fitted, lengths = fit_length(train, length, on_long)
     return Dataset(
         format=given.format,
-        train=train,
-        validation=_fitting(held_out, chat, max_length, on_long),
-        replay=_fitting(replay, chat, max_length, on_long),
-        general=_fitting(general, chat, max_length, on_long),
+        train=fitted,
+        validation=fit_length(held, length, on_long)[0],
+        replay=fit_length(replay, length, on_long)[0] if replay else [],
+        general=fit_length(measured, length, on_long)[0] if measured else [],
         held_out=held_out,
         lengths=lengths,
-        longest=max(len(e.ids) for e in encoded),
+        longest=longest,
+        general_rows=stores[-1].count if general else 0,
+        apart=given.apart,
+        cache_bytes=sum({store.folder: store.bytes for store in stores}.values()),
     )
+
+
+def _sound(source: Path, chat: ChatText, seed: int, progress: Progress) -> TokenStore:
+    store = tokens_of(source, chat, seed, progress)
+    store.require_sound()
+    return store
+
+
+def sides(store: TokenStore, share: float, seed: int) -> tuple[TokenRows, TokenRows]:
+    """(texts to train on, texts held out), as `hold_out` divides the rows they come from. Raises DataError."""
+    keys = store.keys(seed)
+    last = last_held_out(keys, share, str(store.paths[0]) if store.paths else str(store.source))
+    rows = store.columns["rows"]
+    train = array("q", (text for text, row in enumerate(rows) if keys[row] > last))
+    held = array("q", (text for text, row in enumerate(rows) if keys[row] <= last))
+    return TokenRows(store, train), TokenRows(store, held)
+
+
+def _rows_of(store: TokenStore, texts: TokenRows) -> list[Row]:
+    """The rows behind some texts, at most READ_BACK of them, read from the source again."""
+    rows = store.columns["rows"]
+    wanted = set(islice(dict.fromkeys(rows[text] for text in texts.texts), READ_BACK))
+    last = max(wanted)
+    found = enumerate(islice(store.source_rows(), last + 1))
+    return [row for number, row in found if number in wanted]
 
 
 def split_rows(job: Job, rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:
@@ -73,9 +136,3 @@ def split_rows(job: Job, rows: list[Row], seed: int) -> tuple[list[Row], list[Ro
     if isinstance(share_or_path, float):
         return hold_out(rows, share_or_path, seed)
     return rows, read_rows(share_or_path).rows
-
-
-def _fitting(rows: Sequence[Row], chat: ChatText, max_length: int, on_long: OnLong) -> list[Encoded]:
-    if not rows:
-        return []
-    return fit_length([encode_row(row, chat) for row in rows], max_length, on_long)[0]

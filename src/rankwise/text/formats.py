@@ -4,21 +4,20 @@ The format is found once, from the keys of a file's first row, and then required
 format halfway is a mistake more often than a choice.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
-from rankwise.text.containers import Record, read_records, shown
+from rankwise.text.containers import Record, shown, stream_records
 from rankwise.text.probes import Probe, read_probes
+from rankwise.text.turns import ROLES, Message, called, given_of, kind_of, list_of, said, text_of, turns_of
 from rankwise.unsupported import SUPERVISED, other_rows
 
-__all__ = ["FORMATS", "Probe", "Row", "Rows", "read_probes", "read_rows"]
+__all__ = ["FORMATS", "Probe", "Row", "Rows", "read_probes", "read_rows", "stream_rows"]
 
-Message = dict[str, Any]
-
-ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT_ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -34,13 +33,15 @@ class Row:
     """One training row: a conversation in `messages`, or else a document in `text`; `line` is 1-based in `path`.
 
     A message is {"role", "content"} and whatever else the file gave it. An assistant message with `"weight": 0` is
-    context that is not learned (OpenAI's convention; also given to assistant turns inside a `prompt`).
+    context that is not learned (OpenAI's convention; also given to assistant turns inside a `prompt`). `given` is what
+    the chat template sees beside the messages: `tools`, `documents`, and what `chat_template_kwargs` names.
     """
 
     messages: tuple[Message, ...]
     text: str | None
     line: int
     path: Path
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,15 @@ class Rows:
 
 
 def read_rows(path: Path, faults: list[DataError] | None = None) -> Rows:
-    """The training rows of a file, of a folder's files, or of a dataset of the Hub, as `read_records` finds them.
+    """The training rows of a file, of a folder's files, or of a dataset of the Hub, as `read_records` finds them, all
+    in memory. Arguments and errors as of `stream_rows`.
+    """
+    name, rows = stream_rows(path, faults)
+    return Rows(name, list(rows))
+
+
+def stream_rows(path: Path, faults: list[DataError] | None = None) -> tuple[str, Iterator[Row]]:
+    """(the name of the format, the rows one after the other), read as they are asked for.
 
     Args:
         faults: takes the faults of single rows, which are passed over; without it the first one is raised.
@@ -60,17 +69,22 @@ def read_rows(path: Path, faults: list[DataError] | None = None) -> Rows:
     Raises:
         DataError: anything that keeps it from being read as rows of one format, with file and line at fault.
     """
-    records = read_records(path)
-    name = _detect(records[0])
-    rows = []
+    records = stream_records(path)
+    first = next(records)
+    name = _detect(first)
+    return name, _rows(chain([first], records), name, faults)
+
+
+def _rows(records: Iterator[Record], name: str, faults: list[DataError] | None) -> Iterator[Row]:
     for record in records:
         try:
-            rows.append(_row(record, name))
+            row = _row(record, name)
         except DataError as fault:
             if faults is None:
                 raise
             faults.append(fault)
-    return Rows(name, rows)
+        else:
+            yield row
 
 
 def _detect(first: Record) -> str:
@@ -108,13 +122,14 @@ def _row(record: Record, name: str) -> Row:
     if isinstance(content, str):
         return Row((), content, record.line, record.path)
     _check_turns(record, content)
-    return Row(tuple(content), None, record.line, record.path)
+    return Row(tuple(content), None, record.line, record.path, given_of(record))
 
 
 def _object(record: Record) -> dict[str, Any]:
     if not isinstance(record.value, dict):
         raise record.fault(
-            f"the row is {_kind(record.value)}: {shown(record.value)}", expected='an object such as {"messages": [...]}'
+            f"the row is {kind_of(record.value)}: {shown(record.value)}",
+            expected='an object such as {"messages": [...]}',
         )
     return record.value
 
@@ -135,102 +150,60 @@ def _check_turns(record: Record, messages: list[Message]) -> None:
 
 
 def _messages(record: Record) -> list[Message]:
-    return _turns(record, "messages", record.value["messages"])
+    return turns_of(record, "messages", record.value["messages"])
 
 
 def _sharegpt(record: Record) -> list[Message]:
-    turns = [_sharegpt_turn(turn) for turn in _list(record, "conversations", record.value["conversations"])]
-    return _system(record) + _turns(record, "conversations", turns)
+    listed = list_of(record, "conversations", record.value["conversations"])
+    turns = [_sharegpt_turn(record, f"conversations[{index}]", turn) for index, turn in enumerate(listed)]
+    return _system(record) + turns_of(record, "conversations", turns)
 
 
-def _sharegpt_turn(turn: Any) -> Any:
+def _sharegpt_turn(record: Record, where: str, turn: Any) -> Any:
     """{from, value} as {role, content}; a turn that has role and content already is left as it is."""
     if not isinstance(turn, dict) or "from" not in turn:
         return turn
     who = turn["from"]
+    if who == "function_call":  # LLaMA-Factory's: what the assistant calls, as JSON text
+        return {"role": "assistant", "tool_calls": called(record, where, turn.get("value"))}
     return {"role": _SHAREGPT_ROLES.get(who, who) if isinstance(who, str) else who, "content": turn.get("value")}
 
 
 def _alpaca(record: Record) -> list[Message]:
     messages = _system(record)
-    for pair in _list(record, "history", record.value.get("history") or []):
+    for pair in list_of(record, "history", record.value.get("history") or []):
         if not isinstance(pair, list) or len(pair) != 2:
             raise record.fault(f"history holds {shown(pair)}", expected="a list of [instruction, output] pairs")
-        messages += [_said("user", record, "history", pair[0]), _said("assistant", record, "history", pair[1])]
-    asked = _text(record, "instruction", record.value["instruction"])
+        messages += [said("user", record, "history", pair[0]), said("assistant", record, "history", pair[1])]
+    asked = text_of(record, "instruction", record.value["instruction"])
     if extra := record.value.get("input"):
-        asked = f"{asked}\n{_text(record, 'input', extra)}"  # one line break, as LLaMA-Factory joins them
-    return [*messages, {"role": "user", "content": asked}, _said("assistant", record, "output", record.value["output"])]
+        asked = f"{asked}\n{text_of(record, 'input', extra)}"  # one line break, as LLaMA-Factory joins them
+    return [*messages, {"role": "user", "content": asked}, said("assistant", record, "output", record.value["output"])]
 
 
 def _prompt_completion(record: Record) -> list[Message]:
     prompt, completion = record.value["prompt"], record.value["completion"]
     if isinstance(prompt, list) != isinstance(completion, list):
         raise record.fault(
-            f"prompt is {_kind(prompt)} and completion is {_kind(completion)}",
+            f"prompt is {kind_of(prompt)} and completion is {kind_of(completion)}",
             expected="two texts or two message lists",
         )
     if not isinstance(prompt, list):
-        return [_said("user", record, "prompt", prompt), _said("assistant", record, "completion", completion)]
-    answer = _turns(record, "completion", completion)
+        return [said("user", record, "prompt", prompt), said("assistant", record, "completion", completion)]
+    answer = turns_of(record, "completion", completion)
     if not any(message["role"] == "assistant" for message in answer):
         raise record.fault("completion has no assistant turn", expected="the assistant's answer in completion")
-    asked = _turns(record, "prompt", prompt)
+    asked = turns_of(record, "prompt", prompt)
     return [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in asked] + answer
 
 
 def _plain(record: Record) -> str:
-    return _text(record, "text", record.value["text"])
+    return text_of(record, "text", record.value["text"])
 
 
 def _system(record: Record) -> list[Message]:
     system = record.value.get("system")
-    return [_said("system", record, "system", system)] if system else []
-
-
-def _turns(record: Record, key: str, turns: Any) -> list[Message]:
-    listed = _list(record, key, turns)
-    if not listed:
-        raise record.fault(f"{key} is empty", expected="a list of turns")
-    return [_turn(record, f"{key}[{index}]", turn) for index, turn in enumerate(listed)]
-
-
-def _turn(record: Record, where: str, turn: Any) -> Message:
-    if not isinstance(turn, dict) or "role" not in turn:
-        raise record.fault(f"{where} is not a turn: {shown(turn)}", expected='{"role": ..., "content": ...}')
-    if turn["role"] not in ROLES:
-        raise record.fault(
-            f"unknown role {shown(turn['role'])} in {where}",
-            expected=f"one of {', '.join(ROLES)} (sharegpt: human, gpt, ...)",
-            fix="rename the role",
-        )
-    if turn["role"] == "assistant" and turn.get("tool_calls") and not turn.get("content"):
-        return dict(turn)
-    return {**turn, "content": _text(record, f"content of {where}", turn.get("content"))}
-
-
-def _said(role: str, record: Record, key: str, content: Any) -> Message:
-    return {"role": role, "content": _text(record, key, content)}
-
-
-def _list(record: Record, key: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise record.fault(f"{key} is {_kind(value)}: {shown(value)}", expected="a list")
-    return value
-
-
-def _text(record: Record, key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        fix = "join the parts into one string" if isinstance(value, list) else ""
-        raise record.fault(f"{key} is {_kind(value)}: {shown(value)}", expected="text", fix=fix)
-    if not value.strip():
-        raise record.fault(f"{key} is empty", expected="text", fix="remove the row, or fill it in")
-    return value
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "missing or null"}
-    return names.get(type(value), "a number")
+    return [said("system", record, "system", system)] if system else []
 
 
 FORMATS: Mapping[str, tuple[tuple[str, ...], Callable[[Record], list[Message] | str]]] = {

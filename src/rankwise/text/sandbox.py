@@ -5,6 +5,7 @@ Templates come with downloaded models and are code: they run in jinja2's immutab
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -19,13 +20,18 @@ from rankwise.errors import ModelError
 
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
-Render = Callable[[Sequence[Mapping[str, Any]], bool, Mapping[str, str]], str]
+_MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 class _Generation(jinja2.ext.Extension):
-    """Accepts `{% generation %}...{% endgeneration %}`, which marks what the assistant said, and renders its inside."""
+    """Accepts `{% generation %}...{% endgeneration %}`, which marks what the assistant said, and renders its inside.
+
+    While `pieces` holds the text that was written so far, the characters of each inside are added to `spans`.
+    """
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 reads the class attribute
+    pieces: list[str] | None = None
+    spans: list[tuple[int, int]]
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
@@ -34,7 +40,11 @@ class _Generation(jinja2.ext.Extension):
         return jinja2.nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
 
     def _inside(self, caller: Callable[[], str]) -> str:
-        return caller()
+        said = caller()
+        if self.pieces is not None:
+            start = sum(map(len, self.pieces))
+            self.spans.append((start, start + len(said)))
+        return said
 
 
 class _Dict:
@@ -82,45 +92,83 @@ def _strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def compile_template(source: str) -> Render:
-    """The function (messages, add_generation_prompt, special tokens by name) -> text of a chat template.
+class Template:
+    """A compiled chat template.
 
-    Raises:
-        ModelError: the template is not jinja2; and, when called, the template refuses the messages or fails on them.
+    Attributes:
+        marks: whether it says itself, by `{% generation %}`, what the assistant said.
     """
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals.update(
-        raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_Dict(), namespace=_Namespace
-    )
-    try:
-        template = environment.from_string(source)
-    except Exception as fault:  # a template is foreign code: whatever it raises is the model's fault
-        where = f" (line {fault.lineno})" if isinstance(fault, jinja2.TemplateSyntaxError) else ""
-        raise ModelError(
-            f"the chat template does not compile{where}: {fault}",
-            expected="a jinja2 chat template as transformers reads it",
-            fix="mend chat_template.jinja in the model folder",
-        ) from None
 
-    def render(messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, tokens: Mapping[str, str]) -> str:
+    def __init__(self, source: str):
+        """Raises ModelError where `source` is not jinja2."""
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals.update(
+            raise_exception=_raise_exception, strftime_now=_strftime_now, dict=_Dict(), namespace=_Namespace
+        )
         try:
-            return template.render(
-                messages=[_as_templates_see_it(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **tokens,
-            )
+            self._template = environment.from_string(source)
+        except Exception as fault:  # a template is foreign code: whatever it raises is the model's fault
+            where = f" (line {fault.lineno})" if isinstance(fault, jinja2.TemplateSyntaxError) else ""
+            raise ModelError(
+                f"the chat template does not compile{where}: {fault}",
+                expected="a jinja2 chat template as transformers reads it",
+                fix="mend chat_template.jinja in the model folder, or the file that the job gives as chat_template",
+            ) from None
+        self._generation = next(e for e in environment.extensions.values() if isinstance(e, _Generation))
+        self.marks = _MARKED.search(source) is not None
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tokens: Mapping[str, str],
+        given: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text that the template writes.
+
+        Args:
+            tokens: special tokens by name.
+            given: what else the template sees: `tools`, `documents`, and any name of its own.
+
+        Raises:
+            ModelError: the template refuses the messages or fails on them.
+        """
+        return self._write(messages, add_generation_prompt, tokens, given, [])
+
+    def spans(
+        self, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], given: Mapping[str, Any] | None = None
+    ) -> list[tuple[int, int]]:
+        """The characters [start, end) of each `{% generation %}` in the text of `render`. Raises as `render`."""
+        pieces: list[str] = []
+        self._generation.pieces, self._generation.spans = pieces, []
+        try:
+            self._write(messages, False, tokens, given, pieces)
+            return self._generation.spans
+        finally:
+            self._generation.pieces = None
+
+    def _write(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tokens: Mapping[str, str],
+        given: Mapping[str, Any] | None,
+        pieces: list[str],
+    ) -> str:
+        seen = [_as_templates_see_it(message) for message in messages]
+        names = {**tokens, "tools": None, "documents": None, **(given or {})}
+        try:
+            for piece in self._template.generate(messages=seen, add_generation_prompt=add_generation_prompt, **names):
+                pieces.append(piece)
         except Exception as fault:
             raise ModelError(
                 f"the chat template refuses these messages: {fault}",
                 expected="messages in the order and with the roles that this model's template takes",
             ) from None
-
-    return render
+        return "".join(pieces)
 
 
 def _as_templates_see_it(message: Mapping[str, Any]) -> dict[str, Any]:

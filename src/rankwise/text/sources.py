@@ -1,7 +1,8 @@
 """What a job names as data -> the files to read: a file, a folder of shards, or a dataset of the Hugging Face hub.
 
-`folder:split` and `org/name:split` take the files of one split, by the names that the hub gives them. Only data files
-are fetched, and nothing that a dataset brings is ever run.
+`folder:split` and `org/name:split` take the files of one split, by the names that the hub gives them;
+`org/name:config/split` those of one configuration, which has a folder of its own; `org/name@revision` is another
+revision. Only data files are fetched, and nothing that a dataset brings is ever run.
 """
 
 import difflib
@@ -188,7 +189,10 @@ def _pick(source: Path, files: list[Path], asked: str | None, root: Path | None)
         files: paths inside a dataset or a folder.
         root: the folder; None: a dataset of the hub, of which nothing needs to be here.
     """
-    split = asked or "train"
+    config, _, named_split = (asked or "").rpartition("/")
+    if config:
+        files = [file for file in files if config in file.parts[:-1]]
+    split = named_split or "train"
     loose = re.compile(rf"{re.escape(split)}[-._ ].*|.*[-._ ]{re.escape(split)}", re.DOTALL)
     named = (
         [f for f in files if split in _stated_by(f)]
@@ -237,8 +241,7 @@ def _require_one_folder(source: Path, files: list[Path], split: str, root: Path 
     fix = f"give the folder of one: {given}"
     if root is None:
         name, _ = split_of(source)
-        command = f"hf download {name} --repo-type dataset --include '{first}/*' --local-dir ."
-        fix = f"download one, `{command}`, and give its folder: {given}"
+        fix = f"name one: '{name}:{first.name}/{split}'"
     raise DataError(
         source,
         None,

@@ -6,13 +6,15 @@ Training, evaluation, proof and serving all encode through `ChatText`, so "the s
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from rankwise.errors import JobError, ModelError
-from rankwise.text.sandbox import Render, compile_template
+from rankwise.records import Job
+from rankwise.text.sandbox import Template
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -27,7 +29,9 @@ class ChatText:
         special_tokens: the named tokens that the template sees, e.g. {"bos_token": "<s>"}.
         has_template: whether conversations can be rendered.
         template: the chat template's source, or None.
+        tool_template: the source that is taken for conversations with `tools`, where the model has one of its own.
         template_hash: sha256 of the template and the tokens it can name; None without a template.
+        tokenizer_hash: sha256 of the tokenizer, as it encodes.
         vocab_size: tokens the tokenizer knows, added ones included (a model's embedding may have more rows).
     """
 
@@ -37,6 +41,7 @@ class ChatText:
         special_tokens: Mapping[str, str],
         *,
         template: str | None = None,
+        tool_template: str | None = None,
         stop_token_ids: Sequence[int] = (),
     ):
         """Prefer `from_folder`.
@@ -45,6 +50,7 @@ class ChatText:
             tokenizer: changed in place: truncation and padding go, special tokens that it lacks are added.
             special_tokens: the named tokens.
             template: the chat template's source.
+            tool_template: another one for conversations with `tools`.
             stop_token_ids: ids that stop generation besides EOS.
 
         Raises:
@@ -61,17 +67,27 @@ class ChatText:
         self.eos_token_id = self._eos(stop_token_ids)
         self.stop_token_ids = tuple(sorted({self.eos_token_id, *stop_token_ids}))
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
-        self.template = template
+        self.template, self.tool_template = template, tool_template
         self.has_template = template is not None
-        self.template_hash = None if template is None else _hash(template, self.special_tokens)
-        self._render: Render | None = None if template is None else compile_template(template)
+        self.template_hash = None if template is None else _hash(template, tool_template, self.special_tokens)
+        self._plain = None if template is None else Template(template)
+        self._tools = None if tool_template is None else Template(tool_template)
 
     @classmethod
-    def from_folder(cls, folder: Path, new_tokens: Sequence[str] = ()) -> "ChatText":
-        """Read tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json and config.json.
+    def for_job(cls, job: Job, folder: Path) -> "ChatText":
+        """The text of a job's model: with the job's new tokens and chat template. Raises as `from_folder`."""
+        return cls.from_folder(folder, job.data.named_tokens, chat_template=job.chat_template)
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, new_tokens: Sequence[str] = (), *, chat_template: Path | None = None
+    ) -> "ChatText":
+        """Read tokenizer.json, tokenizer_config.json, chat_template.jinja, additional_chat_templates/tool_use.jinja,
+        generation_config.json and config.json.
 
         Args:
             new_tokens: added to the vocabulary, in this order.
+            chat_template: a jinja file that takes the place of the folder's own templates.
 
         Raises:
             JobError: the vocabulary has one of the new tokens.
@@ -80,10 +96,12 @@ class ChatText:
         folder = Path(folder)
         tokenizer = _tokenizer(folder)
         config = _json(folder / "tokenizer_config.json")
+        named = _templates(folder, config) if chat_template is None else {"default": _source(chat_template)}
         chat = cls(
             tokenizer,
             _special_tokens(folder, config),
-            template=_template(folder, config),
+            template=named.get("default"),
+            tool_template=named.get("tool_use"),
             stop_token_ids=_stops(folder),
         )
         chat._add(new_tokens)
@@ -108,21 +126,47 @@ class ChatText:
         """Write tokenizer.json with the tokens that were added."""
         self._tokenizer.save(str(folder / "tokenizer.json"))
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False) -> str:
-        """The conversation as the model's chat template writes it.
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        return hashlib.sha256(self._tokenizer.to_str().encode("utf-8")).hexdigest()
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        given: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The conversation as the model's chat template writes it, and as transformers' `apply_chat_template` does.
+
+        Args:
+            given: what the template sees beside the messages: `tools`, `documents`, and names of its own.
 
         Raises:
             ModelError: the model has no template, or its template refuses these messages.
         """
-        if self._render is None:
+        return self._template_for(messages, given).render(messages, add_generation_prompt, self.special_tokens, given)
+
+    def said(
+        self, messages: Sequence[Mapping[str, Any]], given: Mapping[str, Any] | None = None
+    ) -> list[tuple[int, int]] | None:
+        """The characters [start, end) of `render(messages)` that the template itself marks by `{% generation %}` as
+        said by the assistant; None where it marks nothing. Raises as `render`.
+        """
+        template = self._template_for(messages, given)
+        return template.spans(messages, self.special_tokens, given) if template.marks else None
+
+    def _template_for(self, messages: Sequence[Mapping[str, Any]], given: Mapping[str, Any] | None) -> Template:
+        if self._plain is None:
             raise ModelError(
                 "the model has no chat template, so a conversation cannot be written as text",
                 expected="chat_template.jinja, or a `chat_template` (named 'default') in tokenizer_config.json",
-                fix="take the instruct version of the model, add a chat_template.jinja, or use rows of plain text",
+                fix="take the instruct version of the model, give a jinja file as `chat_template` in the job, or use "
+                "rows of plain text",
             )
         if not messages:
             raise ModelError("an empty conversation cannot be rendered", expected="at least one message")
-        return self._render(messages, add_generation_prompt, self.special_tokens)
+        with_tools = given is not None and given.get("tools") is not None
+        return self._tools if with_tools and self._tools is not None else self._plain
 
     def encode(self, text: str) -> list[int]:
         """Ids of exactly this text; nothing is added."""
@@ -134,13 +178,13 @@ class ChatText:
         ids = list(self._tokenizer.encode(text, add_special_tokens=True).ids)
         return ids if ids and ids[-1] == self.eos_token_id else [*ids, self.eos_token_id]
 
-    def encode_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode_prompt(self, messages: Sequence[Mapping[str, Any]], given: Mapping[str, Any] | None = None) -> list[int]:
         """Ids up to where the assistant begins to speak.
 
         Raises:
             ModelError: as `render`.
         """
-        return self.encode(self.render(messages, add_generation_prompt=True))
+        return self.encode(self.render(messages, add_generation_prompt=True, given=given))
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of these ids."""
@@ -212,18 +256,25 @@ def _content(token: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as fault:
-            raise ModelError(f"{path}: the chat template cannot be read: {fault}", expected="UTF-8 text") from None
-    found = config.get("chat_template")
-    if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        found = named.get("default")
-    return found if isinstance(found, str) else None
+def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The folder's chat templates by name; files go before tokenizer_config.json, as in transformers."""
+    files = {"default": folder / "chat_template.jinja"}
+    files |= {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    if found := {name: _source(path) for name, path in files.items() if path.is_file()}:
+        return found
+    stored = config.get("chat_template")
+    if isinstance(stored, list):
+        named = {entry.get("name"): entry.get("template") for entry in stored if isinstance(entry, dict)}
+    else:
+        named = {"default": stored}
+    return {str(name): source for name, source in named.items() if isinstance(source, str)}
+
+
+def _source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as fault:
+        raise ModelError(f"{path}: the chat template cannot be read: {fault}", expected="UTF-8 text") from None
 
 
 def _stops(folder: Path) -> list[int]:
@@ -235,7 +286,9 @@ def _stops(folder: Path) -> list[int]:
     return []
 
 
-def _hash(template: str, special_tokens: Mapping[str, str]) -> str:
+def _hash(template: str, tool_template: str | None, special_tokens: Mapping[str, str]) -> str:
     # Only tokens that can change the text: a pad token that a trainer sets is not another template.
-    seen = {key: token for key, token in special_tokens.items() if key in ("bos_token", "eos_token") or key in template}
-    return hashlib.sha256(json.dumps([template, seen], sort_keys=True).encode("utf-8")).hexdigest()
+    sources = [template] if tool_template is None else [template, tool_template]
+    named = "".join(sources)
+    seen = {key: token for key, token in special_tokens.items() if key in ("bos_token", "eos_token") or key in named}
+    return hashlib.sha256(json.dumps([*sources, seen], sort_keys=True).encode("utf-8")).hexdigest()

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from rankwise.errors import ModelError, UsageError
 from rankwise.methods import AdapterOptions, tuner
-from rankwise.model.attach import Wrapped, peft_types, wrap
+from rankwise.model.attach import Wrapped, cast_inputs, peft_types, wrap
 from rankwise.records.setup import Setup
 from rankwise.trace.kernels import adapters, attention, quantised
 from rankwise.trace.kernels.experts import BalancedExperts, balance
@@ -152,6 +152,7 @@ def _wrap(model: PreTrainedModel, setup: Setup, peft_type: str) -> Wrapped:
             kept_out=_stand_ins(model),
         )
     adapters.finish(wrapped.model, peft_type)
+    cast_inputs(wrapped.model, setup.cast_inputs)
     return wrapped
 
 

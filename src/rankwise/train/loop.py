@@ -4,13 +4,15 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 
 import torch
 from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
+from rankwise.model.attach import narrow_inputs
+from rankwise.model.blockwise import takes_documents, training_attention
 from rankwise.model.likelihood import arithmetic
 from rankwise.records import (
     Event,
@@ -24,9 +26,10 @@ from rankwise.records import (
     TrainConfig,
     Validation,
 )
-from rankwise.step import Batch, accumulate, collate, training_step
+from rankwise.step import Batch, accumulate, training_step
 from rankwise.store import now
 from rankwise.text.masks import Encoded
+from rankwise.train.batching import Batching
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.engines.asserted import engine_class
 from rankwise.train.engines.dealing import dealt, silent
@@ -63,7 +66,7 @@ class Loop:
         params: tuple[int, int],
     ):
         self.engine, self.group = engine, engine.group
-        self.rows, self.config, self.pad = rows, config, pad_token_id
+        self.rows, self.config = rows, config
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
         self.try_validation = try_validation
         self.plan_hash, self.params = plan_hash, params
@@ -72,8 +75,11 @@ class Loop:
         self.scheduler = get_scheduler(
             config.lr_scheduler_type, engine.optimizer, config.warmup_steps, config.max_steps
         )
+        self.attention = training_attention(self.group.device)
+        flat = self.group.device.type == "cpu" and takes_documents(engine.bare)
+        self.batching = Batching(config, pad_token_id, flat=flat)
         self.losses: dict[int, float] = {}
-        alone = self.group.world == 1 and engine.accumulates
+        alone = self.group.world == 1 and self.engine.accumulates
         self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
@@ -118,13 +124,17 @@ class Loop:
             versions=versions(),
         )
 
+    def two_documents(self) -> tuple[Sequence[int], Sequence[int]]:
+        """Token ids of the two longest training rows, of one twice where there is no other."""
+        longest = sorted(self.rows, key=lambda row: -len(row.ids))[:2]
+        return longest[0].ids, longest[-1].ids
+
     def _step(self, done: int) -> Iterator[Note | Step]:
         began = time.monotonic()
         rate = self.scheduler.get_last_lr()[0]
-        (tokens, supervised), (total, clipped) = yield from self.micro_batch.attempt(
+        sums, (loss, norm, model_seconds) = yield from self.micro_batch.attempt(
             lambda: self._taken(self._batches(done)), self._forget
         )
-        loss, norm = float(total), float(clipped)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
                 f"step {done + 1}: loss is {loss}, gradient norm is {norm}; {self.engine.touched}",
@@ -139,44 +149,61 @@ class Loop:
             loss=loss,
             grad_norm=norm,
             learning_rate=rate,
-            tokens=tokens,
-            supervised_tokens=supervised,
+            tokens=sums[0],
+            supervised_tokens=sums[1],
+            padding_tokens=sums[2],
+            model_seconds=model_seconds,
             seconds=time.monotonic() - began,
         )
 
-    def _taken(self, batches: list[Batch]) -> tuple[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]:
-        """(tokens and supervised tokens of all processes, loss and gradient norm)"""
-        tokens, supervised = self.group.sums([sum(b.tokens for b in batches), sum(b.supervised for b in batches)])
+    def _taken(self, batches: list[Batch]) -> tuple[list[int], tuple[float, float, float]]:
+        """(tokens, supervised tokens and padding of all processes; loss, gradient norm, seconds)"""
+        own = [(b.tokens, b.supervised, b.padding) for b in batches]
+        sums = self.group.sums([sum(column) for column in zip(*own, strict=True)])
+        began = time.monotonic()
         self.engine.module.train()
         self.engine.begin(len(batches))
-        return (tokens, supervised), training_step(
-            self.engine.module,
-            batches,
-            self.engine,
-            backward=self.engine.backward,
-            clip=self.engine.clip,
-            autocast=self._arithmetic,
-            supervised=supervised,
-            over_ranks=self.group.summed,
-        )
+        with self._as_trained():
+            total, norm = training_step(
+                self.engine.module,
+                batches,
+                self.engine,
+                backward=self.engine.backward,
+                clip=self.engine.clip,
+                autocast=self._arithmetic,
+                supervised=sums[1],
+                over_ranks=self.group.summed,
+            )
+        return sums, (float(total), float(norm), time.monotonic() - began)  # reading a number waits for the device
+
+    @contextmanager
+    def _as_trained(self) -> Iterator[None]:
+        """Attention and adapters as a step has them, in forward and backward pass."""
+        with self.attention(self.engine.bare), narrow_inputs(self.engine.bare, self.config.autocast):
+            yield
 
     def _batches(self, done: int) -> list[Batch]:
-        """This process's share of the rows of one step, similar lengths together so that little is padded."""
+        """This process's share of the rows of one step."""
         rows = sorted((self.rows[i] for i in self.order.step(done)), key=lambda row: len(row.ids))
-        size, own = self.micro_batch.rows, dealt(rows, self.group.rank, self.group.world)
-        batches = [self._batch(own[i : i + size]) for i in range(0, len(own), size)]
+        own = dealt(rows, self.group.rank, self.group.world)
+        batches = [self._there(batch) for batch in self.batching.step(own, self.micro_batch.rows)]
         missing = self.group.highest(len(batches)) - len(batches)
-        return batches + [silent(self._batch(rows[:1]))] * missing
+        return batches + [silent(self._one(rows[:1]))] * missing
+
+    def _one(self, rows: Sequence[Encoded]) -> Batch:
+        return self._there(self.batching.one(rows))
+
+    def _fullest(self, rows: Sequence[Encoded]) -> Batch:
+        return self._there(self.batching.fullest(rows))
+
+    def _there(self, batch: Batch) -> Batch:
+        return batch.to(self.group.device)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
         """Ours, around the forward pass only: accelerate's would patch model.forward, and what is saved, proven and
         served must be the model as it is.
         """
         return arithmetic(self.group.device, self.config.autocast)
-
-    def _batch(self, rows: Sequence[Encoded]) -> Batch:
-        batch = collate([r.ids for r in rows], [r.labels for r in rows], self.pad)
-        return batch.to(self.group.device)
 
     def _validation(self, step: int) -> Validation:
         event = self.validate(step)
@@ -189,12 +216,12 @@ class Loop:
     def _rehearse(self) -> Iterator[Note | Rehearsed]:
         """After the first step, when the optimizer has its state: what would fail late is tried now."""
         began = time.monotonic()
-        trial = Rehearsal(self.engine.bare, self.rows, self._batch, self._gradients)
-        # On several devices no process has the gradients whole.
-        alone = self.group.world == 1 and self.engine.accumulates
+        trial = Rehearsal(self.engine.bare, self.rows, self._one, self._gradients)
+        whole = self.group.world == 1 and self.engine.accumulates  # else no process has the gradients
         precision = self.config.autocast or self.config.dtype
-        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if alone else None
-        longest = yield from self.micro_batch.attempt(lambda: trial.longest(self.micro_batch.rows), self._forget)
+        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if whole else None
+        full = Rehearsal(self.engine.bare, self.rows, self._fullest, self._gradients)
+        longest = yield from self.micro_batch.attempt(lambda: full.longest(self.micro_batch.rows), self._forget)
         self.try_validation()
         saved = self.checkpoints.rehearse(self.engine, self.scheduler, self.micro_batch.rows)
         yield Rehearsed(
@@ -209,7 +236,8 @@ class Loop:
     def _gradients(self, batches: Sequence[Batch]) -> None:
         """The gradient of a step over `batches`, without the step."""
         self.engine.begin(len(batches))
-        accumulate(self.engine.module, batches, backward=self.engine.try_backward, autocast=self._arithmetic)
+        with self._as_trained():
+            accumulate(self.engine.module, batches, backward=self.engine.try_backward, autocast=self._arithmetic)
 
     def _forget(self) -> None:
         self.engine.zero_grad()

@@ -2,25 +2,60 @@
 seed alone, so that a resumed run needs no data-loader state."""
 
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
+from typing import overload
 
+from rankwise.text.fitting import lengths_of, supervised_of
 from rankwise.text.masks import Encoded
 
 
-def mix(task: Sequence[Encoded], general: Sequence[Encoded], share: float, seed: int) -> list[Encoded]:
+class Mixed(Sequence[Encoded]):
+    """Task rows, then the picked ones of the general rows; each is read when it is asked for.
+
+    Attributes:
+        lengths, supervised: of each, tokens and labelled tokens.
+    """
+
+    def __init__(self, task: Sequence[Encoded], general: Sequence[Encoded], picked: Sequence[int]):
+        self.task, self.general, self.picked = task, general, picked
+        self.lengths, self.supervised = (self._column(of) for of in (lengths_of, supervised_of))
+
+    def _column(self, of: Callable[[Sequence[Encoded]], Sequence[int]]) -> "array[int]":
+        column, general = array("q", of(self.task)), of(self.general)
+        column.extend(general[number] for number in self.picked)
+        return column
+
+    def __len__(self) -> int:
+        return len(self.task) + len(self.picked)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        beyond = number - len(self.task)
+        return self.task[number] if beyond < 0 else self.general[self.picked[beyond]]
+
+
+def mix(task: Sequence[Encoded], general: Sequence[Encoded], share: float, seed: int) -> Mixed:
     """Task rows plus as many general rows as make `share` of all supervised tokens general (general rows repeat if
     short).
     """
     if share <= 0 or not general:
-        return list(task)
-    wanted = share / (1 - share) * sum(row.supervised for row in task)
-    shuffled = random.Random(f"general-{seed}").sample(list(general), len(general))
-    mixed, got, i = list(task), 0, 0
-    while got + shuffled[i % len(shuffled)].supervised / 2 < wanted:
-        mixed.append(shuffled[i % len(shuffled)])
-        got += shuffled[i % len(shuffled)].supervised
-        i += 1
-    return mixed
+        return Mixed(task, [], [])
+    wanted = share / (1 - share) * sum(supervised_of(task))
+    supervised = supervised_of(general)
+    shuffled = random.Random(f"general-{seed}").sample(range(len(general)), len(general))
+    picked: list[int] = []
+    got = 0
+    while got + supervised[shuffled[len(picked) % len(shuffled)]] / 2 < wanted:
+        picked.append(shuffled[len(picked) % len(shuffled)])
+        got += supervised[picked[-1]]
+    return Mixed(task, general, picked)
 
 
 class Order:

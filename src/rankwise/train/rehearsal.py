@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rankwise.errors import TrainingError
 from rankwise.step import Batch
+from rankwise.text.fitting import lengths_of
 
 ROWS = 8  # 8 x 1 equals 1 x 8
 # Relative difference of the gradients of the same rows, summed in another order. Dividing by each forward pass's own
@@ -36,12 +37,13 @@ def some_rows(rows: Sequence[Row], micro_batch: int) -> list[Row]:
     """Eight rows of different lengths, or as many as together take no more than the run's largest forward pass does;
     none where even two would.
     """
-    room = micro_batch * max(len(row.ids) for row in rows)
-    by_length = sorted(rows, key=lambda row: len(row.ids))
+    lengths = lengths_of(rows)  # rows in the cache are not read for it
+    room = micro_batch * max(lengths)
+    by_length = sorted(range(len(rows)), key=lengths.__getitem__)
     for count in range(min(ROWS, len(rows)), 1, -1):
-        short = [row for row in by_length if count * len(row.ids) <= room]
+        short = [number for number in by_length if count * lengths[number] <= room]
         if len(short) >= count:
-            return [short[(i + 1) * len(short) // count - 1] for i in range(count)]
+            return [rows[short[(i + 1) * len(short) // count - 1]] for i in range(count)]
     return []
 
 
@@ -88,7 +90,8 @@ class Rehearsal(Generic[Row]):
 
     def longest(self, micro_batch: int) -> tuple[int, int]:
         """(rows, padded tokens a row) of the largest forward and backward pass that the run can meet, which is run."""
-        batch = self.batch(nlargest(micro_batch, self.rows, key=lambda row: len(row.ids)))
+        longest = nlargest(micro_batch, range(len(self.rows)), key=lengths_of(self.rows).__getitem__)
+        batch = self.batch([self.rows[number] for number in longest])
         with undisturbed(self.model):
             self.gradients([batch])
         rows, length = batch.input_ids.shape

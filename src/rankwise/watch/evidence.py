@@ -38,10 +38,23 @@ def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
         final_validation_loss=trained[-1].loss if trained else None,
         tokens=sum(s.tokens for s in steps),
         train_seconds=sum(s.seconds for s in steps) if steps else None,
+        padding_share=_padding_share(steps),
+        overhead_share=_overhead_share(steps),
         actuals=tuple(_actuals(estimate, events)) if estimate else (),
         findings=tuple(find(plan, events)),
         evaluation=None,
     )
+
+
+def _padding_share(steps: Sequence[Step]) -> float | None:
+    known = [(s.padding_tokens, s.tokens) for s in steps if s.padding_tokens is not None]
+    padding = sum(padded for padded, _ in known)
+    return padding / (padding + sum(tokens for _, tokens in known)) if known else None
+
+
+def _overhead_share(steps: Sequence[Step]) -> float | None:
+    known = [(s.model_seconds, s.seconds) for s in steps if s.model_seconds is not None]
+    return 1 - sum(inside for inside, _ in known) / sum(whole for _, whole in known) if known else None
 
 
 def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:

@@ -16,6 +16,7 @@ from rankwise.text.masks import IGNORE, encode_row
 from rankwise.text.template import ChatText
 from rankwise.train.audit.audit import Material, audit
 from rankwise.train.audit.ends import learned_runs
+from rankwise.train.audit.reading import NOTHING, Encodings
 from tests.tiny import CHATML, tiny_tokenizer
 from tests.training import toy_model, toy_rows, write_jsonl
 
@@ -106,11 +107,43 @@ def test_a_begin_token_stands_once(tmp_path: Path, model: Path) -> None:
     assert lines(looked(tmp_path, once, rows), "bos") == [9]
 
 
-def test_a_template_that_rewrites_earlier_turns_is_a_fault_where_it_matters(tmp_path: Path, model: Path) -> None:
+def test_a_template_that_rewrites_earlier_turns_gives_several_texts_and_it_is_said(tmp_path: Path, model: Path) -> None:
     rewriting = with_template(model, tmp_path / "m", REWRITING)
     several = {"messages": [m for _ in range(2) for m in turn("a", "b")["messages"]]}
     found = looked(tmp_path, rewriting, [*toy_rows(4), several])
-    assert lines(found, "template") == [5] and levels(found)["template"] == "fault"
+    assert lines(found, "template") == [5] and levels(found)["template"] == "warning"
+    assert "6 of 5 rows" in next(f.text for f in found.findings if f.check == "template") and found.rows == 5
+
+
+def test_a_template_that_rewrites_the_question_is_a_fault(tmp_path: Path, model: Path) -> None:
+    counting = with_template(model, tmp_path / "m", "{{ messages | length }}" + CHATML)
+    with pytest.raises(DataError, match="not prefix-stable") as raised:
+        looked(tmp_path, counting, toy_rows(4))
+    assert raised.value.line == 1 and "chat_template" in raised.value.fix
+
+
+def test_what_the_template_does_not_write_is_a_fault(tmp_path: Path, model: Path) -> None:
+    """CHATML writes role and content alone: tools and reasoning vanish."""
+    thinking = turn("a", "b", reasoning_content="Let me see.")
+    using = {**turn("a", "b"), "tools": [{"type": "function", "function": {"name": "look", "parameters": {}}}]}
+    found = looked(tmp_path, model, [*toy_rows(4), thinking, using])
+    assert lines(found, "left out") == [5, 6] and levels(found)["left out"] == "fault"
+    (finding,) = [f for f in found.findings if f.check == "left out"]
+    assert "reasoning_content, tools" in finding.text or "tools, reasoning_content" in finding.text
+
+
+def test_an_answer_that_inference_does_not_ask_for_is_a_warning(tmp_path: Path, model: Path) -> None:
+    opening = CHATML.replace("assistant\n", "assistant\n<think>")
+    assert opening != CHATML
+    found = looked(tmp_path, with_template(model, tmp_path / "m", opening), toy_rows(4))
+    assert levels(found)["prompt"] == "warning"
+    assert "prompt" not in levels(looked(tmp_path, model, toy_rows(4)))
+
+
+def test_a_given_template_is_what_is_looked_at(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "mine.jinja").write_text(ENDLESS)
+    found = looked(tmp_path, model, toy_rows(4), chat_template=str(tmp_path / "mine.jinja"))
+    assert levels(found)["eos"] == "fault"
 
 
 def test_rows_that_are_too_long_are_answered_by_a_key_or_a_fault(tmp_path: Path, model: Path) -> None:
@@ -185,8 +218,9 @@ def test_the_parts_of_a_row_add_up(pairs: list[tuple[str, str]]) -> None:
         Row(({"role": "user", "content": u + "."}, {"role": "assistant", "content": s + "."}), None, n, Path("x.jsonl"))
         for n, (u, s) in enumerate(pairs, 1)
     ]
+    encoded = [encode_row(row, chat) for row in rows]
     found = audit(
-        Material("messages", rows, [], [], []),
+        Material("messages", Encodings(rows, encoded, [1] * len(rows)), NOTHING, []),
         chat,
         model="m",
         max_length=None,
@@ -194,7 +228,6 @@ def test_the_parts_of_a_row_add_up(pairs: list[tuple[str, str]]) -> None:
         progress=lambda what, done, total: None,
         show=len(rows),
     )
-    encoded = [encode_row(row, chat) for row in rows]
     assert found.supervised_tokens == sum(e.supervised for e in encoded)
     for one in encoded:
         runs = list(learned_runs(one))

@@ -27,7 +27,7 @@ from rankwise.train.engines.choice import start_engine
 from rankwise.train.engines.engine import Engine
 from rankwise.train.engines.fsdp import Fsdp, decoder_layers
 from rankwise.train.engines.group import Group
-from rankwise.train.loop import make_optimizer
+from rankwise.train.optimizers import make_optimizer
 from rankwise.worker import work
 
 

@@ -2,27 +2,37 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import quantiles
+from typing import overload
+
+import numpy as np
 
 from rankwise.errors import DataError
 from rankwise.records.audit import Audit, AuditFinding, Checked, Piece, Place, Spread, TrainedView
 from rankwise.records.job import OnLong
-from rankwise.text.formats import Row
+from rankwise.text.fitting import lengths_of, supervised_of, windows_of
 from rankwise.text.lengths import histogram
-from rankwise.text.masks import IGNORE, Encoded, fit_length
+from rankwise.text.masks import IGNORE, Encoded
 from rankwise.text.probes import Probe
 from rankwise.text.template import ChatText
-from rankwise.train.audit.copies import held_out_and_trained, nearly_repeated, probes_in_training_words, repeated
+from rankwise.train.audit.copies import (
+    MOST_COMPARED,
+    held_out_and_trained,
+    nearly_repeated,
+    probes_in_training_words,
+    repeated,
+)
 from rankwise.train.audit.ends import (
     answers_end,
+    begun_otherwise,
+    left_out_by_template,
     placeholders,
     round_trip,
     special_tokens_in_texts,
     texts_begin,
     thin_rows,
 )
-from rankwise.train.audit.findings import finding
-from rankwise.train.audit.reading import Encodings, Progress, encode
+from rankwise.train.audit.findings import Spots, finding
+from rankwise.train.audit.reading import Encodings, Progress
 
 
 @dataclass(frozen=True)
@@ -31,15 +41,13 @@ class Material:
 
     Attributes:
         format: of the training rows.
-        training, held_out: as they are split.
-        unread: rows that are none of this format.
+        training, held_out: as they are split; what cannot be read of a file that both come from is with the first.
         probes: closed-book questions.
     """
 
     format: str
-    training: Sequence[Row]
-    held_out: Sequence[Row]
-    unread: Sequence[DataError]
+    training: Encodings
+    held_out: Encodings
     probes: Sequence[Probe]
 
 
@@ -65,50 +73,80 @@ def audit(
         DataError: no row can be read.
         ModelError: the model has no chat template, and the rows are conversations.
     """
-    training = encode(material.training, chat, progress)
-    held_out = encode(material.held_out, chat, progress)
-    rows, encoded = [*training.rows, *held_out.rows], [*training.encoded, *held_out.encoded]
-    refused = [*material.unread, *training.refused, *held_out.refused]
+    training, held_out = sides = material.training, material.held_out
+    encoded = Joined(sides)
+    refused = Spots([*training.refused, *held_out.refused], sum(side.refused_count for side in sides))
+    unstable = Spots([*training.unstable, *held_out.unstable], sum(side.unstable_count for side in sides))
     if not encoded:
-        raise refused[0] if refused else training.unstable[0][1]
-    lengths = [len(e.ids) for e in encoded]
+        raise next(fault for side in sides for fault in (*side.refused, *side.unstable))
+    lengths, labels = lengths_of(encoded), supervised_of(encoded)
     length = max_length or max(lengths)
-    seen = len(encoded) + len(refused) + len(training.unstable) + len(held_out.unstable)
+    rows = sum(len(side.rows) for side in sides)
+    seen = rows + len(refused) + len(unstable)
     findings = [
-        *_unread(refused, seen),
-        *_unstable(training, held_out, seen),
+        *_unread(refused, sides, seen),
+        *_unstable(unstable, sides, seen),
+        *left_out_by_template(sides, chat),
+        *_apart(sides, rows),
+        *begun_otherwise(encoded),
         *thin_rows(encoded),
         *answers_end(encoded, chat),
-        *texts_begin(rows, encoded, chat),
-        *special_tokens_in_texts(rows, chat),
-        *placeholders(rows),
-        *round_trip(rows, encoded, chat),
+        *texts_begin(encoded, chat),
+        *special_tokens_in_texts(sides, chat),
+        *placeholders(sides),
+        *round_trip(sides, chat),
         *_too_long(encoded, length, on_long),
         *repeated(training.encoded),
         *(nearly_repeated(training.rows, progress) if near else ()),
         *held_out_and_trained(training.encoded, held_out.encoded),
-        *probes_in_training_words(material.training, material.probes, len(material.probes)),
+        *probes_in_training_words(training.rows, material.probes, len(material.probes)),
     ]
-    shares = [e.supervised / len(e.ids) for e in encoded]
+    shares = [count / tokens for count, tokens in zip(labels, lengths, strict=True)]
     return Audit(
         model=model,
         format=material.format,
         rows=seen,
         tokens=sum(lengths),
-        supervised_tokens=sum(e.supervised for e in encoded),
+        supervised_tokens=sum(labels),
         max_length=length,
         on_long=on_long,
         lengths=_spread(lengths, "tokens"),
         supervised_share=_spread(shares, "share of a row's tokens"),
         length_histogram=histogram(lengths),
-        checked=_checked(seen, len(encoded), len(training.encoded), len(held_out.encoded), len(material.probes), near),
+        checked=_checked(seen, rows, len(training.rows), len(held_out.rows), len(material.probes), near),
         findings=tuple(findings),
         views=tuple(_view(e, chat) for e in _typical(encoded, show)),
     )
 
 
-def _unread(refused: Sequence[DataError], seen: int) -> list[AuditFinding]:
-    said = f": {_sentence(refused[0])}" if refused else ""
+class Joined(Sequence[Encoded]):
+    """The texts of several sides, one after the other; each is read when it is asked for."""
+
+    def __init__(self, sides: Sequence[Encodings]):
+        self.parts = [side.encoded for side in sides]
+        self.lengths = [tokens for part in self.parts for tokens in lengths_of(part)]
+        self.supervised = [count for part in self.parts for count in supervised_of(part)]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+
+def _unread(refused: Spots, sides: Sequence[Encodings], seen: int) -> list[AuditFinding]:
+    said = next((f": {_sentence(fault)}" for side in sides for fault in side.refused), "")
     return finding(
         "rows", "fault", refused, seen, f"{len(refused)} rows cannot be learned from, the first{said}", "mend or remove"
     )
@@ -118,28 +156,40 @@ def _sentence(fault: DataError) -> str:
     return fault.what.removeprefix(f"{fault.path}:{fault.line}: ")
 
 
-def _unstable(training: Encodings, held_out: Encodings, seen: int) -> list[AuditFinding]:
-    unstable = [*training.unstable, *held_out.unstable]
-    fix = unstable[0][1].fix if unstable else ""
-    text = (
-        f"{len(unstable)} rows have several turns, and the template rewrites earlier turns as the conversation goes on"
+def _unstable(unstable: Spots, sides: Sequence[Encodings], seen: int) -> list[AuditFinding]:
+    fix = next((fault.fix for side in sides for fault in side.unstable), "")
+    text = f"of {len(unstable)} rows the template writes the turns before an answer otherwise once the answer is there"
+    return finding("template", "fault", unstable, seen, text, fix)
+
+
+def _apart(sides: Sequence[Encodings], rows: int) -> list[AuditFinding]:
+    apart = Spots(row for side in sides if max(side.texts, default=1) > 1 for row, texts in side.pairs() if texts[1:])
+    texts = sum(len(side.encoded) for side in sides)
+    return finding(
+        "template",
+        "warning",
+        apart,
+        rows,
+        f"{len(apart)} conversations are trained as several texts ({texts:,} of {rows:,} rows), since the template "
+        "rewrites earlier turns as a conversation goes on; each answer is learned after what inference shows before it",
+        "earlier turns are read again for each answer, which takes time; a template that only appends does not need it",
     )
-    return finding("template", "fault", [row for row, _ in unstable], seen, text, fix)
 
 
 def _too_long(encoded: Sequence[Encoded], length: int, on_long: OnLong) -> list[AuditFinding]:
-    long = [e for e in encoded if len(e.ids) > length]
+    lengths = lengths_of(encoded)
+    long = Spots(encoded[number] for number, tokens in enumerate(lengths) if tokens > length)
     if not long:
         return []
-    text = f"{len(long)} rows are longer than {length:,} tokens (the longest has {max(len(e.ids) for e in long):,})"
+    text = f"{len(long)} rows are longer than {length:,} tokens (the longest has {max(lengths):,})"
     if on_long == "error":
         fix = "raise train.max_length, or set train.on_long to drop, truncate or split"
         return finding("length", "fault", long, len(encoded), f"{text}, and on_long is error", fix)
     try:
-        _, report = fit_length(encoded, length, on_long)
+        _, report = windows_of(encoded, length, on_long)
     except DataError as fault:
         return finding("length", "fault", long, len(encoded), f"{text}, and none is left", fault.fix or "")
-    lost = f"{report.lost_supervised_tokens:,} of {sum(e.supervised for e in encoded):,} answer tokens are lost"
+    lost = f"{report.lost_supervised_tokens:,} of {sum(supervised_of(encoded)):,} answer tokens are lost"
     text = f"{text}; on_long is {on_long}: {report.dropped_rows:,} rows and {lost}"
     return finding("length", "answered", long, len(encoded), text, "raise train.max_length to keep them")
 
@@ -148,6 +198,8 @@ def _checked(seen: int, encoded: int, training: int, held_out: int, probes: int,
     amounts = {
         "rows": (seen, "rows"),
         "template": (seen, "rows"),
+        "left out": (encoded, "rows"),
+        "prompt": (encoded, "rows"),
         "supervised": (encoded, "rows"),
         "eos": (encoded, "rows"),
         "bos": (encoded, "rows"),
@@ -156,7 +208,7 @@ def _checked(seen: int, encoded: int, training: int, held_out: int, probes: int,
         "round trip": (encoded, "rows"),
         "length": (encoded, "rows"),
         "duplicates": (training, "rows"),
-        "near duplicates": (training if near else 0, "rows"),
+        "near duplicates": (min(training, MOST_COMPARED) if near else 0, "rows"),
         "overlap": (held_out, "held-out rows"),
         "probes": (probes, "probes"),
     }
@@ -164,17 +216,19 @@ def _checked(seen: int, encoded: int, training: int, held_out: int, probes: int,
 
 
 def _spread(values: Sequence[float], unit: str) -> Spread:
-    cuts = quantiles(values, n=20, method="inclusive") if len(values) > 1 else [values[0]] * 19
-    return Spread(least=min(values), p5=cuts[0], median=cuts[9], p95=cuts[18], most=max(values), unit=unit)
+    least, p5, median, p95, most = (float(cut) for cut in np.quantile(values, (0, 0.05, 0.5, 0.95, 1)))
+    return Spread(least=least, p5=p5, median=median, p95=p95, most=most, unit=unit)
 
 
 def _typical(encoded: Sequence[Encoded], count: int) -> list[Encoded]:
     """Rows of middle length, spread over the file: neither the first ones nor the odd ones."""
     if count < 1:
         return []
-    middle = sorted(encoded, key=lambda e: len(e.ids))[len(encoded) // 4 : max(1, 3 * len(encoded) // 4) + 1]
+    lengths = lengths_of(encoded)
+    by_length = sorted(range(len(encoded)), key=lambda number: lengths[number])
+    middle = by_length[len(encoded) // 4 : max(1, 3 * len(encoded) // 4) + 1]
     step = max(1, len(middle) // count)
-    return sorted(middle[step // 2 :: step][:count], key=lambda e: e.line)
+    return sorted((encoded[number] for number in middle[step // 2 :: step][:count]), key=lambda e: e.line)
 
 
 def _view(row: Encoded, chat: ChatText) -> TrainedView:

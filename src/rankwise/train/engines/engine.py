@@ -28,8 +28,8 @@ class Engine:
         bare: the model as transformers or PEFT know it.
         optimizer: torch's, for the schedule of its learning rates.
         splits: are parameters split over processes, so that none has the whole model?
-        accumulates: may a step be made of several backward passes?
-        touched: what the last step did to the weights where its numbers were not finite.
+        accumulates: do gradients wait for those of further passes?
+        touched: what the last step did to the weights, for a message.
     """
 
     name = "none"
