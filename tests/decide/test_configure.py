@@ -183,7 +183,7 @@ def test_an_optimizer_that_makes_the_recipe_is_not_replaced() -> None:
 
 def test_every_training_option_is_tested_here_or_below() -> None:
     elsewhere = {"bf16", "bf16_stochastic_round", "dtype", "gradient_checkpointing", "optimizer_in_backward"}
-    elsewhere |= {"deepspeed", "new_token_rows", "parallel", "report_to"}
+    elsewhere |= {"deepspeed", "new_token_rows", "packing", "parallel", "report_to"}
     assert set(OPTIONS) | elsewhere == set(TrainOptions.model_fields)
 
 
