@@ -37,7 +37,7 @@ from rankwise.model.trained import publish_weights, restore_weights
 from rankwise.model.vocabulary import cast_whole_modules, extend
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.report.card import model_card
-from rankwise.store import LINEAGE, Run, cache_folder, disk_was_full, now, publish_folder, write_record, write_text
+from rankwise.store import LINEAGE, Run, disk_was_full, now, publish_folder, write_record, write_text
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.files import copy_text_files
 from rankwise.text.fitting import lengths_of
@@ -245,7 +245,9 @@ def _attached(plan: Plan, config: TrainConfig, device: str, resumed: Path | None
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
-    yield _cache_note(data)
+    if data.apart:
+        text = f"{data.apart} conversations are trained as several texts, since the template rewrites earlier turns"
+        yield Note(time=now(), text=text)
     lengths = data.lengths
     if lengths.long_rows:
         yield Note(
@@ -254,12 +256,6 @@ def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
             f"(longest {data.longest}); on_long: {config.on_long}: {lengths.dropped_rows} rows dropped, "
             f"{lengths.lost_supervised_tokens} answer tokens lost",
         )
-
-
-def _cache_note(data: Dataset) -> Note:
-    apart = f"; {data.apart} conversations are trained as several texts, since the template rewrites earlier turns"
-    text = f"tokenised rows take {data.cache_bytes / 1e6:,.1f} MB in {cache_folder() / 'tokens'}"
-    return Note(time=now(), text=text + (apart if data.apart else ""))
 
 
 def _validate(engine: Engine, data: Dataset, config: TrainConfig, step: int) -> Validation:

@@ -158,6 +158,8 @@ OPTIONS = {
     "eval_steps": 2,
     "save_steps": 3,
     "save_total_limit": 9,
+    "save_top_k": 4,
+    "save_url": "memory://checkpoints",
     "logging_steps": 4,
     "seed": 11,
 }
@@ -181,7 +183,7 @@ def test_an_optimizer_that_makes_the_recipe_is_not_replaced() -> None:
 
 def test_every_training_option_is_tested_here_or_below() -> None:
     elsewhere = {"bf16", "bf16_stochastic_round", "dtype", "gradient_checkpointing", "optimizer_in_backward"}
-    elsewhere |= {"new_token_rows", "report_to"}
+    elsewhere |= {"deepspeed", "new_token_rows", "parallel", "report_to"}
     assert set(OPTIONS) | elsewhere == set(TrainOptions.model_fields)
 
 

@@ -14,6 +14,7 @@ from rankwise.errors import PlanError, UsageError
 from rankwise.launch.order import Files, Order, Wishes, order
 from rankwise.launch.targets import TARGETS
 from rankwise.observe.gpus import known_gpus
+from rankwise.records.job import GeneralData
 from tests.launch.orders import BYTES, PLAN, SHARED, double, hub, planned, single
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "launch"
@@ -214,6 +215,17 @@ def test_an_accelerator_that_is_said_goes_everywhere() -> None:
 
 
 # -- what is refused -------------------------------------------------------------------------------
+
+
+def test_rows_that_the_base_wrote_here_have_to_be_named() -> None:
+    plan = planned(1, 1)
+    general = GeneralData(self_generated=64)
+    job = plan.job.model_copy(update={"data": plan.job.data.model_copy(update={"general": general})})
+    files = {**plan.facts.data.files, "/home/me/.cache/rankwise/replay/1.jsonl": "0"}
+    seen = plan.facts.model_copy(update={"data": plan.facts.data.model_copy(update={"files": files})})
+    with pytest.raises(PlanError, match="into this machine's cache") as error:
+        order(plan.model_copy(update={"job": job, "facts": seen}), PLAN, "A100-80GB", BYTES, Wishes(shared=SHARED))
+    assert error.value.fix.endswith("again: /home/me/.cache/rankwise/replay/1.jsonl")
 
 
 def of_gpu(gpu: str | None, **wishes: str) -> Order:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import kl_div
 from transformers import AutoModelForCausalLM
 
 from rankwise.errors import RunError
-from rankwise.model.attach import attach
+from rankwise.model.attach import attach, load_adapter
 from rankwise.model.likelihood import final_logits
 from rankwise.model.load import load_base
 from rankwise.model.pissa import ADAPTER
@@ -75,6 +76,10 @@ def test_what_is_saved_loads_with_plain_peft_on_the_plain_base(llama: Path, tmp_
     trained = final_logits(model, PROMPTS)
     assert torch.allclose(final_logits(plain, PROMPTS), trained, atol=2e-3)
     assert not torch.allclose(trained, final_logits(load_base(llama, dtype="fp32"), PROMPTS), atol=0.1)
+    tensors = {n: t if "lora_A" in n else t * (torch.arange(16) < 8) for n, t in load_file(tmp_path / ADAPTER).items()}
+    save_file(tensors, tmp_path / ADAPTER, {"format": "pt"})  # a conversion that forgot the first values
+    wrong = final_logits(load_adapter(load_base(llama, dtype="fp32"), tmp_path), PROMPTS)
+    assert kl_div(wrong.log_softmax(1), trained.log_softmax(1), log_target=True, reduction="batchmean") > 0.5
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (16, 32.0, True)
 

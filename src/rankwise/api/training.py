@@ -12,6 +12,7 @@ from rankwise.api.observing import model_of
 from rankwise.api.planning import load_job, plan_job
 from rankwise.api.progress import Progress, quiet
 from rankwise.api.replaying import ensure_replay
+from rankwise.decide.parallel import not_carried_out
 from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import AnswerIsNo, DataError, JobError, PlanError, RunError, SpaceError, UsageError
 from rankwise.methods import METHODS
@@ -147,8 +148,10 @@ def refuse_unready(decided: Plan) -> None:
             raise SpaceError(f"not enough disk for this run: {why}", fix=f"it would work if {ways[0]}" if ways else "")
         raise AnswerIsNo(f"nothing can run here: {why}", fix=f"it would work if {ways[0]}" if ways else "")
     if not decided.verdict.executable:
+        verdict = decided.verdict
+        unspread = not_carried_out(verdict.method, verdict.parallel or "none", decided.verdict.config)
         raise PlanError(
-            f"this version's training does not carry out {decided.verdict.candidate}",
+            f"this version's training does not carry out {verdict.candidate}{f': {unspread}' if unspread else ''}",
             expected=f"{', '.join(METHODS)}, nothing offloaded, with {' or '.join(EXECUTED)}",
             fix="force one of these with `method`, or take the plan's configuration to another launcher",
         )

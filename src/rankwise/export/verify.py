@@ -29,6 +29,9 @@ from rankwise.text.template import ChatText
 # bf16 rounding of merged weights moved logits by up to 0.46 and KL by 2.7e-4 nats in a pilot on this model; a
 # merge onto the wrong base or with the wrong scale is off by a hundred times that.
 MAX_MEAN_KL = 0.01
+# PiSSA trains over a residual that is rounded to bf16 and is used on the whole base: KL 0.0054 nats and logits 0.81
+# apart on SmolLM2-135M. One that forgets the first values is off by over half a nat (tests/model/test_pissa.py).
+MAX_CONVERTED_KL = 0.05
 # Share of positions where the greedy token may change although it leads clearly.
 MAX_FLIPS = 0.01
 # The same files, the same arithmetic, the same machine.
@@ -90,9 +93,7 @@ def verify(subject: Subject) -> Verification:
 
 
 def _reloads(subject: Subject) -> Check:
-    """An adapter that is published in another form than it was trained in rounds otherwise: it is held to what a merge
-    is held to.
-    """
+    """An adapter that is published in another form than it was trained in rounds otherwise, and is held to a KL."""
     converted = TUNERS[subject.plan.verdict.method].residual
     trained = load_file(subject.trained_logits)["logits"]
     reloaded = final_logits(subject.tuned, subject.prompts)
@@ -110,9 +111,9 @@ def _reloads(subject: Subject) -> Check:
     kl = _mean_kl(trained, reloaded) if same_shape else float("inf")
     return Check(
         name="reload",
-        passed=kl <= MAX_MEAN_KL,
+        passed=kl <= MAX_CONVERTED_KL,
         number=f"KL {kl:.2g} nats per prompt on average, {difference:.2g} largest logit difference",
-        limit=f"KL {MAX_MEAN_KL:g}",
+        limit=f"KL {MAX_CONVERTED_KL:g}",
         text=f"{text} It trained over a residual of the base, rounded to its precision, and is used on the whole base.",
     )
 

@@ -131,7 +131,7 @@ def order(plan: Plan, path: Path, gpu: str | None, needs_bytes: int, wishes: Wis
         needs_bytes: what `local_files` take on the disk.
 
     Raises:
-        PlanError: a plan without a call.
+        PlanError: a plan without a call, or with rows that only this machine's cache has.
     """
     config, estimate = plan.verdict.config, plan.chosen()
     if config is None or estimate is None:
@@ -139,6 +139,7 @@ def order(plan: Plan, path: Path, gpu: str | None, needs_bytes: int, wishes: Wis
             f"{path} has no call that could be started", fix="plan again; `rankwise show` says what is missing"
         )
     hardware, job = plan.job.hardware, plan.job
+    _refuse_rows_of_this_cache(plan)
     from_hub = hub_names(job)
     downloaded = plan.facts.model.weight_bytes if from_hub else 0
     limit, source = _limit(estimate, wishes.hours)
@@ -163,6 +164,20 @@ def order(plan: Plan, path: Path, gpu: str | None, needs_bytes: int, wishes: Wis
         requirements=(wishes.package or _requirement(plan), *_stores(config.save_url)),
         save_url=config.save_url,
         wishes=wishes,
+    )
+
+
+def _refuse_rows_of_this_cache(plan: Plan) -> None:
+    """Rows that the base wrote here lie in this machine's cache, and another machine would write others."""
+    general = plan.job.data.general
+    if general is None or general.self_generated is None:
+        return
+    named = set(map(str, _paths(plan.job.model_dump(exclude={"costs"}))))
+    here = [name for name in plan.facts.data.files if name not in named]
+    raise PlanError(
+        "the general rows of this plan were written by the base into this machine's cache",
+        expected="files that the nodes can have, too",
+        fix=f"name the file in data.general.path and plan again: {', '.join(here)}",
     )
 
 
