@@ -156,6 +156,13 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--logging-steps": ("2", 2),
     "--seed": ("0", 0),
     "--parallel": ("fsdp", "fsdp"),
+    "--packing": ("", True),
+    "--no-packing": ("", False),
+    "--dtype": ("bf16", "bf16"),
+    "--bf16-stochastic-round": ("", True),
+    "--no-bf16-stochastic-round": ("", False),
+    "--optimizer-in-backward": ("", True),
+    "--no-optimizer-in-backward": ("", False),
     "--report-to": ("none", "none"),
 }
 FILES = {"--train", "--general", "--facts", "--json-schema", "--prices", "--deepspeed", "--chat-template"}

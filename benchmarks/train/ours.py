@@ -9,7 +9,6 @@ import json
 import sys
 import threading
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +52,13 @@ def trained(asked: dict[str, Any]) -> dict[str, Any]:
 
     at_once = prepared(asked).plan().verdict.config.per_device_train_batch_size
     run = prepared(asked, per_device_train_batch_size=at_once, gradient_accumulation_steps=max(1, STEP_ROWS // at_once))
-    steps, stamps = [], []
+    steps, between, before = [], [], 0.0
     for event in work(run, resume=False, stop_signal=threading.Event()):
-        if isinstance(event, Step):
+        if isinstance(event, Step):  # since the event before it was on the disk: rows, batches, step, event
             steps.append(event)
-            stamps.append(time.perf_counter())
-    between = [b - a for a, b in pairwise(stamps)]
-    inside = [s.model_seconds for s in steps[1:]]
+            between.append(time.perf_counter() - before)
+        before = time.perf_counter()
+    inside = [s.model_seconds for s in steps]
     plan, evidence = run.plan(), run.evidence()
     return {
         "step_seconds": [s.seconds for s in steps],
@@ -67,7 +66,7 @@ def trained(asked: dict[str, Any]) -> dict[str, Any]:
         "tokens": [s.tokens for s in steps],
         "supervised": [s.supervised_tokens for s in steps],
         "held_out": _judged(run, asked),
-        "overhead": 1 - sum(inside) / sum(between) if between else None,
+        "overhead": 1 - sum(inside) / sum(between),
         "padding": evidence.padding_share,
         "config": {k: v for k, v in plan.verdict.config.model_dump(mode="json").items() if v is not None},
         "flops_per_token": plan.chosen().time.flops_per_token,
