@@ -472,9 +472,9 @@ def _restored_with_rate(rate: float) -> Any:
 
     real = Checkpoints.restore
 
-    def restore(self: Checkpoints, step: int, model: Any, optimizer: Any, scheduler: Any) -> Any:
-        found = real(self, step, model, optimizer, scheduler)
-        for group in optimizer.param_groups:
+    def restore(self: Checkpoints, step: int, engine: Any, scheduler: Any) -> Any:
+        found = real(self, step, engine, scheduler)
+        for group in engine.optimizer.param_groups:
             group["lr"] = rate
         scheduler.base_lrs = [rate]
         return found

@@ -67,7 +67,10 @@ def split_of(source: Path) -> tuple[str, str | None]:
     """`org/name:test`, `folder:test` or `org/name:config/test` as (`org/name`, `test` or `config/test`); the split is
     None where none is named.
     """
-    if found := _WITH_SPLIT.fullmatch(str(source)):
+    found = _WITH_SPLIT.fullmatch(str(source))
+    if found and (
+        "/" not in found[2] or HUB_ID.fullmatch(found[1].partition("@")[0])
+    ):  # folders have no configurations
         return found[1], found[2]
     return str(source), None
 

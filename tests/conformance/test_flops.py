@@ -27,7 +27,7 @@ BITSANDBYTES = {
 OPTIONS = {"r": 4, "target_modules": "all-linear"}
 
 
-@pytest.fixture(scope="module", params=["tied", "untied"])
+@pytest.fixture(scope="module", params=["tied", pytest.param("untied", marks=pytest.mark.prove)])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_model(tmp_path_factory.mktemp(request.param), tied=request.param == "tied")
 

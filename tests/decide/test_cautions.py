@@ -54,7 +54,7 @@ def test_a_forced_method_beside_a_better_one_runs_with_its_rule(method: str, rul
 
 def test_an_adapter_that_is_too_small_is_taken_only_where_nothing_else_runs_and_says_so() -> None:
     data = data_facts(20_000_000, 512)
-    seen = builders.facts(builders.llama3_8b(), data, a100(memory_bytes=48 * builders.GB))
+    seen = builders.facts(builders.llama3_8b(), data, a100(memory_bytes=14 * builders.GB))
     plan = worlds.plan_of(job(), seen)
     assert plan.verdict.method in ("lora", "qlora")
     assert "is the best that runs here against the rule capacity_suffices" in plan.warnings[0]

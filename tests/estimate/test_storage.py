@@ -35,6 +35,7 @@ from rankwise.records import CostOptions, Setup, StorageEstimate
 from rankwise.store import Run
 from rankwise.train.checkpoints import Checkpoints
 from tests.tiny import tiny_config
+from tests.train.test_checkpoints import alone
 
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 CONFIG = {
@@ -103,7 +104,7 @@ def stepped(trained: Any, kind: Any, **options: Any) -> Any:
 def written(trained: Any, optimizer: Any, tmp_path: Path) -> int:
     """Bytes of the checkpoint that `rankwise train` makes of them."""
     writer = Checkpoints(Run(tmp_path), tiny_config(), 0)
-    *_, saved = writer.save(1, trained, optimizer, get_scheduler("constant", optimizer, 0, 2), {1: 1.0}, 4)
+    *_, saved = writer.save(1, alone(trained, optimizer), get_scheduler("constant", optimizer, 0, 2), {1: 1.0}, 4)
     return int(saved.bytes)
 
 

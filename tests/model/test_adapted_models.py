@@ -77,7 +77,8 @@ def greedy(model: Any, text: ChatText, conversation: Any, steps: int) -> list[in
     return said
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+# While PiSSA trains its base holds the residual; published, it is LoRA on the untouched base.
+@pytest.mark.parametrize("method", [name for name in ADAPTERS if name != "pissa"])
 def test_switched_off_it_answers_as_its_base(folder: Path, method: str) -> None:
     model, ids = adapted(folder, method), [list(ROWS[0].ids)]
     base = final_logits(load_base(folder, dtype="fp32"), ids)

@@ -10,7 +10,7 @@ import pytest
 from rankwise.errors import JobError, RunError, UsageError
 from rankwise.store import Run, hash_folder
 from rankwise.train.mirror import LAST, Mirror
-from tests.train.test_checkpoints import Stub, checkpoints, save, truncate
+from tests.train.test_checkpoints import Stub, alone, checkpoints, save, truncate
 from tests.training import carry_out, cli, losses, published, toy_job, toy_model, toy_run, weights
 
 PLAN = "a" * 64
@@ -85,7 +85,7 @@ def test_a_checkpoint_that_is_made_again_is_copied_again(tmp_path: Path) -> None
 
     kept = mirrored(tmp_path)
     save(kept, 1)
-    list(kept.save(1, Other(), Stub(), Stub(), {}, 4))
+    list(kept.save(1, alone(Other(), Stub()), Stub(), {}, 4))
     assert copies(tmp_path) == originals(kept)
 
 
@@ -93,7 +93,7 @@ def test_a_copy_that_fails_is_said_and_made_up_for(tmp_path: Path) -> None:
     kept = mirrored(tmp_path)
     shutil.rmtree(tmp_path / "store")
     (tmp_path / "store").write_text("a file in the way")
-    note, saved = kept.save(1, Stub(), Stub(), Stub(), {}, 4)
+    note, saved = kept.save(1, alone(Stub(), Stub()), Stub(), {}, 4)
     assert "could not be copied" in note.text and "the next save tries again" in note.text and saved.step == 1
     (tmp_path / "store").unlink()
     save(kept, 2)

@@ -53,7 +53,23 @@ def asked(optim: str, way: str) -> tuple[Any, dict[str, Any]]:
     return ({"name": "lora", "r": 32} if method == "lora" else method), {"optim": optim, "learning_rate": rate} | said
 
 
-@pytest.fixture(scope="module", params=CELLS, ids=lambda cell: " ".join(cell))
+# One of each kind of state and of each way; every cell is in `make prove`.
+USUAL = [
+    ("adamw_torch_fused", "lora"),
+    ("adamw_8bit", "lora"),
+    ("adafactor", "full"),
+    ("lion_8bit", "full"),
+    ("sgd", "full"),
+    ("adamw_torch_fused", "full in bf16"),
+    ("adamw_torch_fused", "full in backward"),
+]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(cell, marks=() if cell in USUAL else pytest.mark.prove) for cell in CELLS],
+    ids=lambda cell: " ".join(cell),
+)
 def cell(request: pytest.FixtureRequest) -> tuple[str, str]:
     found: tuple[str, str] = request.param
     return found

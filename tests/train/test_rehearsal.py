@@ -87,7 +87,7 @@ def test_rows_that_are_tried_differ_in_length_and_take_no_more_than_the_largest_
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_a_run_rehearses_once_after_its_first_step(folder: Path, tmp_path: Path, method: str) -> None:
-    run = toy_run(tmp_path, folder, method)
+    run = toy_run(tmp_path, folder, method, train={"packing": False})
     events = carry_out(run, stop_after=3)
     assert [e.event for e in events[:4]] == ["started", "validation", "step", "rehearsed"]
     (found,) = (e for e in events if isinstance(e, Rehearsed))

@@ -77,6 +77,7 @@ class Configuration(Record):
             dtype="fp32" if self.amp else self.dtype,
             autocast=None if autocast == "fp32" else autocast,
             adapter_dtype=self.adapter_dtype,
+            cast_inputs=self.loss != "labelled" or autocast in (None, "fp32"),  # `rankwise train` leaves it to autocast
             optim=self.optimizer,
             optimizer_in_backward=self.optimizer_in_backward,
             bf16_stochastic_round=self.bf16_stochastic_round,

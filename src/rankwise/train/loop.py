@@ -216,11 +216,10 @@ class Loop:
     def _rehearse(self) -> Iterator[Note | Rehearsed]:
         """After the first step, when the optimizer has its state: what would fail late is tried now."""
         began = time.monotonic()
-        trial = Rehearsal(self.engine.bare, self.rows, self._one, self._gradients)
-        whole = self.group.world == 1 and self.engine.accumulates  # else no process has the gradients
+        trial = self._trial(self._one)
         precision = self.config.autocast or self.config.dtype
-        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if whole else None
-        full = Rehearsal(self.engine.bare, self.rows, self._fullest, self._gradients)
+        gap = trial.accumulation_gap(self.micro_batch.rows, precision) if self.engine.keeps_trials else None
+        full = self._trial(self._fullest)
         longest = yield from self.micro_batch.attempt(lambda: full.longest(self.micro_batch.rows), self._forget)
         self.try_validation()
         saved = self.checkpoints.rehearse(self.engine, self.scheduler, self.micro_batch.rows)
@@ -233,11 +232,23 @@ class Loop:
             seconds=time.monotonic() - began,
         )
 
+    def _trial(self, batch: Callable[[Sequence[Encoded]], Batch]) -> Rehearsal[Encoded]:
+        norm = self.engine.clip if self.group.world > 1 else None
+        rank, world = self.group.rank, self.group.world
+        return Rehearsal(self.engine.bare, self.rows, batch, self._gradients, norm=norm, rank=rank, world=world)
+
     def _gradients(self, batches: Sequence[Batch]) -> None:
-        """The gradient of a step over `batches`, without the step."""
+        """The gradient of a step over the `batches` of all processes, without the step."""
+        (supervised,) = self.group.sums([sum(batch.supervised for batch in batches)])
         self.engine.begin(len(batches))
         with self._as_trained():
-            accumulate(self.engine.module, batches, backward=self.engine.try_backward, autocast=self._arithmetic)
+            accumulate(
+                self.engine.module,
+                batches,
+                backward=self.engine.try_backward,
+                autocast=self._arithmetic,
+                supervised=supervised,
+            )
 
     def _forget(self) -> None:
         self.engine.zero_grad()

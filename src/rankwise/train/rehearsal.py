@@ -54,7 +54,9 @@ class Rehearsal(Generic[Row]):
         model: what trains.
         rows: all training rows.
         batch: some of them -> one forward pass.
-        gradients: leaves the gradient of a step over some forward passes in the parameters.
+        gradients: leaves the gradient of a step over some forward passes, of all processes, in the parameters.
+        norm: of that whole gradient, where several processes have parts of it; None: one process has all of it.
+        rank, world: which process of how many this is.
     """
 
     def __init__(
@@ -63,30 +65,42 @@ class Rehearsal(Generic[Row]):
         rows: Sequence[Row],
         batch: Callable[[Sequence[Row]], Batch],
         gradients: Callable[[Sequence[Batch]], None],
+        *,
+        norm: Callable[[], Tensor] | None = None,
+        rank: int = 0,
+        world: int = 1,
     ):
         self.model, self.rows, self.batch, self.gradients = model, rows, batch, gradients
+        self.norm, self.rank, self.world = norm, rank, world
 
     def accumulation_gap(self, micro_batch: int, precision: str) -> float | None:
         """How far the gradient of rows one by one lies from that of the same rows at once: relative, over the norms of
-        all trained tensors. None where it cannot be told: fewer than two rows, attention that drops at random, or a
-        gradient that is not finite, which the next step says.
+        all trained tensors, or over the one norm of several processes. These are dealt the rows in turn, and then the
+        short ones to the first and the long ones to the last, so that a mean of their means shows. None where it cannot
+        be told: fewer than two rows a process, attention that drops at random, or a gradient that is not finite, which
+        the next step says.
 
         Raises TrainingError where rows one by one teach something else than the same rows at once.
         """
-        rows = some_rows(self.rows, micro_batch)
-        if not rows or draws_in_attention(self.model):
+        rows = some_rows(self.rows, micro_batch * self.world)
+        each = len(rows) // self.world
+        rows = rows[: each * self.world]
+        if each < 2 or draws_in_attention(self.model):
             return None
         with undisturbed(self.model), without_dropout(self.model):
-            self.gradients([self.batch([row]) for row in rows])
-            one_by_one = _norms(self.model)
+            self.gradients([self.batch([row]) for row in rows[self.rank :: self.world]])
+            one_by_one = self._norms()
             self.model.zero_grad(set_to_none=True)
-            self.gradients([self.batch(rows)])
-            at_once = _norms(self.model)
+            self.gradients([self.batch(rows[self.rank * each : (self.rank + 1) * each])])
+            at_once = self._norms()
         gap = float((one_by_one - at_once).norm() / at_once.norm().clamp_min(torch.finfo(torch.float32).tiny))
         if not math.isfinite(gap):
             return None
         require_equal(gap, len(rows), precision)
         return gap
+
+    def _norms(self) -> Tensor:
+        return _norms(self.model) if self.norm is None else self.norm().detach().reshape(1).cpu()
 
     def longest(self, micro_batch: int) -> tuple[int, int]:
         """(rows, padded tokens a row) of the largest forward and backward pass that the run can meet, which is run."""

@@ -29,12 +29,14 @@ class Engine:
         optimizer: torch's, for the schedule of its learning rates.
         splits: are parameters split over processes, so that none has the whole model?
         accumulates: do gradients wait for those of further passes?
+        keeps_trials: is the gradient of `try_backward` there to be looked at?
         touched: what the last step did to the weights, for a message.
     """
 
     name = "none"
     splits = False
     accumulates = True
+    keeps_trials = True
     touched = "the weights were not touched by this step"
     module: Any
     bare: Any

@@ -13,6 +13,7 @@ class InBackward(Engine):
     """Gradients are used and freed as they come: they can be neither accumulated nor clipped."""
 
     accumulates = False
+    keeps_trials = False
 
     @property
     def _steps(self) -> OneByOne:

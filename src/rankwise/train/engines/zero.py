@@ -32,6 +32,8 @@ from rankwise.train.engines.sharded import Sharded
 class Zero(Sharded):
     """DeepSpeedEngine of stage 1, 2 or 3. Below stage 3 every process has the whole model."""
 
+    keeps_trials = False  # see try_backward
+
     def __init__(self, group: Group, config: TrainConfig, name: str):
         super().__init__(group, config)
         self.name, self.stage = name, int(name[-1])
