@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train launch-validators clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train launch-validators object-store clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -47,7 +47,7 @@ check: install  ## ruff, mypy, import-linter
 test: install  ## the tests, under 20 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not prove' -n auto --dist loadfile
 
-prove: install launch-validators  ## slow proofs: kills at random steps, the embedded model learning by each method
+prove: install launch-validators object-store  ## slow proofs: kills at random steps, the embedded model learning by each method
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
 bench-memory: install .venv-peers/.installed  ## predicted against published GPU memory, beside other estimators
@@ -83,6 +83,16 @@ launch-validators: .venv-launch/.installed  ## the libraries that check what `ra
 	.venv-launch/bin/python -m pip install --quiet --requirement tests/launch/validators.txt
 	touch $@
 
+object-store: .venv-store/.installed  ## a server that speaks S3 and fsspec's client of it, for the proof of checkpoints copied there
+
+# It sees the packages of .venv, too, since the proof trains.
+.venv-store/.installed: tests/train/object_store.txt | install
+	$(PYTHON) -m venv .venv-store
+	echo "$(CURDIR)/src" > "$$(.venv-store/bin/python -c 'import site; print(site.getsitepackages()[0])')/main.pth"
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' >> "$$(.venv-store/bin/python -c 'import site; print(site.getsitepackages()[0])')/main.pth"
+	.venv-store/bin/python -m pip install --quiet --requirement tests/train/object_store.txt
+	touch $@
+
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade pip
@@ -90,5 +100,5 @@ launch-validators: .venv-launch/.installed  ## the libraries that check what `ra
 	.venv-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/memory/peers-no-deps.txt
 	touch $@
 
-clean:  ## remove .venv, .venv-peers, .venv-train, .venv-launch and caches, never runs
-	rm -rf $(VENV) .venv-peers .venv-train .venv-launch .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean:  ## remove .venv, .venv-peers, .venv-train, .venv-launch, .venv-store and caches, never runs
+	rm -rf $(VENV) .venv-peers .venv-train .venv-launch .venv-store .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -2,16 +2,19 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.registry import _registry
 
-from rankwise.errors import JobError, RunError, UsageError
+from rankwise import api
+from rankwise.errors import JobError, RunError
 from rankwise.store import Run, hash_folder
-from rankwise.train.mirror import LAST, Mirror
+from rankwise.train.mirror import LAST, Mirror, require_protocol
 from tests.train.test_checkpoints import Stub, alone, checkpoints, save, truncate
-from tests.training import carry_out, cli, losses, published, toy_job, toy_model, toy_run, weights
+from tests.training import carry_out, cli, edited, losses, published, toy_job, toy_model, toy_run, weights
 
 PLAN = "a" * 64
 
@@ -109,9 +112,55 @@ def test_what_lies_there_is_not_overwritten(tmp_path: Path) -> None:
     assert "--resume" in error.value.fix
 
 
+def test_what_an_interrupted_copy_left_goes_and_what_is_not_ours_stays(tmp_path: Path) -> None:
+    kept, store = mirrored(tmp_path, keep=1), tmp_path / "store"
+    save(kept, 1)
+    shutil.copytree(store / "checkpoint-1", store / "checkpoint-0")
+    (store / "checkpoint-0" / LAST).unlink()  # half a copy, or half of it dropped
+    (store / "checkpoint-1" / "of-before.pt").write_text("")
+    for name in ("notes.txt", "checkpoint-notes/mine.txt"):
+        (store / name).parent.mkdir(exist_ok=True)
+        (store / name).write_text("mine")
+    save(kept, 2)
+    assert sorted(path.name for path in store.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-notes"]
+    assert (store / "notes.txt").read_text() == (store / "checkpoint-notes" / "mine.txt").read_text() == "mine"
+    shutil.rmtree(store / "checkpoint-notes")
+    assert copies(tmp_path) == originals(kept)
+    (store / "checkpoint-2" / "of-before.pt").write_text("")
+    list(kept.mirror.follow([kept.path(2)]))
+    assert copies(tmp_path) == originals(kept)
+
+
+def test_a_missing_package_is_said_before_anything_is_looked_at(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(JobError, match=r"train\.save_url s3://bucket/run cannot be opened: .*s3fs") as error:
+        toy_run(tmp_path, folder, train={"save_url": "s3://bucket/run"})
+    assert error.value.fix == "pip install s3fs" and error.value.expected == "the package s3fs"
+    assert not (tmp_path / "run").exists()
+    run = toy_run(tmp_path, folder, train={"save_url": f"file://{tmp_path}/store"})
+    carry_out(run, stop_after=1)
+    edited(run, save_url="simplecache::s3://bucket/run")  # begun where the package was, resumed where it is not
+    with pytest.raises(JobError, match="cannot be opened"):
+        next(api.train(run, resume=True))
+
+
+def test_a_package_that_is_not_whole_is_named_as_python_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s3fs.py").write_text("from json import nothing_of_this_name\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "s3fs", raising=False)
+    monkeypatch.delitem(_registry, "s3", raising=False)
+    with pytest.raises(JobError, match="nothing_of_this_name") as error:
+        require_protocol("s3://bucket/run")
+    assert error.value.fix == "install again what the message names"
+
+
 def test_a_place_that_is_none_is_said_before_anything_trains(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"train\.save_url s4://bucket/run cannot be opened"):
-        Mirror("s4://bucket/run", Run(tmp_path), PLAN)
+    with pytest.raises(JobError, match=r"train\.save_url s4://bucket/run cannot be opened") as error:
+        toy_run(tmp_path / "s4", folder, train={"save_url": "s4://bucket/run"})
+    assert "s4 is none of fsspec's protocols" in error.value.fix and not (tmp_path / "s4" / "run").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be reached"):
         Mirror(f"file://{tmp_path}/file/run", Run(tmp_path), PLAN).begin(resume=False)

@@ -43,12 +43,22 @@ def _require_deepspeed(decided: Plan) -> None:
         )
 
 
+def _require_place_of_copies(decided: Plan) -> None:
+    """Can this machine speak the protocol of train.save_url? Raises JobError."""
+    config = decided.verdict.config
+    if config is not None and config.save_url:
+        from rankwise.train.mirror import require_protocol  # here: most runs copy nothing, and start without fsspec
+
+        require_protocol(config.save_url)
+
+
 def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress: Progress = quiet) -> Run:
     """A run folder that is ready to train: from a job (planned now) or from a plan.json (checked to be still true).
     Where the job asks for replay that the base writes, it is written now.
 
     Raises:
         PlanError: the plan is stale or described data that is not there.
+        JobError: a package that train.save_url or train.report_to needs is missing.
         AnswerIsNo: nothing can run here, or the rows would train the wrong thing.
         RunError, SpaceError: the folder is in use, the disk too small.
     """
@@ -72,6 +82,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress
     if nodes.rank > 0:
         assert out is not None
         return wait_for_folder(Run(out), decided)
+    _require_place_of_copies(decided)
     require_sound(decided.job, progress)
     run = Run(out or new_run_folder(decided.job.name or "run"))
     estimate = decided.chosen()
@@ -204,6 +215,7 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Event]:
             raise RunError(f"{run.folder} has finished; there is nothing to resume", fix="`rankwise show` shows it")
     first = nodes_of(run.plan().job.hardware).rank == 0
     if first:
+        _require_place_of_copies(run.plan())
         with run.lock():
             pass  # say so here, in one sentence, when another process holds the folder
     yield from launch(run, resume=resume)

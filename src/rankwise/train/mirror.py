@@ -4,21 +4,53 @@
 <save_url>/events.jsonl
 <save_url>/checkpoint-N/...         manifest.json goes last, because an object store renames nothing: a folder
                                     without it is not a checkpoint
+
+A bucket is never made here: a name that is misspelt is an error.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-from rankwise.errors import RunError, UsageError
+from rankwise.errors import JobError, RunError
 from rankwise.records import Note
 from rankwise.store import Run, now, publish_folder
 
 LAST = "manifest.json"  # as train.checkpoints writes it, last of all
 OF = "run.json"
+OURS = re.compile(r"checkpoint-\d+/")
+# Protocols whose folders are names alone. s3fs and its like would make the bucket when they are asked for a folder.
+WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+
+
+def require_protocol(url: str) -> None:
+    """Raises JobError where fsspec does not know a protocol of `url`, or where the package behind it is missing.
+
+    Nothing is asked of the place itself.
+    """
+    for part in url.split("::"):
+        protocol = part.partition("://")[0]
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as error:
+            cause = error.__cause__ or error  # fsspec's own words do not say which import failed
+            missing = isinstance(cause, ModuleNotFoundError) and cause.name
+            package = missing.partition(".")[0] if missing else None
+            raise JobError(
+                f"train.save_url {url} cannot be opened: {cause}",
+                expected=f"the package {package}" if package else f"the package behind {protocol}, whole",
+                fix=f"pip install {package}" if package else "install again what the message names",
+            ) from error
+        except ValueError as error:
+            raise JobError(
+                f"train.save_url {url} cannot be opened: {error}",
+                expected="a URL that fsspec knows: s3://bucket/run, gs://bucket/run, file:///mnt/run",
+                fix=f"{protocol} is none of fsspec's protocols: name another",
+            ) from error
 
 
 class Mirror:
@@ -28,16 +60,12 @@ class Mirror:
     """
 
     def __init__(self, url: str, run: Run, plan_hash: str):
-        """Raises UsageError where fsspec, or the package behind the protocol, cannot open `url`."""
+        """Raises JobError as `require_protocol` does; RunError where what is behind the protocol refuses the URL."""
         self.url, self.run, self.plan_hash = url.rstrip("/"), run, plan_hash
-        try:
+        self.has_folders = self.url.partition("://")[0] not in WITHOUT_FOLDERS
+        require_protocol(self.url)
+        with _reached(self.url):
             self.files, self.root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise UsageError(
-                f"train.save_url {url} cannot be opened: {error}",
-                expected="a URL that fsspec knows: s3://bucket/run, gs://bucket/run, file:///mnt/run",
-                fix="install the package that the message names",
-            ) from error
 
     def begin(self, *, resume: bool) -> None:
         """Take the place for this run; events that only lie there are fetched.
@@ -70,10 +98,7 @@ class Mirror:
         try:
             for folder in folders:
                 self._copy(folder)
-            kept = {folder.name for folder in folders}
-            for step in self.steps():
-                if f"checkpoint-{step}" not in kept:
-                    self._drop(f"checkpoint-{step}")
+            self._drop_all_but(folders)
             if self.run.events_path.is_file():
                 self.files.put_file(str(self.run.events_path), self._at("events.jsonl"))
         except Exception as error:  # each store has exceptions of its own, and none of them may end a training
@@ -87,7 +112,7 @@ class Mirror:
         """One copy into the run folder, in the place of what lies there. Raises RunError when it cannot be read."""
         with _reached(self.url), publish_folder(folder) as temporary:
             for path in self.files.find(self._at(folder.name)):
-                relative = path.split(f"{folder.name}/", 1)[1]
+                relative = path.removeprefix(f"{self._at(folder.name)}/")
                 (temporary / relative).parent.mkdir(parents=True, exist_ok=True)
                 self.files.get_file(path, str(temporary / relative))
 
@@ -104,12 +129,20 @@ class Mirror:
         for name in missing:
             self._put(folder / name, f"{folder.name}/{name}")
         self._write(f"{folder.name}/{LAST}", manifest)
-        for name in old.keys() - new.keys():
-            self.files.rm_file(self._at(f"{folder.name}/{name}"))
 
-    def _drop(self, name: str) -> None:
-        self.files.rm_file(self._at(f"{name}/{LAST}"))
-        self.files.rm(self._at(name), recursive=True)
+    def _drop_all_but(self, folders: Sequence[Path]) -> None:
+        """What no kept checkpoint has goes, and what an interrupted copy left behind with it; manifests go first."""
+        kept = {
+            f"{folder.name}/{name}" for folder in folders for name in (LAST, *_hashes((folder / LAST).read_bytes()))
+        }
+        self.files.invalidate_cache()
+        lying = (path.removeprefix(f"{self.root}/") for path in self.files.find(self.root))
+        going = [name for name in lying if OURS.match(name) and name not in kept]
+        for name in sorted(going, key=lambda name: (not name.endswith(f"/{LAST}"), name)):
+            self.files.rm_file(self._at(name))
+        emptied = {name.partition("/")[0] for name in going} - {folder.name for folder in folders}
+        for name in sorted(emptied) if self.has_folders else ():
+            self.files.rm(self._at(name), recursive=True)
 
     def _held(self) -> str | None:
         content = self._read(OF)
@@ -120,12 +153,16 @@ class Mirror:
         return bytes(self.files.cat_file(self._at(name))) if self.files.exists(self._at(name)) else None
 
     def _write(self, name: str, content: bytes) -> None:
-        self.files.makedirs(self._at(name).rsplit("/", 1)[0], exist_ok=True)
+        self._make_folder_of(name)
         self.files.pipe_file(self._at(name), content)
 
     def _put(self, path: Path, name: str) -> None:
-        self.files.makedirs(self._at(name).rsplit("/", 1)[0], exist_ok=True)
+        self._make_folder_of(name)
         self.files.put_file(str(path), self._at(name))
+
+    def _make_folder_of(self, name: str) -> None:
+        if self.has_folders:
+            self.files.makedirs(self._at(name).rsplit("/", 1)[0], exist_ok=True)
 
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}"
