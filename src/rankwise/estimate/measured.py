@@ -21,7 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from rankwise.errors import UsageError
 from rankwise.methods import METHODS, TUNERS, AdapterOptions
-from rankwise.model.attach import allow_packing, attach, wrap
+from rankwise.model.attach import allow_packing, attach, narrow_inputs, wrap
+from rankwise.model.blockwise import training_attention
 from rankwise.model.load import load_base
 from rankwise.records import Setup, TrainConfig
 from rankwise.records.selfcheck import Measured
@@ -91,15 +92,25 @@ class RealStep:
         self.held: list[object] = []
 
     def run(self) -> None:
-        training_step(
-            self.model,
-            self.batches,
-            self.optimizer,
-            backward=self._backward,
-            clip=lambda: torch.nn.utils.clip_grad_norm_(self.trained, 1.0),
-            autocast=self._autocast,
-            loss_of=lambda model, batch: LOSSES[self.setup.loss](model, batch, self.held),
-        )
+        with self._as_trained():
+            training_step(
+                self.model,
+                self.batches,
+                self.optimizer,
+                backward=self._backward,
+                clip=lambda: torch.nn.utils.clip_grad_norm_(self.trained, 1.0),
+                autocast=self._autocast,
+                loss_of=lambda model, batch: LOSSES[self.setup.loss](model, batch, self.held),
+            )
+
+    @contextmanager
+    def _as_trained(self) -> Iterator[None]:
+        """Attention and adapters' inputs as `rankwise train` has them, where its step is asked for."""
+        if self.setup.loss != "labelled":
+            yield
+            return
+        with training_attention(self.device)(self.model), narrow_inputs(self.model, self.setup.autocast):
+            yield
 
     def seconds(self) -> float:
         """Run one step; its wall clock."""
