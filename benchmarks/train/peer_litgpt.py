@@ -20,7 +20,7 @@ from benchmarks.train.rows import LEARNING_RATE, LORA, STEP_ROWS, held_out_loss
 
 MODEL = "SmolLM2-135M-Instruct"  # litgpt's name of the embedded model
 ADAPTED = ("query", "key", "value", "projection", "mlp")  # every linear layer of a block
-# The quicker of its two bf16 settings and of its batch sizes, see docs/log.md.
+# The quicker of its bf16 settings at this size, see docs/log.md; its default is bf16-mixed.
 USUAL: dict[str, Any] = {"precision": "bf16-true", "micro_batch_size": 1}
 
 
