@@ -65,13 +65,29 @@ bench-decisions: install  ## our call on published head-to-heads, beside two bas
 bench-speed: install  ## how long a plan takes, first and again, beside the imports alone (2 minutes)
 	$(BIN)/python -m benchmarks.speed.bench
 
-bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's (10 minutes)
+bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's, litgpt's and LLaMA-Factory's (10 minutes)
+	-$(MAKE) .venv-train-litgpt/.installed
+	-$(MAKE) .venv-train-llamafactory/.installed
 	$(BIN)/python -m benchmarks.train.bench
 
 .venv-train/.installed: constraints.txt
 	$(PYTHON) -m venv .venv-train
 	.venv-train/bin/python -m pip install --quiet --upgrade pip
 	.venv-train/bin/python -m pip install --quiet --constraint constraints.txt trl peft datasets
+	touch $@
+
+# torch is the one of ours; everything else is what they ask for. Where one does not install, the bench says so and goes on.
+.venv-train-litgpt/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-train-litgpt
+	.venv-train-litgpt/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt) litgpt==0.5.13
+	touch $@
+
+# PyPI's torchvision and torchaudio are built for CUDA and do not load beside a CPU torch; text needs neither.
+.venv-train-llamafactory/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-train-llamafactory
+	.venv-train-llamafactory/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt) llamafactory==0.9.5
+	.venv-train-llamafactory/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+	touch $@
 
 launch-validators: .venv-launch/.installed  ## the libraries that check what `rankwise launch` writes (SkyPilot, Ray, Kubeflow, ShellCheck)
 
@@ -100,5 +116,5 @@ object-store: .venv-store/.installed  ## a server that speaks S3 and fsspec's cl
 	.venv-peers/bin/python -m pip install --quiet --no-deps --requirement benchmarks/memory/peers-no-deps.txt
 	touch $@
 
-clean:  ## remove .venv, .venv-peers, .venv-train, .venv-launch, .venv-store and caches, never runs
-	rm -rf $(VENV) .venv-peers .venv-train .venv-launch .venv-store .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean:  ## remove .venv, the virtualenvs of peers and proofs, and caches, never runs
+	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-store .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

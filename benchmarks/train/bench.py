@@ -1,8 +1,10 @@
-"""`python -m benchmarks.train.bench`: tokens per second and loss of one LoRA job, ours beside TRL's, in one run.
+"""`python -m benchmarks.train.bench`: tokens per second and loss of one LoRA job, ours beside others', in one run.
 
-Two processes hold their libraries loaded, ours and TRL's; a round asks each arm once, one after the other, so that what
-else the machine does meets all of them. TRL's best is the quickest of a grid that is run first. Writes result.json and
-README.md. At most ten minutes on two idle cores; other programs here add to every figure.
+Processes hold their libraries loaded: ours, TRL's, and litgpt's and LLaMA-Factory's where these are installed. A round
+asks each arm once, one after the other, so that what else the machine does meets all of them. TRL's best is the
+quickest of a grid that is run first. litgpt and LLaMA-Factory run in the first round, and in later ones while that
+leaves the whole under ten minutes on two idle cores. Other programs here add to every figure. Writes result.json and
+README.md.
 """
 
 import argparse
@@ -11,17 +13,24 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.memory.bench import ROOT, commit, machine, versions
+from benchmarks.memory.bench import commit, machine, versions
+from benchmarks.train.arm import ROOT, Arm, Peer
 from benchmarks.train.readme import readme
 from benchmarks.train.rows import STEP_ROWS, conversations
 
 HERE = Path(__file__).parent
 PEERS = ROOT / ".venv-train" / "bin" / "python"
+OTHERS = {  # name of the arm and of its module -> interpreter that has it
+    "litgpt": ROOT / ".venv-train-litgpt" / "bin" / "python",
+    "llamafactory": ROOT / ".venv-train-llamafactory" / "bin" / "python",
+}
+LIMIT = 570  # seconds of all rounds and the grid: what is left of ten minutes goes to starting and ending
 ROUNDS, STEPS, HELD_OUT = 3, 2, 24
 THREADS = 2
 ONE_ROW = 1024  # tokens of a packed row of TRL's, where no document is longer
@@ -34,7 +43,7 @@ def grid(tokens: int, longest: int) -> dict[str, dict[str, Any]]:
     plain: dict[str, Any] = {"gradient_checkpointing": False}
     rows = {
         f"batch {size}": plain | {"per_device_train_batch_size": size, "gradient_accumulation_steps": STEP_ROWS // size}
-        for size in (1, 4, 8)
+        for size in (1, 4)
     }
     length = max(ONE_ROW, longest)
     packed = plain | {"packing": True, "packing_strategy": "bfd", "max_length": length}
@@ -45,42 +54,26 @@ def grid(tokens: int, longest: int) -> dict[str, dict[str, Any]]:
     }
 
 
-class Arm:
-    """A process that trains on request."""
+class Others:
+    """litgpt and LLaMA-Factory: each once, and once more in later rounds while the time lasts."""
 
-    def __init__(self, python: Path, module: str, log: Path, threads: int) -> None:
-        environment = os.environ | {
-            "OMP_NUM_THREADS": str(threads),
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONPATH": os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p),
-        }
-        self.log = log
-        self.process = subprocess.Popen(
-            [str(python), "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log.open("w"),
-            text=True,
-            cwd=ROOT,
-            env=environment,
-        )
+    def __init__(self, pythons: Mapping[str, Path], place: Path, threads: int, until: float) -> None:
+        self.peers = {name: Peer(name, python, place / f"{name}.log", threads) for name, python in pythons.items()}
+        self.place, self.until = place, until
+        self.needed: dict[str, float] = {}  # seconds of an arm's last run
 
-    def ask(self, **content: Any) -> dict[str, Any]:
-        """One run. Raises RuntimeError when the process has died."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(content) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"an arm died: {self.log.read_text()[-1000:]}")
-        found: dict[str, Any] = json.loads(line)
-        return found
+    def turn(self, number: int, ahead: float, **content: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(arm, its run in this round) of those there is time for, with `ahead` seconds needed for what comes later."""
+        for name, peer in self.peers.items():
+            began = time.monotonic()
+            if name in self.needed and began + ahead + self.needed[name] > self.until:
+                continue
+            yield name, peer.ask(folder=str(self.place / f"{name}-{number}"), **content)
+            self.needed[name] = time.monotonic() - began
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
+        for peer in self.peers.values():
+            peer.close()
 
 
 def matmul_rate(threads: int) -> float:
@@ -94,6 +87,7 @@ def matmul_rate(threads: int) -> float:
 
 def measured(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Everything that result.json holds."""
+    began = time.monotonic()
     from transformers import AutoTokenizer
 
     from benchmarks.train.rows import encoded
@@ -103,9 +97,12 @@ def measured(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     rows, source = conversations(asked.rows, count + HELD_OUT)
     data = {"train": rows[:count], "held_out": rows[count:]}
     model = str(locate("embedded"))
-    lengths = [len(ids) for ids, _ in encoded(AutoTokenizer.from_pretrained(model), data["train"])]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    ids = {name: encoded(tokenizer, some) for name, some in data.items()}
+    lengths = [len(row) for row, _ in ids["train"]]
     ours = Arm(Path(sys.executable), "benchmarks.train.ours", place / "ours.log", asked.threads)
     trl = Arm(asked.peers, "benchmarks.train.peer_trl", place / "trl.log", asked.threads)
+    others = Others({name: getattr(asked, name) for name in OTHERS}, place, asked.threads, began + LIMIT)
 
     def of_trl(config: Mapping[str, Any], steps: int, name: str) -> dict[str, Any]:
         some = {"train": data["train"][: STEP_ROWS * steps], "held_out": data["held_out"][: None if steps > 1 else 1]}
@@ -118,12 +115,16 @@ def measured(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     rounds: list[dict[str, Any]] = []
     rates = []
     for number in range(asked.rounds):
+        round_began = time.monotonic()
         found = ours.ask(folder=str(place / f"ours-{number}"), steps=asked.steps, **data)
         rounds.append(_said("ours", found, sum(lengths)))
         rounds.append(of_trl(tried[best], asked.steps, "trl best"))
         rounds.append(of_trl({}, asked.steps, "trl lesson"))
         rates.append(matmul_rate(asked.threads))
-    for arm in (ours, trl):
+        ahead = (asked.rounds - number - 1) * (time.monotonic() - round_began)
+        for name, found in others.turn(number, ahead, model=model, max_steps=asked.steps, **ids):
+            rounds.append(_said(name, found, sum(lengths)))
+    for arm in (ours, trl, others):
         arm.close()
     return {
         "metrics": metrics(rounds, rates),
@@ -134,7 +135,7 @@ def measured(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
         "data": {"source": source, "rows": count, "tokens": sum(lengths), "held_out": len(data["held_out"])},
         "threads": asked.threads,
         "commit": commit(),
-        "versions": versions({"peers": {"trl": next(r for r in explored if "version" in r)}}),
+        "versions": versions({"peers": {r["arm"].split()[0]: r for r in rounds if "version" in r}}),
         "machine": machine(),
     }
 
@@ -146,16 +147,18 @@ def _said(arm: str, found: dict[str, Any], tokens: int) -> dict[str, Any]:
 
 
 def metrics(rounds: Sequence[Mapping[str, Any]], matmul: Sequence[float]) -> dict[str, float]:
-    """Flat name -> number, from the raw rows: medians over rounds."""
+    """Flat name -> number, from the raw rows: medians over rounds. Ratios to others only where these were measured."""
 
     def middle(arm: str, key: str) -> float:
-        return median(r[key] for r in rounds if r["arm"] == arm)
+        return median(r[key] for r in rounds if r["arm"] == arm and r["tokens_per_second"])
 
+    measured = {r["arm"] for r in rounds if r["tokens_per_second"]}
     speed = {arm: middle(arm, "tokens_per_second") for arm in ("ours", "trl best", "trl lesson")}
     gaps = [abs(middle("ours", "held_out") - middle(arm, "held_out")) for arm in ("trl best", "trl lesson")]
     return {
         "ratio_vs_trl_lesson": speed["ours"] / speed["trl lesson"],
         "ratio_vs_trl_best": speed["ours"] / speed["trl best"],
+        **{f"ratio_vs_{n}": speed["ours"] / middle(n, "tokens_per_second") for n in OTHERS if n in measured},
         "fraction_of_matmul_rate": speed["ours"] * middle("ours", "flops_per_token") / median(matmul),
         "loss_gap": max(gaps),
         "overhead": middle("ours", "overhead"),
@@ -172,6 +175,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps of a run (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=THREADS, help="of each arm (default: %(default)s)")
     parser.add_argument("--peers", type=Path, default=PEERS, help="interpreter that has TRL")
+    for name, python in OTHERS.items():
+        parser.add_argument(f"--{name}", type=Path, default=python, help=f"interpreter that has {name}, if any")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json and README.md")
     asked = parser.parse_args()
     if not asked.peers.exists():

@@ -4,12 +4,11 @@ In: {"folder": of the run, "model": folder, "train", "held_out": conversations, 
 {"step_seconds", "losses", "held_out", "version", "tokens"}. Runs in an interpreter that has TRL.
 """
 
-import json
-import sys
 import time
 from importlib.metadata import version
 from typing import Any
 
+from benchmarks.train.arm import answer
 from benchmarks.train.rows import LEARNING_RATE, LONGEST, LORA, encoded, held_out_loss
 
 # The lesson's script; what follows from a CPU and from a bench that keeps nothing is below it.
@@ -74,16 +73,5 @@ def trained(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        try:
-            found = trained(json.loads(line))
-        except Exception as error:  # a combination that TRL refuses is a result of the grid
-            found = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
-        answers.write(json.dumps(found) + "\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
-    main()
+    answer(trained)

@@ -13,6 +13,15 @@ ASKED = (
     ("overhead", "share of the time between two steps outside of forward, backward and update", 0.02, 0.02, True),
 )
 
+OTHERS = {"litgpt": "litgpt", "llamafactory": "LLaMA-Factory"}  # arm -> name; measured where they are installed
+# What they do otherwise than TRL and ours.
+DIFFERENT = (
+    "litgpt and LLaMA-Factory get the same ids and masks, at the settings that result.json names. litgpt takes the",
+    "mean of its micro-batches' mean losses, clips no gradients, and has one dropout mask for q, k and v;",
+    "LLaMA-Factory pads rows to multiples of 8.",
+    "",
+)
+
 
 def readme(result: Mapping[str, Any]) -> str:
     """The page."""
@@ -31,11 +40,13 @@ def readme(result: Mapping[str, Any]) -> str:
             "| what | found | asked | aim |",
             "| --- | --- | --- | --- |",
             *(_asked(result["metrics"], *line) for line in ASKED),
+            *(_beside(result["metrics"], arm) for arm in OTHERS if f"ratio_vs_{arm}" in result["metrics"]),
             "",
             "| arm | useful tokens/s, median | from, to | held-out loss |",
             "| --- | --- | --- | --- |",
             *(_arm(result, arm, name) for arm, name in _names(result).items()),
             "",
+            *(DIFFERENT if any(r["arm"] in OTHERS and r["tokens_per_second"] for r in result["rows"]) else ()),
             "TRL's grid, one step each, without gradient checkpointing:",
             "",
             "| settings | useful tokens/s |",
@@ -51,10 +62,12 @@ def readme(result: Mapping[str, Any]) -> str:
 
 
 def _names(result: Mapping[str, Any]) -> dict[str, str]:
+    asked = {r["arm"] for r in result["rows"]}
     return {
         "ours": "rankwise, as the plan chooses",
         "trl best": f"TRL, {result['best']}",
         "trl lesson": "TRL, the lesson's settings",
+        **{arm: name for arm, name in OTHERS.items() if arm in asked},
     }
 
 
@@ -64,11 +77,19 @@ def _asked(metrics: Mapping[str, float], name: str, what: str, must: float, aim:
     return f"| {what} | {found:.3g}{mark} | {sign} {must:g} | {aim:g} |"
 
 
+def _beside(metrics: Mapping[str, float], arm: str) -> str:
+    return f"| useful tokens/s, times {OTHERS[arm]} | {metrics[f'ratio_vs_{arm}']:.3g} | | |"
+
+
 def _arm(result: Mapping[str, Any], arm: str, name: str) -> str:
     rows = [r for r in result["rows"] if r["arm"] == arm]
-    speeds = [r["tokens_per_second"] for r in rows]
-    loss = median(r["held_out"] for r in rows)
-    return f"| {name} | {median(speeds):.0f} | {min(speeds):.0f} to {max(speeds):.0f} | {loss:.4f} |"
+    runs = [r for r in rows if r["tokens_per_second"]]
+    if not runs:
+        return f"| {name} | {rows[0]['error']} | | |"
+    speeds = [r["tokens_per_second"] for r in runs]
+    named = f"{name} {runs[0]['version']}" if arm in OTHERS else name
+    loss = median(r["held_out"] for r in runs)
+    return f"| {named} | {median(speeds):.0f} | {min(speeds):.0f} to {max(speeds):.0f} | {loss:.4f} |"
 
 
 def _rate(row: Mapping[str, Any]) -> str:
