@@ -2,6 +2,7 @@
 again when they come back, so that no process ever needs room for more than one of them beside its share.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,18 +17,18 @@ from rankwise.errors import RunError
 from rankwise.train.engines.engine import Engine, per_rank
 
 
-class Sharded(Engine):
+class Sharded(Engine, ABC):
     """Parameters live in parts. A subclass says how one is gathered and how one is put back."""
 
     splits = True
 
+    @abstractmethod
     def gather(self, parameter: nn.Parameter) -> Tensor | None:
         """The whole parameter on the CPU of the first process; None in the others. All must call it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, parameter: nn.Parameter, whole: Callable[[], Tensor]) -> None:
         """Set a parameter from its whole value, which `whole` reads. All must call it."""
-        raise NotImplementedError
 
     def full_state(self, *, trained_only: bool) -> dict[str, Tensor] | None:
         state = {}
