@@ -1,12 +1,14 @@
-"""Rows into token ids and labels, and made to fit a length with the price of it counted.
+"""Rows into token ids and labels.
 
 What is learned is decided here, once, by character offsets in the rendered text; `segments` says which characters. A
 label is the id itself, not shifted (the step that computes the loss does the shift); IGNORE marks what is context only.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from rankwise.errors import DataError, ModelError
 from rankwise.text.formats import Row
@@ -33,6 +35,22 @@ class Encoded:
     def supervised(self) -> int:
         """Labelled tokens."""
         return sum(label != IGNORE for label in self.labels)
+
+
+class LazyRows(Sequence[Encoded], ABC):
+    """Rows that are read one by one, when they are asked for. A subclass says how many there are and reads one."""
+
+    @abstractmethod
+    def read(self, index: int) -> Encoded:
+        """Row `index`, from 0 to the number of rows."""
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        numbers = range(len(self))[index]
+        return self.read(numbers) if isinstance(numbers, int) else [self.read(number) for number in numbers]
 
 
 def encode_rows(row: Row, text: ChatText) -> list[Encoded]:

@@ -21,7 +21,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from rankwise.errors import DataError, ModelError
 from rankwise.records import content_hash
@@ -29,7 +29,7 @@ from rankwise.store import cache_folder, folder_bytes, hash_file, publish_folder
 from rankwise.text.formats import Row, stream_rows
 from rankwise.text.hashes import cached_hash
 from rankwise.text.locked import locked
-from rankwise.text.masks import IGNORE, Encoded, encode_rows
+from rankwise.text.masks import IGNORE, Encoded, LazyRows, encode_rows
 from rankwise.text.sources import files_of, hash_source
 from rankwise.text.split import split_key
 from rankwise.text.template import ChatText
@@ -126,7 +126,7 @@ class TokenStore:
             raise fault
 
 
-class TokenRows(Sequence[Encoded]):
+class TokenRows(LazyRows):
     """Some texts of a store, or windows of them, each read when it is asked for.
 
     Attributes:
@@ -158,13 +158,7 @@ class TokenRows(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    @overload
-    def __getitem__(self, index: int) -> Encoded: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def read(self, index: int) -> Encoded:
         text = self.texts[index]
         if self._starts is None:
             return self.store.tokens(text)

@@ -4,13 +4,12 @@ seed alone, so that a resumed run needs no data-loader state."""
 import random
 from array import array
 from collections.abc import Callable, Sequence
-from typing import overload
 
 from rankwise.text.fitting import lengths_of, supervised_of
-from rankwise.text.masks import Encoded
+from rankwise.text.masks import Encoded, LazyRows
 
 
-class Mixed(Sequence[Encoded]):
+class Mixed(LazyRows):
     """Task rows, then the picked ones of the general rows; each is read when it is asked for.
 
     Attributes:
@@ -29,16 +28,9 @@ class Mixed(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self.task) + len(self.picked)
 
-    @overload
-    def __getitem__(self, index: int) -> Encoded: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        beyond = number - len(self.task)
-        return self.task[number] if beyond < 0 else self.general[self.picked[beyond]]
+    def read(self, index: int) -> Encoded:
+        beyond = index - len(self.task)
+        return self.task[index] if beyond < 0 else self.general[self.picked[beyond]]
 
 
 def mix(task: Sequence[Encoded], general: Sequence[Encoded], share: float, seed: int) -> Mixed:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from rankwise.records.audit import Audit, AuditFinding, Checked, Piece, Place, S
 from rankwise.records.job import OnLong
 from rankwise.text.fitting import lengths_of, supervised_of, windows_of
 from rankwise.text.lengths import histogram
-from rankwise.text.masks import IGNORE, Encoded
+from rankwise.text.masks import IGNORE, Encoded, LazyRows
 from rankwise.text.probes import Probe
 from rankwise.text.template import ChatText
 from rankwise.train.audit.copies import (
@@ -119,7 +118,7 @@ def audit(
     )
 
 
-class Joined(Sequence[Encoded]):
+class Joined(LazyRows):
     """The texts of several sides, one after the other; each is read when it is asked for."""
 
     def __init__(self, sides: Sequence[Encodings]):
@@ -130,14 +129,7 @@ class Joined(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @overload
-    def __getitem__(self, index: int) -> Encoded: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Encoded]: ...
-    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def read(self, index: int) -> Encoded:
         for part in self.parts:
             if index < len(part):
                 return part[index]
