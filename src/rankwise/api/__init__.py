@@ -1,4 +1,4 @@
-"""The verbs. The only place, with worker.py, where stages meet: each verb is a list of stage calls.
+"""The verbs. The only place, with worker/, where stages meet: each verb is a list of stage calls.
 
 A verb's module is loaded when the verb is first used (PEP 562), and stages that need torch inside the verbs that use
 them, so that pricing, planning and looking at results start at once.

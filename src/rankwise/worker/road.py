@@ -1,45 +1,19 @@
-"""The process that trains: a run folder in, events out. Started by train/launch.py; of a run on several devices there
-are as many, started by torchrun, or by whoever sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+"""From a run folder to its events: the plan carried out, step by step."""
 
-    python -m rankwise.worker RUN [--resume]
-
-The first process alone writes: each event goes to events.jsonl and, as the same line, to standard output; everything
-else goes to standard error.
-"""
-
-import argparse
-import json
 import math
-import os
-import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import psutil
-import torch
-from accelerate.utils import set_seed
-from safetensors.torch import save_file
 
 from rankwise.errors import DataError, RankwiseError, TrainingError
-from rankwise.methods import METHODS, TUNERS
-from rankwise.methods.vocabulary import MODULES_TO_SAVE
 from rankwise.model.apart import require_apart
-from rankwise.model.attach import allow_packing, attach, total_params, trainable_params
-from rankwise.model.likelihood import final_logits, row_losses
-from rankwise.model.load import load_base, quiet_transformers
-from rankwise.model.trained import publish_weights, restore_weights
-from rankwise.model.vocabulary import cast_whole_modules, extend
+from rankwise.model.attach import total_params, trainable_params
+from rankwise.model.likelihood import row_losses
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
-from rankwise.report.card import model_card
-from rankwise.store import LINEAGE, Run, disk_was_full, now, publish_folder, write_record, write_text
+from rankwise.store import Run, disk_was_full, now, write_record
 from rankwise.text.dataset import Dataset, load_dataset
-from rankwise.text.files import copy_text_files
 from rankwise.text.fitting import lengths_of
 from rankwise.text.general import general_path, replay_of
 from rankwise.text.hashes import cached_hash
@@ -50,7 +24,7 @@ from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.engines.asserted import require_planned, require_world
 from rankwise.train.engines.choice import start_engine
 from rankwise.train.engines.engine import Engine
-from rankwise.train.engines.group import Group, rank, world_size
+from rankwise.train.engines.group import Group, rank
 from rankwise.train.loop import Loop
 from rankwise.train.mirror import Mirror
 from rankwise.train.mixing import mix
@@ -58,9 +32,8 @@ from rankwise.train.optimizers import make_optimizer
 from rankwise.train.replay import load_for_replay, write_replay
 from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
-
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun: where a process leaves why it failed
-LOST = ("connection closed by peer", "connection reset by peer", "connection refused", "gloo", "nccl", "broken pipe")
+from rankwise.worker.models import model_to_train, whole_model
+from rankwise.worker.publishing import publish
 
 
 def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float | None = None) -> Iterator[Event]:
@@ -85,7 +58,7 @@ def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float |
             if said is None:
                 raise
             with suppress(OSError):  # a full disk may have no room for that line either
-                run.append(_failed(said))
+                run.append(failed(said))
             raise said from error
 
 
@@ -132,9 +105,9 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url and group.first else None
     if mirror:
         mirror.begin(resume=resume)
-    checkpoints = Checkpoints(run, config, plan_checkpoint_bytes(plan), mirror)
+    checkpoints = Checkpoints(run, config, _checkpoint_bytes(plan), mirror)
     start, skipped = group.from_first(checkpoints.newest_sound() if resume and group.first else (None, []))
-    model = _model(plan, config, engine, checkpoints.path(start) if start is not None else None)
+    model = model_to_train(plan, config, engine, checkpoints.path(start) if start is not None else None)
     params = trainable_params(model), total_params(model)
     engine.wrap(model, lambda wrapped: make_optimizer(wrapped, config))
     require_planned(engine, parallel, plan.facts.device.kind)
@@ -160,32 +133,14 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
             event = event.model_copy(update={"load_seconds": load_seconds})
         if isinstance(event, Finished):
             yield from _keep_best(loop, checkpoints, event.step)
-            whole = _whole(plan, config, engine)
+            whole = whole_model(plan, config, engine)
             if whole is not None:
-                _publish(run, plan, whole, data, chat)
+                publish(run, plan, whole, data, chat)
         yield event
     if group.first:
         write_record(run.evidence_path, summarise(plan, run.events()))
     group.meet()
     group.leave()
-
-
-def _whole(plan: Plan, config: TrainConfig, engine: Engine) -> Any:
-    """The trained model, to be published and looked at by the first process; None in the others. One that was split is
-    put together from memory on the CPU, where its proof is checked as well.
-    """
-    state = engine.full_state(trained_only=METHODS[config.method].trains == "adapter")
-    engine.close()
-    if not engine.group.first:
-        return None
-    if state is None:
-        return engine.bare
-    model = _attached(plan, config, "cpu", None)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name in parameters.keys() & state.keys():
-            parameters[name].copy_(state[name])
-    return model
 
 
 def _written_replay(plan: Plan) -> Iterator[Note]:
@@ -217,31 +172,9 @@ def _require_same_data(plan: Plan) -> None:
             )
 
 
-def plan_checkpoint_bytes(plan: Plan) -> int:
+def _checkpoint_bytes(plan: Plan) -> int:
     estimate = plan.chosen()
     return estimate.storage.checkpoint_bytes if estimate else 0
-
-
-def _model(plan: Plan, config: TrainConfig, engine: Engine, resumed: Path | None) -> Any:
-    set_seed(config.seed)  # the adapter's initial values and dropout follow from it
-    with engine.loading():
-        model = _attached(plan, config, str(engine.loads_on), resumed)
-    if config.adapter and resumed is None:
-        restore_weights(model, Path(config.adapter))
-    if engine.group.rank > 0:
-        set_seed(config.seed + engine.group.rank)  # dropout of its own
-    return model
-
-
-def _attached(plan: Plan, config: TrainConfig, device: str, resumed: Path | None) -> Any:
-    base = load_base(
-        plan.facts.model.path,
-        dtype=config.dtype,
-        four_bit=TUNERS[config.method].base == "nf4",
-        eight_bit=TUNERS[config.method].base == "int8",
-        device=device,
-    )
-    return attach(extend(base, plan.facts.new_tokens), config, resumed=resumed)
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
@@ -309,109 +242,6 @@ def _keep_best(loop: Loop, checkpoints: Checkpoints, last: int) -> Iterator[Note
     )
 
 
-def _publish(run: Run, plan: Plan, model: Any, data: Dataset, chat: ChatText) -> None:
-    """adapter/ (plain PEFT) or model/ (plain transformers), and the logits of the trained model on a few held-out
-    prompts.
-    """
-    config = plan.verdict.config
-    assert config is not None
-    full = METHODS[config.method].trains == "weights"
-    if full and plan.facts.model.dtype == "bf16":
-        _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
-    if config.new_token_rows == MODULES_TO_SAVE:
-        cast_whole_modules(model, config.dtype)
-    with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
-        publish_weights(model, folder)
-        copy_text_files(plan.facts.model.path, folder, plan.job.chat_template)
-        if config.new_token_ids:
-            chat.save_tokenizer(folder)
-        write_record(folder / LINEAGE, plan.lineage())
-        (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
-    if full and config.autocast is None:
-        _cast_weights(model, torch.float32)  # the arithmetic that the files will be used in
-    allow_packing(model, True)
-    prompts = data.prompts()
-    with publish_folder(run.proof) as folder:
-        save_file({"logits": final_logits(model, prompts).contiguous()}, folder / "trained_logits.safetensors")
-
-
-def _cast_weights(model: Any, dtype: torch.dtype) -> None:
-    """Not `model.to(dtype)`: that would round buffers too (rotary frequencies), which a reload computes in fp32."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-
-
-def _failed(error: RankwiseError) -> Failed:
+def failed(error: RankwiseError) -> Failed:
+    """The event that ends a run which went wrong."""
     return Failed(time=now(), what=error.what, expected=error.expected, fix=error.fix)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rankwise.worker")
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--held", action="store_true", help="standard input is the launcher's: bytes ask to stop")
-    arguments = parser.parse_args()
-    events_out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints goes to the log, not between the events
-    stop_signal = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop_signal.set())
-    if arguments.held:
-        threading.Thread(target=_die_with_parent, args=(stop_signal,), daemon=True).start()
-    try:
-        run, began = Run.open(arguments.run), psutil.Process().create_time()
-        for event in work(run, resume=arguments.resume, stop_signal=stop_signal, began=began):
-            if rank() == 0:
-                print(event.model_dump_json(), file=events_out)
-    except RankwiseError as error:
-        return _tell(_failed(error), events_out, error.exit_code, _error_file(arguments))
-    except Exception as error:
-        traceback.print_exc()
-        first_line = next(iter(str(error).splitlines()), "")
-        who = f"process {rank()} of {world_size()}: " if world_size() > 1 else ""
-        what = f"{who}{type(error).__name__}: {first_line}"
-        wrapped = TrainingError(what, fix=f"the traceback is in {arguments.run}/worker.log")
-        file = _error_file(arguments)
-        if file is None and rank() == 0:
-            Run(arguments.run).append(_failed(wrapped))
-        return _tell(_failed(wrapped), events_out, 1, file, consequence=_lost_another(error))
-    return 0
-
-
-def _error_file(arguments: argparse.Namespace) -> Path | None:
-    """Where one of several processes leaves why it failed: torchrun then says which was the first."""
-    path = os.environ.get(ERROR_FILE)
-    return Path(path) if arguments.held and path and world_size() > 1 else None
-
-
-def _tell(failed: Failed, events_out: Any, code: int, file: Path | None, *, consequence: bool = False) -> int:
-    """To whoever started this process: as a line, or in torchrun's file."""
-    if file is not None:
-        said = json.dumps({"failed": failed.model_dump(), "consequence": consequence})
-        write_text(file, json.dumps({"message": said, "timestamp": int(time.time())}))
-    elif rank() == 0:
-        print(failed.model_dump_json(), file=events_out)
-    if world_size() > 1:  # at once: a collective that waits for this process would hold the interpreter's exit
-        events_out.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
-
-
-def _lost_another(error: Exception) -> bool:
-    """Is it what a process sees when another one has died?"""
-    said = str(error).lower()
-    return isinstance(error, torch.distributed.DistBackendError) or any(word in said for word in LOST)
-
-
-def _die_with_parent(stop_signal: threading.Event) -> None:
-    """The launcher holds the other end of standard input: when it closes, the launcher is gone and so must we be. What
-    it writes asks to stop; one of several processes reads it, and they agree on it.
-    """
-    while os.read(0, 1024):  # not sys.stdin: a thread that waits in its buffer would abort the interpreter's exit
-        stop_signal.set()
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
