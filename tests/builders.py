@@ -8,6 +8,7 @@ from rankwise.decide.offers import Market
 from rankwise.estimate.price import price_all
 from rankwise.estimate.tracers import tracers
 from rankwise.records import (
+    Acted,
     Artifact,
     DataFacts,
     DeviceFacts,
@@ -21,18 +22,22 @@ from rankwise.records import (
     LinearShape,
     Measurement,
     ModelFacts,
+    ModuleSpectrum,
     Note,
     Parent,
     Plan,
     Price,
     Rehearsed,
     Saved,
+    Slice,
+    SpectrumSeen,
     Started,
     Step,
     Stopped,
     Tariff,
     Validation,
     Verification,
+    Watched,
 )
 
 TIME = "2026-11-22T10:00:00.000+00:00"
@@ -321,6 +326,40 @@ def rehearsed() -> Rehearsed:
         peak_memory_bytes=None,
         seconds=5.1,
     )
+
+
+def watched(n: int = 10, difference: float = 0.05) -> Watched:
+    part = Slice(
+        name="general text",
+        metric="general_loss",
+        unit="nats per token",
+        items=40,
+        baseline=2.9,
+        value=2.9 + difference,
+        difference=difference,
+        interval=(difference - 0.01, difference + 0.01),
+        level="amber",
+    )
+    return Watched(time=TIME, step=n, slices=(part,), level="amber", kl=0.02, seconds=1.5)
+
+
+def acted(n: int = 10) -> Acted:
+    return Acted(time=TIME, step=n, action="lower_lr", reason="general text is red", learning_rate_factor=1 / 3)
+
+
+def spectrum(n: int = 10) -> SpectrumSeen:
+    module = ModuleSpectrum(
+        module="model.layers.0.self_attn.q_proj",
+        rank=16,
+        norm=0.4,
+        norm_ratio=0.01,
+        effective_rank=3.6,
+        first_energy=0.5,
+        intruders=1,
+        condition_a=1.7,
+        condition_b=12.0,
+    )
+    return SpectrumSeen(time=TIME, step=n, modules=(module,), seconds=0.3)
 
 
 def failed() -> Failed:

@@ -21,16 +21,22 @@ from rankwise.records.costs import (
 from rankwise.records.diagnosis import Condition, Diagnosis, Measurement
 from rankwise.records.event import (
     EVENT,
+    Acted,
     Event,
     Failed,
     Finished,
+    Level,
+    ModuleSpectrum,
     Note,
     Rehearsed,
     Saved,
+    Slice,
+    SpectrumSeen,
     Started,
     Step,
     Stopped,
     Validation,
+    Watched,
 )
 from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
 from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, NewTokens, Price
@@ -54,6 +60,7 @@ from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Set
 
 __all__ = [
     "EVENT",
+    "Acted",
     "Actual",
     "AdapterFacts",
     "AdapterFile",
@@ -84,12 +91,14 @@ __all__ = [
     "Interval",
     "Job",
     "JobData",
+    "Level",
     "Lineage",
     "LinearShape",
     "Measurement",
     "MemoryEstimate",
     "MethodChoice",
     "ModelFacts",
+    "ModuleSpectrum",
     "MoneyEstimate",
     "NewTokens",
     "Note",
@@ -110,7 +119,9 @@ __all__ = [
     "ServingLoad",
     "Setup",
     "Shapes",
+    "Slice",
     "Slots",
+    "SpectrumSeen",
     "Started",
     "Step",
     "StepSeconds",
@@ -125,5 +136,6 @@ __all__ = [
     "VelocityEstimate",
     "Verdict",
     "Verification",
+    "Watched",
     "content_hash",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from rankwise.records.base import Record
+from rankwise.records.base import Interval, Record
 
 
 class BaseEvent(Record):
@@ -70,6 +70,72 @@ class Rehearsed(BaseEvent):
     seconds: float
 
 
+Level = Literal["green", "amber", "red", "unknown"]
+
+
+class Slice(Record):
+    """One measure of general ability beside that of the untouched base on the same items; slices are never averaged."""
+
+    name: str = Field(description="The set of rows or questions, or the task of lm-evaluation-harness.")
+    metric: Literal["general_loss", "choice"] = Field(description="Cross-entropy, or choice by likelihood.")
+    unit: str = Field(description="nats per token, or share.")
+    items: int = Field(description="Rows or questions.")
+    baseline: float = Field(description="Of the untouched base.")
+    value: float
+    difference: float = Field(description="value - baseline.")
+    interval: Interval = Field(description="Of the difference: 95 %, paired bootstrap over items.")
+    level: Level
+
+
+class Watched(BaseEvent):
+    """What the model still has of what its base could do."""
+
+    event: Literal["watched"] = "watched"
+    step: int
+    slices: tuple[Slice, ...]
+    level: Level = Field(description="The worst of the slices.")
+    kl: float | None = Field(
+        description="KL(base || tuned) on prompts of the task, nats per token; None: not measured."
+    )
+    seconds: float
+
+
+class Acted(BaseEvent):
+    """What was done because the forgetting watch is red."""
+
+    event: Literal["acted"] = "acted"
+    step: int
+    action: Literal["warn", "lower_lr", "stop", "rollback"]
+    reason: str
+    learning_rate_factor: float | None = Field(
+        None, description="By which the learning rate is multiplied from now on."
+    )
+    back_to: int | None = Field(None, description="Step of the checkpoint whose weights are in place again.")
+
+
+class ModuleSpectrum(Record):
+    """The update of one weight matrix, seen by its singular values."""
+
+    module: str
+    rank: int = Field(description="Largest rank that the update can have.")
+    norm: float = Field(description="Frobenius norm of the update.")
+    norm_ratio: float | None = Field(description="Over the norm of the base's weight; None: the base was not read.")
+    effective_rank: float | None = Field(description="exp of the entropy of the energies; None: the update is zero.")
+    first_energy: float | None = Field(description="Share of the energy in the first direction; None: zero update.")
+    intruders: int | None = Field(description="Directions far from all of the base's; None: the base was not read.")
+    condition_a: float | None = Field(description="Condition number of A; None: no adapter, or a singular A.")
+    condition_b: float | None
+
+
+class SpectrumSeen(BaseEvent):
+    """The spectra of all trained matrices."""
+
+    event: Literal["spectrum"] = "spectrum"
+    step: int
+    modules: tuple[ModuleSpectrum, ...]
+    seconds: float
+
+
 class Saved(BaseEvent):
     event: Literal["saved"] = "saved"
     step: int
@@ -106,6 +172,18 @@ class Failed(BaseEvent):
 
 
 Event = Annotated[
-    Started | Step | Validation | Rehearsed | Saved | Note | Stopped | Finished | Failed, Field(discriminator="event")
+    Started
+    | Step
+    | Validation
+    | Watched
+    | Acted
+    | SpectrumSeen
+    | Rehearsed
+    | Saved
+    | Note
+    | Stopped
+    | Finished
+    | Failed,
+    Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

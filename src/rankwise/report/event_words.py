@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from rankwise.records import (
+    Acted,
     Comparison,
     Event,
     Failed,
@@ -10,10 +11,13 @@ from rankwise.records import (
     Note,
     Rehearsed,
     Saved,
+    Slice,
+    SpectrumSeen,
     Started,
     Step,
     Stopped,
     Validation,
+    Watched,
 )
 from rankwise.report.glossary import metric_name
 from rankwise.report.quantities import bounds, count, difference, duration, measured, rate, share, size
@@ -27,7 +31,26 @@ def event_line(event: Event, max_steps: int) -> str:
     if isinstance(event, Validation):
         where = "untouched base" if event.step == 0 else f"step {event.step}"
         return f"validation, {where}: {event.loss:.4f} nats per token ({count(event.supervised_tokens)} tokens)"
+    if isinstance(event, Watched):
+        return f"general ability at step {event.step}: {event.level}; {'; '.join(map(_slice, event.slices))}"
+    if isinstance(event, Acted):
+        return f"forgetting watch, step {event.step}: {_action(event)}: {event.reason}"
+    if isinstance(event, SpectrumSeen):
+        return f"spectra of {count(len(event.modules))} matrices at step {event.step} ({duration(event.seconds)})"
     return _other_line(event, max_steps)
+
+
+def _slice(part: Slice) -> str:
+    span = bounds(part.interval, part.unit, signed=True)
+    return f"{part.name} {difference(part.difference, part.unit)} (95 %: {span})"
+
+
+def _action(event: Acted) -> str:
+    if event.action == "lower_lr":
+        return f"learning rate times {event.learning_rate_factor:g}"
+    if event.action == "rollback":
+        return f"back to the weights of step {event.back_to}"
+    return {"warn": "a warning", "stop": "stopped"}[event.action]
 
 
 def _where(event: Started) -> str:
