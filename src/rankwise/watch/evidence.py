@@ -14,8 +14,10 @@ from rankwise.records import (
     Step,
     TimeEstimate,
     Validation,
+    Watched,
 )
 from rankwise.watch.findings import find
+from rankwise.watch.forgotten import forgotten
 
 
 def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
@@ -40,6 +42,7 @@ def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
         train_seconds=sum(s.seconds for s in steps) if steps else None,
         padding_share=_padding_share(steps),
         overhead_share=_overhead_share(steps),
+        forgetting=forgotten(plan, events),
         actuals=tuple(_actuals(estimate, events)) if estimate else (),
         findings=tuple(find(plan, events)),
         evaluation=None,
@@ -100,14 +103,15 @@ def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | N
     """The run and its parts. Only parts that were predicted count in the whole: like is compared with like."""
     steps = sum(isinstance(e, Step) for e in events)
     started = next((e for e in events if isinstance(e, Started)), None)
-    validating, saving = (
+    validating, saving, watching = (
         None if stepping is None else sum(e.seconds for e in events if isinstance(e, kind))
-        for kind in (Validation, Saved)
+        for kind in (Validation, Saved, Watched)
     )
     beside = {
         "load": (clock.load_seconds, started.load_seconds if started else None),
         "validations": (clock.evaluation_seconds, validating),
         "checkpoints": (clock.save_seconds, saving),
+        "watches": (clock.watch.seconds if clock.watch else None, watching),
     }
     counted = {name: took for name, (predicted, took) in beside.items() if predicted is not None and took is not None}
     whole = None if stepping is None else stepping + sum(counted.values())
@@ -121,6 +125,11 @@ def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | N
         part("step_seconds", clock.step_seconds, stepping / steps if stepping and steps else None, "mean of all steps"),
         part("validation_seconds", clock.evaluation_seconds, validating, "sum over validations"),
         part("save_seconds", clock.save_seconds, saving, "sum over checkpoints"),
+        *(
+            [part("watch_seconds", clock.watch.seconds, watching, "sum over looks at general ability")]
+            if clock.watch
+            else []
+        ),
         _actual("train_seconds", "s", clock.train_seconds, clock.interval, whole, " + ".join(["steps", *counted])),
     ]
 
