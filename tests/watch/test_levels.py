@@ -84,7 +84,7 @@ def test_a_share_is_judged_by_what_the_base_has_above_guessing() -> None:
     assert of_choice(0.09, 0.05, baseline=0.26) == "unknown"  # a base that guesses has nothing to lose
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.integers(6, 500))
+@given(st.integers(0, 1000).map(lambda n: n / 1000), st.integers(0, 1000).map(lambda n: n / 1000), st.integers(6, 500))
 def test_a_base_that_cannot_be_told_from_guessing_is_unknown(baseline: float, chance: float, items: int) -> None:
     limits = choice_limits(baseline, chance, items)
     assert limits == limits_of("choice", 0.03, baseline, chance, items)

@@ -113,10 +113,9 @@ class Loop:
                 break
             if done % self.config.save_steps == 0 or last or reason or guarded:
                 yield from self._save(done)
-            if forgot := self.guard and self.guard.stop:
-                reason, last = forgot, False  # after its last step, too: a resume publishes what it left
-            if reason and not last:
-                yield Stopped(time=now(), step=done, reason=reason)
+            # What is red is not published by itself, not even after the last step: a resume does it.
+            if why := self.forgot or (None if last else reason):
+                yield Stopped(time=now(), step=done, reason=why)
                 return
         yield Finished(time=now(), step=done, peak_memory_bytes=peak_memory_bytes())
 
@@ -124,6 +123,11 @@ class Loop:
     def back_to(self) -> int | None:
         """The step whose weights are in place again, after which the run takes no more; None: those of the last."""
         return self.guard.back_to if self.guard else None
+
+    @property
+    def forgot(self) -> str | None:
+        """Why the guard has the run stopped; None: it has not."""
+        return self.guard.stop if self.guard else None
 
     def _guarded(self, step: int, last: bool) -> Generator[Watched | Acted, None, bool]:
         """Look at general ability where it is time; returns whether the state has to be saved."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rankwise.records import (
+    Acted,
     Actual,
     Estimate,
     Event,
@@ -66,11 +67,12 @@ def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:
     started = next((e for e in events if isinstance(e, Started)), None)
     steps = [e for e in events if isinstance(e, Step)]
     seconds = sum(e.seconds for e in steps) if finished else None
+    cut = any(isinstance(e, Acted) and e.action == "rollback" for e in events)  # before the steps that were planned
     tokens = sum(e.tokens for e in steps)
     memory, clock = estimate.memory, estimate.time
     peak = finished.peak_memory_bytes if finished else None
     return [
-        *_durations(clock, events, seconds),
+        *_durations(clock, events, seconds, cut=cut),
         _actual(
             "tokens_per_second",
             "tokens/s",
@@ -99,12 +101,14 @@ def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:
     ]
 
 
-def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | None) -> list[Actual]:
-    """The run and its parts. Only parts that were predicted count in the whole: like is compared with like."""
+def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | None, *, cut: bool) -> list[Actual]:
+    """The run and its parts. Only parts that were predicted count in the whole: like is compared with like. Of a run
+    that was cut short the step alone can be.
+    """
     steps = sum(isinstance(e, Step) for e in events)
     started = next((e for e in events if isinstance(e, Started)), None)
     validating, saving, watching = (
-        None if stepping is None else sum(e.seconds for e in events if isinstance(e, kind))
+        None if stepping is None or cut else sum(e.seconds for e in events if isinstance(e, kind))
         for kind in (Validation, Saved, Watched)
     )
     beside = {
@@ -114,7 +118,7 @@ def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | N
         "watches": (clock.watch.seconds if clock.watch else None, watching),
     }
     counted = {name: took for name, (predicted, took) in beside.items() if predicted is not None and took is not None}
-    whole = None if stepping is None else stepping + sum(counted.values())
+    whole = None if stepping is None or cut else stepping + sum(counted.values())
 
     def part(quantity: str, predicted: float | None, took: float | None, source: str) -> Actual:
         around = clock.relative
