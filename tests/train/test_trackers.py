@@ -96,6 +96,7 @@ def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
         assert told.failures() == []
     release.set()
     assert numbers(step)["train/tokens_per_second"] == 20.0
+    assert numbers(builders.watched(10, 0.05)) == {"forgetting/general_text": 0.05, "forgetting/kl": 0.02}
 
 
 @pytest.mark.parametrize(("name", "settings"), [

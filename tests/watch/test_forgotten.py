@@ -62,6 +62,12 @@ def test_the_frontier_has_the_states_with_both_numbers() -> None:
     assert points[3].differences == {"general text": 0.2} and points[3].level == "red"
 
 
+def test_a_run_that_was_cut_short_took_no_time_that_was_planned() -> None:
+    back = acted(15, "rollback", back_to=5)
+    found = {a.quantity: a.actual for a in summarise(PLAN, run(*RED_LATE[:4], end=15, also=[back])).actuals}
+    assert found["train_seconds"] is None and found["save_seconds"] is None and found["step_seconds"] == 1.0
+
+
 def test_thresholds_are_stated_for_this_base() -> None:
     found = forgotten(PLAN, run(*RED_LATE))
     assert found

@@ -9,7 +9,7 @@ from typing import Any
 from rankwise.evaluate.paired import resampled
 from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import untouched
-from rankwise.records import Plan, TrainConfig
+from rankwise.records import Plan, TrainConfig, Watched
 from rankwise.text.ability import ability_sets
 from rankwise.text.dataset import Dataset
 from rankwise.text.template import ChatText
@@ -50,7 +50,10 @@ def guard_of(
         resampled=resampled,
     )
     watch.ask_base(engine.module)
-    look = lambda step: group.from_first(watch.look(step, engine.module))  # noqa: E731
+
+    def look(step: int) -> Watched:
+        return group.from_first(watch.look(step, engine.module))
+
     return Guard(look, config.watch_steps, plan.job.forgetting.action, checkpoints)
 
 
