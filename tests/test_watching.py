@@ -146,6 +146,7 @@ def test_a_run_that_is_stopped_can_go_on(warned: dict[str, Run], model: Path, tm
     assert weights(published(run)) == weights(published(warned[method]))
 
 
+@pytest.mark.prove
 def test_the_command_ends_as_one_that_was_stopped(model: Path, tmp_path: Path) -> None:
     from tests.training import cli
 

@@ -11,6 +11,7 @@ from rankwise.records import Job, Note, Step, Validation
 from rankwise.store import Run
 from rankwise.train import trackers
 from rankwise.train.trackers import numbers, reporters, require_installed
+from tests import builders
 from tests.tiny import tiny_config
 from tests.training import carry_out, toy_model, toy_run
 

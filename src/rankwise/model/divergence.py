@@ -67,4 +67,5 @@ def _log_probabilities(model: nn.Module, prompt: Sequence[int], autocast: Autoca
     ids = torch.tensor([list(prompt)], device=device)
     with arithmetic(device, autocast):  # counted from the end: a prompt method has positions of its own before the row
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=torch.arange(-count, 0, device=device)).logits[0]
-    return logits.float().log_softmax(-1)
+    logs: Tensor = logits.float().log_softmax(-1)
+    return logs

@@ -97,7 +97,7 @@ class Forgotten(Record):
     level: Level = Field(description="Of the weights that were published; of the last look where none were.")
     step: int = Field(description="Of the look that says so.")
     worst: Level = Field(description="Of all looks.")
-    worst_step: int
+    worst_step: int = Field(description="The first look that was as bad.")
     slices: tuple[Slice, ...] = Field(description="At `step`, each beside its base; never averaged.")
     thresholds: tuple[Threshold, ...]
     frontier: tuple[FrontierPoint, ...] = Field(description="States with both a validation and a look, by step.")

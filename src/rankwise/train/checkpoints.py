@@ -208,7 +208,7 @@ class Checkpoints:
     def _retain(self, losses: dict[int, float]) -> list[str]:
         steps = self.steps()
         newest = set(steps[max(0, len(steps) - self.keep_last) :])
-        best = set(self.ranked(losses)[: self.keep_best]) | ({self.green} & set(steps))
+        best = set(self.ranked(losses)[: self.keep_best]) | {step for step in steps if step == self.green}
         doomed = [step for step in steps if step not in newest | best]
         for step in doomed:
             shutil.rmtree(self.path(step))
