@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from benchmarks.watch.bench import HERE, metrics
 from benchmarks.watch.plot import frontier_svg, steps_svg
-from benchmarks.watch.readme import readme
+from benchmarks.watch.readme import SLICES, readme
 from benchmarks.watch.rows import VARIABLE, task_rows
 
 LEVELS = {0.0: "green", 0.02: "green", 0.05: "amber", 0.4: "red", 1.0: "red"}
@@ -16,8 +16,8 @@ LEVELS = {0.0: "green", 0.02: "green", 0.05: "amber", 0.4: "red", 1.0: "red"}
 
 def look(step: int, rise: float, seconds: float = 8.0) -> dict[str, Any]:
     parts = [
-        {"name": "general text", "difference": rise, "interval": [rise - 0.01, rise + 0.01], "level": LEVELS[rise]},
-        {"name": "general questions", "baseline": 0.5, "value": 0.4, "level": "amber"},
+        {"name": name, "difference": rise, "interval": [rise - 0.01, rise + 0.01], "level": LEVELS[rise]}
+        for name in SLICES
     ]
     return {"step": step, "slices": parts, "level": LEVELS[rise], "seconds": seconds}
 
@@ -25,11 +25,11 @@ def look(step: int, rise: float, seconds: float = 8.0) -> dict[str, Any]:
 def row(arm: str, rises: list[float], published: int, **more: Any) -> dict[str, Any]:
     looks = [look(5 * n, rise, 20.0 if n == 0 else 8.0) for n, rise in enumerate(rises)]
     frontier = [
-        {"step": seen["step"], "task_loss": 2.0 - 0.1 * n, "differences": {"general text": rises[n]}}
+        {"step": seen["step"], "task_loss": 2.0 - 0.1 * n, "differences": {"general rows": rises[n]}}
         for n, seen in enumerate(looks)
     ]
     limit = {
-        "slice": "general text",
+        "slice": "general rows",
         "baseline": 3.1,
         "unit": "nats per token",
         "amber": 0.03,
