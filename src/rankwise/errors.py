@@ -11,6 +11,7 @@ RankwiseError            exit 1: refused or failed
 ├── RunError             a run folder that is in use, missing, damaged or not in the needed state
 ├── SpaceError           not enough disk for what is about to be written
 ├── TrainingError        training itself failed (loss not finite, process died)
+│   └── OutOfMemory      in the middle of a step that several processes share
 └── Interrupted          a person stopped it; the run can be resumed
 AnswerIsNo               exit 3: it ran, and the answer is no (nothing fits, a gate failed)
 """
@@ -99,6 +100,18 @@ class SpaceError(RankwiseError):
 
 class TrainingError(RankwiseError):
     pass
+
+
+class OutOfMemory(TrainingError):
+    """Memory ran out in a step that cannot be taken again where it stands; from a checkpoint it can, in smaller passes.
+
+    Args:
+        rows: in one forward pass when it ran out.
+    """
+
+    def __init__(self, rows: int, what: str, *, expected: str = "", fix: str = ""):
+        super().__init__(what, expected=expected, fix=fix)
+        self.rows = rows
 
 
 class Interrupted(RankwiseError):

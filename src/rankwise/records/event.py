@@ -169,6 +169,9 @@ class Failed(BaseEvent):
     what: str
     expected: str
     fix: str
+    out_of_memory_rows: int | None = Field(
+        None, description="In one forward pass, where fewer of them may fit; None: something else failed."
+    )
 
 
 Event = Annotated[

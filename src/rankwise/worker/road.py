@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rankwise.errors import DataError, RankwiseError, TrainingError
+from rankwise.errors import DataError, OutOfMemory, RankwiseError, TrainingError
 from rankwise.model.apart import require_apart
 from rankwise.model.attach import total_params, trainable_params
 from rankwise.model.likelihood import row_losses
@@ -36,23 +36,31 @@ from rankwise.worker.models import model_to_train, whole_model
 from rankwise.worker.publishing import publish
 
 
-def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float | None = None) -> Iterator[Event]:
+def work(
+    run: Run,
+    *,
+    resume: bool,
+    stop_signal: threading.Event,
+    micro_batch: int | None = None,
+    began: float | None = None,
+) -> Iterator[Event]:
     """Carry the plan of `run` out and yield its events; they are on disk before they are yielded.
 
     Args:
+        micro_batch: rows in one forward pass at the most; None: as planned.
         began: seconds since the epoch, from when loading is counted; None: from now.
 
     Raises:
         RankwiseError: in use, not resumable, data or training faults. Already written as a `failed` event.
     """
     if rank() > 0:
-        yield from _road(run, resume, stop_signal, began or time.time())
+        yield from _road(run, resume, stop_signal, micro_batch, began or time.time())
         return
     with run.lock():
         run.stop_path.unlink(missing_ok=True)
         run.mend_events()
         try:
-            yield from _told(run, _road(run, resume, stop_signal, began or time.time()))
+            yield from _told(run, _road(run, resume, stop_signal, micro_batch, began or time.time()))
         except Exception as error:
             said = error if isinstance(error, RankwiseError) else disk_was_full(error, run.folder)
             if said is None:
@@ -79,7 +87,9 @@ def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
             yield event
 
 
-def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) -> Iterator[Event]:
+def _road(
+    run: Run, resume: bool, stop_signal: threading.Event, micro_batch: int | None, began: float
+) -> Iterator[Event]:
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
@@ -124,6 +134,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
         stop=lambda: _reason_to_stop(run, stop_signal, group),
         plan_hash=plan.content_hash(),
         params=params,
+        most_rows=micro_batch,
     )
     if config.packing:
         require_apart(model, loop.two_documents(), config.autocast, loop.attention)
@@ -244,4 +255,5 @@ def _keep_best(loop: Loop, checkpoints: Checkpoints, last: int) -> Iterator[Note
 
 def failed(error: RankwiseError) -> Failed:
     """The event that ends a run which went wrong."""
-    return Failed(time=now(), what=error.what, expected=error.expected, fix=error.fix)
+    rows = error.rows if isinstance(error, OutOfMemory) else None
+    return Failed(time=now(), what=error.what, expected=error.expected, fix=error.fix, out_of_memory_rows=rows)
