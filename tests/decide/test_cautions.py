@@ -146,8 +146,10 @@ def test_a_diagnosis_that_contradicts_the_goal_is_said(goal: str, conclusion: st
 
 
 def test_keys_that_nothing_reads_yet_are_said() -> None:
-    told = warned(forgetting={"action": "stop"})
-    assert "not acted on in this version: forgetting.action: stop" in told
+    assert "not acted on in this version: data.new_tokens" in warned(
+        data={"train": "/clinic/train.jsonl", "new_tokens": 3}
+    )
+    assert "not acted on" not in warned(forgetting={"action": "stop"})
 
 
 @pytest.mark.parametrize("method", METHODS)

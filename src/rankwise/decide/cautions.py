@@ -131,7 +131,9 @@ def _data(job: Job, facts: Facts) -> list[str]:
 
 
 def _no_general(job: Job) -> str:
-    lack = "no data.general: forgetting of general ability will not be measured, and nothing is replayed"
+    lack = "no data.general: nothing is replayed, so that forgetting is watched and not held back"
+    if job.forgetting.watch_steps == 0:
+        lack = "no data.general, and forgetting.watch_steps is 0: nothing is replayed, and forgetting is not measured"
     if not job.forgetting.replay_allowed:
         return lack
     rows = f"{threshold('replay', 'written'):g}"
@@ -191,8 +193,6 @@ def _new_tokens(job: Job, facts: Facts) -> str:
 def _not_acted_on(job: Job) -> list[str]:
     """Keys that are part of the contract and that no part of this version reads yet: said, never ignored silently."""
     unread = []
-    if job.forgetting.action != "warn":
-        unread.append(f"forgetting.action: {job.forgetting.action} (forgetting is measured after training, not during)")
     if job.data.new_token_count and not job.data.named_tokens:
         unread.append("data.new_tokens (it is a number; name the tokens, and their rows are trained)")
     return [f"not acted on in this version: {key}" for key in unread]

@@ -157,6 +157,17 @@ def passes(
     return _on_gpu(trace, setup, device, mean_length, rates, link or math.inf, reached or efficiency_of(device))
 
 
+def pass_seconds(trace: Trace, setup: Setup, device: DeviceFacts, tokens: float) -> float | None:
+    """One row of `tokens` tokens forward through the model on a GPU, as an evaluation runs it; None where a rate is
+    not known.
+    """
+    rates = rates_of(device, setup)
+    if rates is None:
+        return None
+    length = tokens / setup.per_device_train_batch_size  # as many tokens as the traced batch has at that length
+    return seconds(ideal(trace.work["eval"], setup, rates, length), efficiency_of(device))
+
+
 def _on_cpu(trace: Trace, setup: Setup, device: DeviceFacts, mean_length: float) -> Passes | None:
     flops = step_flops(trace, setup, mean_length)
     rows = mean_length * setup.per_device_train_batch_size

@@ -17,6 +17,7 @@ from rankwise.records.costs import (
     Tariff,
     TimeEstimate,
     VelocityEstimate,
+    WatchEstimate,
 )
 from rankwise.records.diagnosis import Condition, Diagnosis, Measurement
 from rankwise.records.event import (
@@ -38,8 +39,27 @@ from rankwise.records.event import (
     Validation,
     Watched,
 )
-from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
-from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, NewTokens, Price
+from rankwise.records.evidence import (
+    Actual,
+    Answer,
+    Comparison,
+    Evaluation,
+    Evidence,
+    Finding,
+    Forgotten,
+    FrontierPoint,
+    Threshold,
+)
+from rankwise.records.facts import (
+    DataFacts,
+    DeviceFacts,
+    Facts,
+    LinearShape,
+    ModelFacts,
+    NewTokens,
+    Price,
+    WatchedSet,
+)
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
 from rankwise.records.plan import (
@@ -88,6 +108,8 @@ __all__ = [
     "Finished",
     "Flip",
     "FlopsByPhase",
+    "Forgotten",
+    "FrontierPoint",
     "Interval",
     "Job",
     "JobData",
@@ -128,6 +150,7 @@ __all__ = [
     "Stopped",
     "StorageEstimate",
     "Tariff",
+    "Threshold",
     "TimeEstimate",
     "Trace",
     "TrainConfig",
@@ -136,6 +159,8 @@ __all__ = [
     "VelocityEstimate",
     "Verdict",
     "Verification",
+    "WatchEstimate",
     "Watched",
+    "WatchedSet",
     "content_hash",
 ]

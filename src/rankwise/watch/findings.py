@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from rankwise.records import Event, Finding, Finished, Plan, Step, Validation
+from rankwise.watch.forgotten import drifting, forgot
 
 
 def find(plan: Plan, events: Sequence[Event]) -> list[Finding]:
@@ -113,6 +114,8 @@ def more_memory_than_planned(plan: Plan, events: Sequence[Event]) -> Finding | N
 FINDINGS: tuple[Callable[[Plan, Sequence[Event]], Finding | None], ...] = (
     learned,
     overfitting,
+    forgot,
+    drifting,
     gradient_spikes,
     slower_than_planned,
     more_memory_than_planned,

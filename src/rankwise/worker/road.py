@@ -34,6 +34,7 @@ from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 from rankwise.worker.models import model_to_train, whole_model
 from rankwise.worker.publishing import publish
+from rankwise.worker.watching import guard_of
 
 
 def work(
@@ -123,6 +124,7 @@ def _road(
     require_planned(engine, parallel, plan.facts.device.kind)
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
+    guard = guard_of(plan, config, engine, checkpoints, data, chat)
     loop = Loop(
         engine,
         mix(data.train, data.replay, config.replay_share, seed),
@@ -135,6 +137,7 @@ def _road(
         plan_hash=plan.content_hash(),
         params=params,
         most_rows=micro_batch,
+        guard=guard,
     )
     if config.packing:
         require_apart(model, loop.two_documents(), config.autocast, loop.attention)
@@ -143,7 +146,8 @@ def _road(
         if isinstance(event, Started):
             event = event.model_copy(update={"load_seconds": load_seconds})
         if isinstance(event, Finished):
-            yield from _keep_best(loop, checkpoints, event.step)
+            if loop.back_to is None:
+                yield from _keep_best(loop, checkpoints, event.step)
             whole = whole_model(plan, config, engine)
             if whole is not None:
                 publish(run, plan, whole, data, chat)
