@@ -301,8 +301,9 @@ def step(n: int, **changes: Any) -> Step:
     return Step(**(content | changes))
 
 
-def validation(n: int, loss: float) -> Validation:
-    return Validation(time=TIME, step=n, loss=loss, supervised_tokens=1800, seconds=3.0)
+def validation(n: int, loss: float, **changes: Any) -> Validation:
+    content: dict[str, Any] = {"step": n, "loss": loss, "supervised_tokens": 1800, "seconds": 3.0}
+    return Validation(time=TIME, **(content | changes))
 
 
 def saved(n: int) -> Saved:

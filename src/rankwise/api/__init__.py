@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
+    from rankwise.api.following import follow, memory_below
     from rankwise.api.judging import chat, evaluate, evaluate_model
     from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
@@ -41,10 +42,12 @@ __all__ = [
     "estimate_batch",
     "evaluate",
     "evaluate_model",
+    "follow",
     "gpus",
     "latest_unfinished",
     "launch",
     "load_job",
+    "memory_below",
     "merge",
     "merged_folder",
     "model",
@@ -84,10 +87,12 @@ _MODULE = {
     "estimate_batch": "estimating",
     "evaluate": "judging",
     "evaluate_model": "judging",
+    "follow": "following",
     "gpus": "catalogue",
     "latest_unfinished": "training",
     "launch": "launching",
     "load_job": "planning",
+    "memory_below": "following",
     "merge": "proving",
     "merged_folder": "proving",
     "model": "catalogue",

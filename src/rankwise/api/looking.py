@@ -6,6 +6,7 @@ from typing import Any
 from rankwise.errors import RunError
 from rankwise.report.page import plan_page, run_page
 from rankwise.store import Run, list_runs, write_text
+from rankwise.watch.findings import find
 
 
 def report(run: Run) -> Path:
@@ -15,9 +16,10 @@ def report(run: Run) -> Path:
         write_text(run.report_path, plan_page(decided))
         return run.report_path
     evidence = run.evidence() if run.evidence_path.is_file() else None
-    write_text(
-        run.report_path, run_page(decided, run.events(), evidence, run.artifact(), state, folder=str(run.folder))
-    )
+    events = run.events()
+    findings = () if evidence else find(decided, events)
+    page = run_page(decided, events, evidence, run.artifact(), state, folder=str(run.folder), findings=findings)
+    write_text(run.report_path, page)
     return run.report_path
 
 

@@ -53,6 +53,7 @@ class Finding(Record):
     text: str
     number: str | None
     advice: str | None
+    link: str | None = Field(None, description="Page and anchor of our documentation; None in older runs.")
 
 
 class Actual(Record):
