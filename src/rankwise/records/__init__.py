@@ -57,6 +57,8 @@ from rankwise.records.plan import (
     Verdict,
 )
 from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Setup, Trace
+from rankwise.records.spectra import SpectrumPoint, SpectrumSummary
+from rankwise.records.watching import Shrunk, TruncatedRank, Truncation, Watching
 
 __all__ = [
     "EVENT",
@@ -119,9 +121,12 @@ __all__ = [
     "ServingLoad",
     "Setup",
     "Shapes",
+    "Shrunk",
     "Slice",
     "Slots",
+    "SpectrumPoint",
     "SpectrumSeen",
+    "SpectrumSummary",
     "Started",
     "Step",
     "StepSeconds",
@@ -132,10 +137,13 @@ __all__ = [
     "Trace",
     "TrainConfig",
     "TrainOptions",
+    "TruncatedRank",
+    "Truncation",
     "Validation",
     "VelocityEstimate",
     "Verdict",
     "Verification",
     "Watched",
+    "Watching",
     "content_hash",
 ]

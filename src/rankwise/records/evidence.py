@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from rankwise.records.base import Interval, Record
+from rankwise.records.spectra import SpectrumSummary
 
 
 class Comparison(Record):
@@ -90,3 +91,4 @@ class Evidence(Record):
     actuals: tuple[Actual, ...]
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None
+    spectrum: SpectrumSummary | None = Field(None, description="Of what trained; None: no spectrum was taken.")

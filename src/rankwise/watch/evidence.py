@@ -16,6 +16,7 @@ from rankwise.records import (
     Validation,
 )
 from rankwise.watch.findings import find
+from rankwise.watch.spectra import sum_up
 
 
 def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
@@ -43,6 +44,7 @@ def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
         actuals=tuple(_actuals(estimate, events)) if estimate else (),
         findings=tuple(find(plan, events)),
         evaluation=None,
+        spectrum=sum_up(events),
     )
 
 

@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from rankwise.records import Event, Finding, Finished, Plan, Step, Validation
+from rankwise.watch.spectral_findings import SPECTRAL_FINDINGS
 
 
-def find(plan: Plan, events: Sequence[Event]) -> list[Finding]:
-    """All findings that hold, in the order of FINDINGS."""
+def find(plan: Plan | None, events: Sequence[Event]) -> list[Finding]:
+    """All findings that hold, in the order of FINDINGS; those that need a plan hold of no run without one."""
     found = (finding(plan, events) for finding in FINDINGS)
     return [f for f in found if f is not None]
 
 
-def learned(plan: Plan, events: Sequence[Event]) -> Finding | None:
+def learned(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     """Did held-out loss fall below the untouched base?"""
     losses = {e.step: e.loss for e in events if isinstance(e, Validation)}
     trained = {step: loss for step, loss in losses.items() if step > 0}
@@ -37,7 +38,7 @@ def learned(plan: Plan, events: Sequence[Event]) -> Finding | None:
     )
 
 
-def overfitting(plan: Plan, events: Sequence[Event]) -> Finding | None:
+def overfitting(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     """Held-out loss rose by more than 5 % from its best while training went on."""
     validations = [e for e in events if isinstance(e, Validation) and e.step > 0]
     if len(validations) < 3:
@@ -55,7 +56,7 @@ def overfitting(plan: Plan, events: Sequence[Event]) -> Finding | None:
     )
 
 
-def gradient_spikes(plan: Plan, events: Sequence[Event]) -> Finding | None:
+def gradient_spikes(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     """A gradient norm ten times the median of the run, after the first five steps."""
     norms = [e.grad_norm for e in events if isinstance(e, Step)]
     if len(norms) < 10:
@@ -73,13 +74,13 @@ def gradient_spikes(plan: Plan, events: Sequence[Event]) -> Finding | None:
     )
 
 
-def slower_than_planned(plan: Plan, events: Sequence[Event]) -> Finding | None:
+def slower_than_planned(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     """Training took longer than the upper end of the plan's interval."""
-    estimate = plan.chosen()
+    estimate = plan.chosen() if plan else None
     steps = [e.seconds for e in events if isinstance(e, Step)]
     if estimate is None or estimate.time.interval is None or estimate.time.train_seconds is None or not steps:
         return None
-    config = plan.verdict.config
+    config = plan.verdict.config if plan else None
     projected = fmean(steps) * (config.max_steps if config else len(steps))
     if projected <= estimate.time.interval[1]:
         return None
@@ -93,9 +94,9 @@ def slower_than_planned(plan: Plan, events: Sequence[Event]) -> Finding | None:
     )
 
 
-def more_memory_than_planned(plan: Plan, events: Sequence[Event]) -> Finding | None:
+def more_memory_than_planned(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     """The process needed more memory than the upper end of the plan's interval."""
-    estimate = plan.chosen()
+    estimate = plan.chosen() if plan else None
     finished = next((e for e in reversed(events) if isinstance(e, Finished)), None)
     if estimate is None or finished is None or finished.peak_memory_bytes is None:
         return None
@@ -110,10 +111,11 @@ def more_memory_than_planned(plan: Plan, events: Sequence[Event]) -> Finding | N
     )
 
 
-FINDINGS: tuple[Callable[[Plan, Sequence[Event]], Finding | None], ...] = (
+FINDINGS: tuple[Callable[[Plan | None, Sequence[Event]], Finding | None], ...] = (
     learned,
     overfitting,
     gradient_spikes,
     slower_than_planned,
     more_memory_than_planned,
+    *SPECTRAL_FINDINGS,
 )

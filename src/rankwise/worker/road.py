@@ -34,6 +34,7 @@ from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 from rankwise.worker.models import model_to_train, whole_model
 from rankwise.worker.publishing import publish
+from rankwise.worker.spectra import Spectra
 
 
 def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float | None = None) -> Iterator[Event]:
@@ -128,6 +129,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     if config.packing:
         require_apart(model, loop.two_documents(), config.autocast, loop.attention)
     load_seconds = time.time() - began
+    spectra = Spectra(plan, config, engine)
     for event in loop.events(start):
         if isinstance(event, Started):
             event = event.model_copy(update={"load_seconds": load_seconds})
@@ -137,6 +139,8 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
             if whole is not None:
                 publish(run, plan, whole, data, chat)
         yield event
+        if isinstance(event, Validation):
+            yield from spectra.after(event.step)
     if group.first:
         write_record(run.evidence_path, summarise(plan, run.events()))
     group.meet()
