@@ -29,16 +29,21 @@ from rankwise.records import (
     Price,
     Rehearsed,
     Saved,
+    Shrunk,
     Slice,
     SpectrumSeen,
     Started,
     Step,
     Stopped,
     Tariff,
+    TruncatedRank,
+    Truncation,
     Validation,
     Verification,
     Watched,
+    Watching,
 )
+from rankwise.watch.spectra import sum_up
 
 TIME = "2026-11-22T10:00:00.000+00:00"
 GB = 1_000_000_000
@@ -361,6 +366,41 @@ def spectrum(n: int = 10) -> SpectrumSeen:
         condition_b=12.0,
     )
     return SpectrumSeen(time=TIME, step=n, modules=(module,), seconds=0.3)
+
+
+def watching(**changes: Any) -> Watching:
+    """What `rankwise watch` says of an adapter; `changes` as fields."""
+    events = [spectrum(5), spectrum(10)]
+    cut = TruncatedRank(rank=4, loss=1.01, difference=0.01, interval=(0.0, 0.02), kept=0.99, kept_interval=(0.97, 1.0))
+    truncation = Truncation(
+        rows=20,
+        full_rank=16,
+        base_loss=2.0,
+        full_loss=1.0,
+        gain=1.0,
+        gain_interval=(0.9, 1.1),
+        ranks=(cut.model_copy(update={"rank": 1, "kept": 0.5, "kept_interval": (0.4, 0.6)}), cut),
+        source="built by hand",
+        seconds=2.0,
+    )
+    content: dict[str, Any] = {
+        "folder": "outputs",
+        "kind": "trainer",
+        "method": "lora",
+        "step": 10,
+        "base": "/models/base",
+        "matched": "by name and shape",
+        "spectrum": sum_up(events),
+        "no_spectrum": None,
+        "modules": events[-1].modules,
+        "comparisons": (),
+        "truncation": truncation,
+        "shrunk": Shrunk(folder="smaller", rank=4, adapter_bytes=1_000_000, passed=True),
+        "findings": (),
+        "notes": ("one note",),
+        "seconds": 1.0,
+    }
+    return Watching(**(content | changes))
 
 
 def failed() -> Failed:

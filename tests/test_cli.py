@@ -23,7 +23,21 @@ from tests import builders
 from tests.builders import GB, laptop, whole_run, write_job
 from tests.tiny import tiny_llama
 
-COMMANDS = ["plan", "estimate", "models", "gpus", "train", "eval", "merge", "verify", "chat", "report", "show", "runs"]
+COMMANDS = [
+    "plan",
+    "estimate",
+    "models",
+    "gpus",
+    "train",
+    "eval",
+    "watch",
+    "merge",
+    "verify",
+    "chat",
+    "report",
+    "show",
+    "runs",
+]
 
 
 @pytest.fixture(scope="module")

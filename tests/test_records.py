@@ -109,6 +109,7 @@ def _whole() -> list[Record]:
         builders.watched(),
         builders.acted(),
         builders.spectrum(),
+        builders.watching(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),
         _audit(),

@@ -77,6 +77,8 @@ from rankwise.records.plan import (
     Verdict,
 )
 from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Setup, Trace
+from rankwise.records.spectra import SpectrumPoint, SpectrumSummary
+from rankwise.records.watching import Shrunk, TruncatedRank, Truncation, Watching
 
 __all__ = [
     "EVENT",
@@ -141,9 +143,12 @@ __all__ = [
     "ServingLoad",
     "Setup",
     "Shapes",
+    "Shrunk",
     "Slice",
     "Slots",
+    "SpectrumPoint",
     "SpectrumSeen",
+    "SpectrumSummary",
     "Started",
     "Step",
     "StepSeconds",
@@ -155,6 +160,8 @@ __all__ = [
     "Trace",
     "TrainConfig",
     "TrainOptions",
+    "TruncatedRank",
+    "Truncation",
     "Validation",
     "VelocityEstimate",
     "Verdict",
@@ -162,5 +169,6 @@ __all__ = [
     "WatchEstimate",
     "Watched",
     "WatchedSet",
+    "Watching",
     "content_hash",
 ]

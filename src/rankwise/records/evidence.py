@@ -6,6 +6,7 @@ from pydantic import Field
 
 from rankwise.records.base import Interval, Record
 from rankwise.records.event import Level, Slice
+from rankwise.records.spectra import SpectrumSummary
 
 
 class Comparison(Record):
@@ -129,3 +130,4 @@ class Evidence(Record):
     actuals: tuple[Actual, ...]
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None
+    spectrum: SpectrumSummary | None = Field(None, description="Of what trained; None: no spectrum was taken.")

@@ -15,6 +15,7 @@ from rankwise.watch.learning import (
 from rankwise.watch.raised import Rule
 from rankwise.watch.rates import effective_rate, gradient_spikes, scaling_changed
 from rankwise.watch.resources import more_memory_than_planned, slower_than_planned
+from rankwise.watch.spectral_findings import SPECTRAL_FINDINGS
 
 # In the order in which they are told. A new one is a line here, and a section of the same name in docs/findings.md.
 FINDINGS: tuple[Rule, ...] = (
@@ -31,6 +32,7 @@ FINDINGS: tuple[Rule, ...] = (
     gradient_spikes,
     slower_than_planned,
     more_memory_than_planned,
+    *SPECTRAL_FINDINGS,
 )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rankwise.errors import DataError, OutOfMemory, RankwiseError
 from rankwise.model.apart import require_apart
 from rankwise.model.attach import adapter_scale, total_params, trainable_params
-from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig
+from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.store import Run, disk_was_full, now, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.general import general_path, replay_of
@@ -29,6 +29,7 @@ from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 from rankwise.worker.models import model_to_train, whole_model
 from rankwise.worker.publishing import publish
+from rankwise.worker.spectra import Spectra
 from rankwise.worker.validating import HeldOut
 from rankwise.worker.watching import guard_of
 
@@ -140,6 +141,7 @@ def _road(
     if config.packing:
         require_apart(model, loop.two_documents(), config.autocast, loop.attention)
     load_seconds = time.time() - began
+    spectra = Spectra(plan, config, engine)
     for event in loop.events(start):
         if isinstance(event, Started):
             event = event.model_copy(update={"load_seconds": load_seconds, **adapter})
@@ -150,6 +152,8 @@ def _road(
             if whole is not None:
                 publish(run, plan, whole, data, chat)
         yield event
+        if isinstance(event, Validation):
+            yield from spectra.after(event.step)
     if group.first:
         write_record(run.evidence_path, summarise(plan, run.events()))
     group.meet()
