@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from rankwise.records.base import Interval, Record
+from rankwise.records.benchmark import Benchmarks
 
 
 class Comparison(Record):
@@ -90,3 +91,4 @@ class Evidence(Record):
     actuals: tuple[Actual, ...]
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None
+    benchmarks: Benchmarks | None = Field(None, description="What `rankwise eval --tasks` found.")
