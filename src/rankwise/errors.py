@@ -6,6 +6,7 @@ RankwiseError            exit 1: refused or failed
 │       └── UnknownGpuError  a GPU of a name that no entry of the device table matches
 ├── DataError            a data file that cannot be read as training rows or probes (with file and line)
 ├── ModelError           a model that cannot be found, read or used
+├── BenchmarkError       a task of lm-evaluation-harness that cannot be run here
 ├── PlanError            a plan that is stale or cannot be carried out here
 ├── RecipeError          another tool's configuration that cannot be read, or is no supervised fine-tuning on text
 ├── RunError             a run folder that is in use, missing, damaged or not in the needed state
@@ -80,6 +81,10 @@ class DataError(RankwiseError):
 
 class ModelError(RankwiseError):
     pass
+
+
+class BenchmarkError(RankwiseError):
+    """A task of lm-evaluation-harness that cannot be run here."""
 
 
 class PlanError(RankwiseError):

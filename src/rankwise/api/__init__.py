@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.api.actuals import actual
+    from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "actual",
+    "benchmark",
+    "benchmark_model",
     "bring",
     "calibrate",
     "chat",
@@ -81,6 +84,8 @@ __all__ = [
 _MODULE = {
     "Progress": "progress",
     "actual": "actuals",
+    "benchmark": "benchmarks",
+    "benchmark_model": "benchmarks",
     "bring": "recipes",
     "calibrate": "calibrating",
     "chat": "judging",

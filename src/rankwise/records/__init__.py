@@ -3,6 +3,13 @@
 from rankwise.records.artifact import Artifact, Check, Verification
 from rankwise.records.audit import Audit
 from rankwise.records.base import Interval, Record, content_hash
+from rankwise.records.benchmark import (
+    BenchmarkFailure,
+    BenchmarkResult,
+    Benchmarks,
+    BenchmarkScore,
+    BenchmarkScores,
+)
 from rankwise.records.configuration import Configuration, Shapes
 from rankwise.records.costs import (
     Billing,
@@ -89,6 +96,11 @@ __all__ = [
     "Answer",
     "Artifact",
     "Audit",
+    "BenchmarkFailure",
+    "BenchmarkResult",
+    "BenchmarkScore",
+    "BenchmarkScores",
+    "Benchmarks",
     "Billing",
     "Buckets",
     "Candidate",

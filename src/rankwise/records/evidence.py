@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from rankwise.records.base import Interval, Record
+from rankwise.records.benchmark import Benchmarks
 from rankwise.records.event import Level, Slice
 from rankwise.records.spectra import SpectrumSummary
 
@@ -131,3 +132,4 @@ class Evidence(Record):
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None
     spectrum: SpectrumSummary | None = Field(None, description="Of what trained; None: no spectrum was taken.")
+    benchmarks: Benchmarks | None = Field(None, description="What `rankwise eval --tasks` found.")
