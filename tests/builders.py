@@ -277,7 +277,7 @@ def plan(wanted: Job | None = None, seen: Facts | None = None, market: Market | 
         return choose(wanted or job(), seen or facts(), price_all, market)
 
 
-def watching() -> Facts:
+def facts_to_watch() -> Facts:
     """`facts` of a job that forgetting is watched in, on sets of the size of our own."""
     sets = (
         WatchedSet(name="general text", metric="general_loss", items=48, tokens=2800, labelled=2750, chance=None),

@@ -94,7 +94,7 @@ def _audit() -> Audit:
 
 
 def _whole() -> list[Record]:
-    plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}), builders.watching())
+    plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}), builders.facts_to_watch())
     *unwatched, last = builders.whole_run()
     evidence = summarise(plan, [*unwatched, builders.watched(20), last])
     evidence = evidence.model_copy(update={"evaluation": _evaluation()})
