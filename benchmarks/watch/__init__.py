@@ -1,1 +1,1 @@
-"""The forgetting watch on runs that forget: a bad one, the same with replay, and what the plan chooses."""
+"""Runs that forget, what the watch makes of them, and what watching costs."""

@@ -19,7 +19,7 @@ from rankwise.estimate.watching import (
 )
 from tests import builders
 
-SETS = builders.watching().data.watched
+SETS = builders.facts_to_watch().data.watched
 steps = st.integers(1, 20_000)
 
 
@@ -76,7 +76,7 @@ def test_fewer_items_are_less_work() -> None:
 
 
 def test_a_plan_says_how_often_and_what_it_costs() -> None:
-    plan, without = builders.plan(seen=builders.watching()), builders.plan()
+    plan, without = builders.plan(seen=builders.facts_to_watch()), builders.plan()
     time, before = plan.chosen().time, without.chosen().time  # type: ignore[union-attr]
     assert time.watch and time.watch.seconds and time.train_seconds and before.train_seconds
     assert time.train_seconds == pytest.approx(before.train_seconds + time.watch.seconds)

@@ -9,6 +9,7 @@ from rankwise.decide.preference import holds
 from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import EXECUTED
 from rankwise.decide.rulebook import rules, threshold
+from rankwise.decide.updates import unseen_updates
 from rankwise.decide.verdicts import Decision, soft
 from rankwise.records import Facts, Job
 
@@ -153,6 +154,9 @@ def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
             f"known facts are lost as new ones come ({said('known_facts_at_risk')})"
         )
     found += _forgetting(job, winner)
+    unseen = unseen_updates(facts, config)
+    if unseen is not None:
+        found.append(unseen)
     if job.data.new_token_count:
         found.append(_new_tokens(job, facts))
     needed = threshold("replay", "far" if job.data.domain in ("code", "language") else "same")

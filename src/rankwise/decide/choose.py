@@ -68,6 +68,8 @@ def choose(
         flips=() if brief else again.find(),
         warnings=(*warnings(job, facts, decision), *(overrides(job, facts, winner) if winner else ())),
         questions=() if brief else questions(job, facts, again.traced),
+        need_bits=need_bits(job, facts),
+        held_bits=_held_bits(job, winner),
         rungs=below,
         offers=offers(job, facts, winner, market),
         candidates=tuple(p.estimate for p in decision.priced),
@@ -80,6 +82,12 @@ def choose(
         hardware_hash=facts.device.identity_hash,
         rankwise_version=__version__,
     )
+
+
+def _held_bits(job: Job, winner: Priced | None) -> float | None:
+    if winner is None or winner.recipe.trains_weights:
+        return None
+    return winner.estimate.trainable_params * bits_per_parameter(job)
 
 
 def with_known_goal(job: Job, facts: Facts) -> Job:

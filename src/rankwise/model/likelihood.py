@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -22,6 +22,13 @@ class Labelled(Protocol):
     def labels(self) -> Sequence[int]: ...
 
 
+class Read(NamedTuple):
+    """How a model reads one row: cross-entropy in nats, and for each labelled token whether it is the likeliest one."""
+
+    loss: float
+    right: tuple[bool, ...]
+
+
 def row_losses(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast = None) -> list[tuple[float, int]]:
     """(sum of cross-entropy in nats, labelled tokens) of each row, in order. A row without labels gives (0.0, 0).
 
@@ -34,18 +41,38 @@ def row_losses(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast
         return [_row_loss(model, row, autocast) for row in encoded]
 
 
+def row_reads(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast = None) -> list[Read]:
+    """As `row_losses`, and in the same pass which labelled tokens a greedy model would have written."""
+    with evaluating(model):
+        return [_row_read(model, row, autocast) for row in encoded]
+
+
 def _row_loss(model: nn.Module, row: Labelled, autocast: Autocast) -> tuple[float, int]:
+    parts = [(_nats(x, y), y.numel()) for x, y in _predicted(model, row, autocast)]
+    return sum(loss for loss, _ in parts), sum(count for _, count in parts)
+
+
+def _row_read(model: nn.Module, row: Labelled, autocast: Autocast) -> Read:
+    parts = [(_nats(x, y), (x.argmax(-1) == y).tolist()) for x, y in _predicted(model, row, autocast)]
+    return Read(sum(loss for loss, _ in parts), tuple(hit for _, right in parts for hit in right))
+
+
+def _nats(logits: torch.Tensor, wanted: torch.Tensor) -> float:
+    return cross_entropy(logits, wanted, reduction="sum").item()
+
+
+def _predicted(model: nn.Module, row: Labelled, autocast: Autocast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """fp32 logits (positions, vocabulary) and the labels of those positions, CHUNK of them at a time."""
     device = device_of(model)
     labels = torch.tensor(row.labels[1:], device=device)
     at = (labels != IGNORE).nonzero().squeeze(1)  # position i predicts token i + 1
     if at.numel() == 0:
-        return 0.0, 0
+        return
     ids = torch.tensor([row.ids], device=device)
     with arithmetic(device, autocast):
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=at - len(row.ids)).logits[0]
-    wanted = labels[at]
-    parts = zip(torch.split(logits, CHUNK), torch.split(wanted, CHUNK), strict=True)
-    return sum(cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts), at.numel()
+    for x, y in zip(torch.split(logits, CHUNK), torch.split(labels[at], CHUNK), strict=True):
+        yield x.float(), y
 
 
 def grouped_losses(

@@ -3,6 +3,13 @@
 from rankwise.records.artifact import Artifact, Check, Verification
 from rankwise.records.audit import Audit
 from rankwise.records.base import Interval, Record, content_hash
+from rankwise.records.benchmark import (
+    BenchmarkFailure,
+    BenchmarkResult,
+    Benchmarks,
+    BenchmarkScore,
+    BenchmarkScores,
+)
 from rankwise.records.configuration import Configuration, Shapes
 from rankwise.records.costs import (
     Billing,
@@ -77,6 +84,8 @@ from rankwise.records.plan import (
     Verdict,
 )
 from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Setup, Trace
+from rankwise.records.spectra import SpectrumPoint, SpectrumSummary
+from rankwise.records.watching import Shrunk, TruncatedRank, Truncation, Watching
 
 __all__ = [
     "EVENT",
@@ -87,6 +96,11 @@ __all__ = [
     "Answer",
     "Artifact",
     "Audit",
+    "BenchmarkFailure",
+    "BenchmarkResult",
+    "BenchmarkScore",
+    "BenchmarkScores",
+    "Benchmarks",
     "Billing",
     "Buckets",
     "Candidate",
@@ -141,9 +155,12 @@ __all__ = [
     "ServingLoad",
     "Setup",
     "Shapes",
+    "Shrunk",
     "Slice",
     "Slots",
+    "SpectrumPoint",
     "SpectrumSeen",
+    "SpectrumSummary",
     "Started",
     "Step",
     "StepSeconds",
@@ -155,6 +172,8 @@ __all__ = [
     "Trace",
     "TrainConfig",
     "TrainOptions",
+    "TruncatedRank",
+    "Truncation",
     "Validation",
     "VelocityEstimate",
     "Verdict",
@@ -162,5 +181,6 @@ __all__ = [
     "WatchEstimate",
     "Watched",
     "WatchedSet",
+    "Watching",
     "content_hash",
 ]

@@ -5,7 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from rankwise.records.base import Interval, Record
+from rankwise.records.benchmark import Benchmarks
 from rankwise.records.event import Level, Slice
+from rankwise.records.spectra import SpectrumSummary
 
 
 class Comparison(Record):
@@ -53,6 +55,7 @@ class Finding(Record):
     text: str
     number: str | None
     advice: str | None
+    link: str | None = Field(None, description="Page and anchor of our documentation; None in older runs.")
 
 
 class Actual(Record):
@@ -128,3 +131,5 @@ class Evidence(Record):
     actuals: tuple[Actual, ...]
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None
+    spectrum: SpectrumSummary | None = Field(None, description="Of what trained; None: no spectrum was taken.")
+    benchmarks: Benchmarks | None = Field(None, description="What `rankwise eval --tasks` found.")

@@ -240,6 +240,10 @@ class Plan(Record):
     flips: tuple[Flip, ...]
     warnings: tuple[str, ...]
     questions: tuple[str, ...] = Field(description="At most two: those whose answers would change the call.")
+    need_bits: float | None = Field(None, description="Bits that the rows teach at most; None in older plans.")
+    held_bits: float | None = Field(
+        None, description="Bits that the adapter of the call is planned to hold; None: all weights train, or no call."
+    )
     rungs: tuple[Rung, ...] = Field(description="Doing nothing, prompting, retrieval.")
     offers: tuple[Offer, ...] = Field(description="What could be rented instead, cheapest first.")
     candidates: tuple[Estimate, ...]

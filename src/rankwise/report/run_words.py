@@ -80,9 +80,10 @@ def proof_sentence(verification: Verification | None, folder: Path | str = "RUN"
 
 
 def finding_line(finding: Finding) -> str:
-    """warning: the loss still falls (0.02 nats per step). Train longer."""
+    """warning: the loss still falls (0.02 nats per step). Train longer. [docs/findings.md#learned]"""
     advice = f" {finding.advice}" if finding.advice else ""
-    return f"{MARKS[finding.level]}: {sentence(finding.text, finding.number)}{advice}"
+    link = f" [{finding.link}]" if finding.link else ""
+    return f"{MARKS[finding.level]}: {sentence(finding.text, finding.number)}{advice}{link}"
 
 
 def check_line(check: Check) -> str:

@@ -37,7 +37,7 @@ from rankwise.train.engines.asserted import engine_class
 from rankwise.train.engines.dealing import dealt, silent
 from rankwise.train.engines.engine import Engine
 from rankwise.train.guard import Guard
-from rankwise.train.microbatch import MicroBatch
+from rankwise.train.microbatch import Again, MicroBatch
 from rankwise.train.mixing import Order
 from rankwise.train.rehearsal import Rehearsal
 from rankwise.version import __version__
@@ -51,6 +51,7 @@ class Loop:
         rows: all training rows, general ones already mixed in.
         validate: step -> Validation event; given by the worker, so that training does not know how rows are judged.
         try_validation: the same on the longest held-out row alone.
+        most_rows: in one forward pass; None: as planned.
         stop: says why to stop, or None to go on; asked once a step.
         guard: looks at general ability and acts on it; None: nobody does.
     """
@@ -68,6 +69,7 @@ class Loop:
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
+        most_rows: int | None = None,
         guard: Guard | None = None,
     ):
         self.engine, self.group = engine, engine.group
@@ -84,8 +86,11 @@ class Loop:
         flat = self.group.device.type == "cpu" and takes_documents(engine.bare)
         self.batching = Batching(config, pad_token_id, flat=flat)
         self.losses: dict[int, float] = {}
-        alone = self.group.world == 1 and self.engine.accumulates
-        self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
+        again: Again = "here" if self.group.world == 1 else "from a checkpoint"
+        self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, again)
+        if not self.engine.accumulates:
+            self.micro_batch.again = "never"
+        self.micro_batch.at_most(most_rows)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
         """Train from the start, or from checkpoint-`resume_from`, to `max_steps`.
@@ -94,7 +99,8 @@ class Loop:
         """
         done = resume_from or 0
         if resume_from is not None:
-            self.losses, self.micro_batch.rows = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
+            self.losses, rows = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
+            self.micro_batch.at_most(rows)
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)

@@ -19,6 +19,7 @@ from rankwise.records import (
 )
 from rankwise.watch.findings import find
 from rankwise.watch.forgotten import forgotten
+from rankwise.watch.spectra import sum_up
 
 
 def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
@@ -47,6 +48,7 @@ def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
         actuals=tuple(_actuals(estimate, events)) if estimate else (),
         findings=tuple(find(plan, events)),
         evaluation=None,
+        spectrum=sum_up(events),
     )
 
 

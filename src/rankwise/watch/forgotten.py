@@ -17,14 +17,15 @@ from rankwise.records import (
     Watched,
 )
 from rankwise.watch.levels import ORDER, limits_of
+from rankwise.watch.raised import raised
 
 # C11: what the model believes on prompts moves on, and the task gains nothing by it. Relative, between two looks.
 KL_RISES = 0.2
 LOSS_FALLS = 0.005
 
 
-def forgotten(plan: Plan, events: Sequence[Event]) -> Forgotten | None:
-    """What the looks of a run show; None where there was none."""
+def forgotten(plan: Plan | None, events: Sequence[Event]) -> Forgotten | None:
+    """What the looks of a run show; None where there was none. Without a plan no limits are known beside the levels."""
     looks = [e for e in events if isinstance(e, Watched)]
     if not looks:
         return None
@@ -37,7 +38,7 @@ def forgotten(plan: Plan, events: Sequence[Event]) -> Forgotten | None:
         worst=gravest.level,
         worst_step=gravest.step,
         slices=shown.slices,
-        thresholds=tuple(_threshold(plan, s) for s in shown.slices),
+        thresholds=tuple(_threshold(plan, s) for s in shown.slices) if plan else (),
         frontier=frontier(events),
         looks=len(looks),
         seconds=sum(w.seconds for w in looks),
@@ -93,7 +94,7 @@ def _threshold(plan: Plan, part: Slice) -> Threshold:
     )
 
 
-def forgot(plan: Plan, events: Sequence[Event]) -> Finding | None:
+def forgot(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     """Is what the run leaves amber or red; or was it red on the way, and something was done?"""
     found = forgotten(plan, events)
     if found is None or (ORDER.index(found.level) < ORDER.index("amber") and found.worst != "red"):
@@ -102,19 +103,19 @@ def forgot(plan: Plan, events: Sequence[Event]) -> Finding | None:
     beyond = [s for s in found.slices if s.level in ("amber", "red")]
     if found.level not in ("amber", "red"):
         done = f" ({acted[-1].action})" if acted else ""
-        return Finding(
-            name="forgot",
-            level="warning",
-            text=f"General ability was red at step {found.worst_step}{done}; the weights of step {found.step} are not.",
-            number=None,
-            advice=_advice(plan, found),
+        return raised(
+            "forgot",
+            "warning",
+            f"General ability was red at step {found.worst_step}{done}; the weights of step {found.step} are not.",
+            None,
+            _advice(plan, found),
         )
-    return Finding(
-        name="forgot",
-        level="fault" if found.level == "red" else "warning",
-        text=f"It forgot: at step {found.step}, beyond the limit: {', '.join(s.name for s in beyond)}.",
-        number="; ".join(_number(s) for s in beyond),
-        advice=_advice(plan, found),
+    return raised(
+        "forgot",
+        "fault" if found.level == "red" else "warning",
+        f"It forgot: at step {found.step}, beyond the limit: {', '.join(s.name for s in beyond)}.",
+        "; ".join(_number(s) for s in beyond),
+        _advice(plan, found),
     )
 
 
@@ -123,10 +124,11 @@ def _number(part: Slice) -> str:
     return f"{part.name} {part.difference:+.3f} {part.unit} (95 %: {low:+.3f} to {high:+.3f})"
 
 
-def _advice(plan: Plan, found: Forgotten) -> str:
+def _advice(plan: Plan | None, found: Forgotten) -> str:
     """C10b, in its order."""
-    config = plan.verdict.config
-    assert config is not None
+    config = plan.verdict.config if plan else None
+    if config is None:
+        return "first cut the learning rate by 3, then replay general rows, then raise the rank"
     said = [f"first cut the rate by 3 (train.learning_rate: {config.learning_rate / 3:.1e})"]
     if not config.replay_share:
         said.append("then replay general rows (data.general: {self_generated: 200, share: 0.2})")
@@ -141,7 +143,7 @@ def _advice(plan: Plan, found: Forgotten) -> str:
     return "; ".join(said)
 
 
-def drifting(plan: Plan, events: Sequence[Event]) -> Finding | None:
+def drifting(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     """C11: between the last two states KL(base || tuned) on prompts of the task rose and held-out loss did not fall."""
     known = [p for p in frontier(events) if p.kl is not None]
     if len(known) < 3:
@@ -151,12 +153,12 @@ def drifting(plan: Plan, events: Sequence[Event]) -> Finding | None:
     rose = after.kl > (1 + KL_RISES) * before.kl > 0
     if not rose or after.task_loss < (1 - LOSS_FALLS) * before.task_loss:
         return None
-    return Finding(
-        name="drifting",
-        level="warning",
-        text=f"From step {before.step} to {after.step} the model moved away from its base on prompts of the task, and "
+    return raised(
+        "drifting",
+        "warning",
+        f"From step {before.step} to {after.step} the model moved away from its base on prompts of the task, and "
         "held-out loss gained nothing by it: an early sign of forgetting.",
-        number=f"KL {before.kl:.3f} -> {after.kl:.3f} nats, held-out loss {before.task_loss:.3f} -> "
+        f"KL {before.kl:.3f} -> {after.kl:.3f} nats, held-out loss {before.task_loss:.3f} -> "
         f"{after.task_loss:.3f} nats",
-        advice="stop earlier, or lower the learning rate",
+        "stop earlier, or lower the learning rate",
     )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rankwise import api
-from rankwise.records import Rehearsed, Started, Step, Validation, Watched
+from rankwise.records import Rehearsed, SpectrumSeen, Started, Step, Validation, Watched
 from rankwise.store import Run
 from tests.train.engines.two import carry, missing_for_deepspeed, needs_deepspeed, planned
 from tests.training import carry_out, published, toy_model
@@ -124,6 +124,10 @@ def equal_to_one_process(both: Both, cell: tuple[str, str]) -> None:
     assert tried.accumulation_gap is None if parallel.startswith("zero") else tried.accumulation_gap < 1e-4
     assert [s.grad_norm for s in steps] == pytest.approx([s.grad_norm for s in others], rel=1e-4)
     assert [v.loss for v in of(two, Validation)] == pytest.approx([v.loss for v in of(one, Validation)], rel=1e-5)
+    spectra = [of(events, SpectrumSeen)[-1:] for events in (two, one)]
+    if method in ("lora", "dora"):  # of the whole adapter, whoever holds parts of it
+        norms = [{m.module: m.norm for m in seen.modules} for (seen,) in spectra]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-3) and len(norms[0]) == 14
     started = of(two, Started)[0]
     assert (started.world_size, started.engine, started.device) == (2, CLASSES[parallel], "cpu")
     share = started.local_params / of(one, Started)[0].local_params
