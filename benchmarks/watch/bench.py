@@ -78,7 +78,6 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "planned_without_replay_nats": nats(shown(alone)),
         "planned_without_replay_red": float(any(look["level"] == "red" for look in alone["looks"])),
         "look_seconds": look_seconds(bad_run),
-        "base_seconds": base_seconds(rows),
         "seconds": sum(row["seconds"] for row in rows),
     }
 
@@ -100,14 +99,9 @@ def look_seconds(row: Mapping[str, Any]) -> float:
     return median(look["seconds"] for look in row["looks"] if look["step"] > 0) + spectra
 
 
-def base_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Of the look at the base: the longest, since the cache answers for the others."""
-    return max(look["seconds"] for row in rows for look in row["looks"] if look["step"] == 0)
-
-
 def overhead(row: Mapping[str, Any]) -> float:
     """Share of a run of half an hour that looks take: as often as the plan's own predictions have it look, each as long
-    as it was measured to be, the base's not remembered.
+    as it was measured to be, that at the base too, which the cache may spare.
     """
     from rankwise.estimate.watching import plan_watch
     from rankwise.records import WatchedSet

@@ -62,8 +62,7 @@ def readme(result: Mapping[str, Any]) -> str:
             "| --- | --- | --- | --- | --- |",
             *(_threshold(t) for t in result["rows"][2]["forgetting"]["thresholds"]),
             "",
-            f"A look takes {metrics['look_seconds']:.1f} s here, the base's first one {metrics['base_seconds']:.1f} s; "
-            f"all runs took {metrics['seconds']:.0f} s.",
+            f"A look takes {metrics['look_seconds']:.1f} s here; all runs took {metrics['seconds']:.0f} s.",
             f"torch {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
             "",
         ]
