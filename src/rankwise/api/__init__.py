@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.api.actuals import actual
+    from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
     from rankwise.api.following import follow, memory_below
+    from rankwise.api.inspecting import watch, watched_folder, write_watching
     from rankwise.api.judging import chat, evaluate, evaluate_model
     from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
     from rankwise.api.progress import Progress, quiet
     from rankwise.api.proving import merge, merged_folder, verify
     from rankwise.api.recipes import bring
+    from rankwise.api.shrinking import shrink
     from rankwise.api.training import latest_unfinished, prepare, train
 
 __all__ = [
     "Progress",
     "actual",
+    "benchmark",
+    "benchmark_model",
     "bring",
     "calibrate",
     "chat",
@@ -63,18 +68,24 @@ __all__ = [
     "report",
     "runs",
     "show",
+    "shrink",
     "single_changes",
     "tables",
     "train",
     "verify",
+    "watch",
+    "watched_folder",
     "write_diagnosis",
     "write_plan",
     "write_tables",
+    "write_watching",
 ]
 
 _MODULE = {
     "Progress": "progress",
     "actual": "actuals",
+    "benchmark": "benchmarks",
+    "benchmark_model": "benchmarks",
     "bring": "recipes",
     "calibrate": "calibrating",
     "chat": "judging",
@@ -108,13 +119,17 @@ _MODULE = {
     "report": "looking",
     "runs": "looking",
     "show": "looking",
+    "shrink": "shrinking",
     "single_changes": "estimating",
     "tables": "lesson",
     "train": "training",
     "verify": "proving",
+    "watch": "inspecting",
+    "watched_folder": "inspecting",
     "write_diagnosis": "diagnosing",
     "write_plan": "planning",
     "write_tables": "lesson",
+    "write_watching": "inspecting",
 }
 
 

@@ -38,6 +38,7 @@ def show(run: Run) -> dict[str, Any]:
         "actuals": [a.model_dump(mode="json") for a in evidence.actuals] if evidence else None,
         "findings": [f.model_dump(mode="json") for f in evidence.findings] if evidence else None,
         "evaluation": evidence.evaluation.model_dump(mode="json") if evidence and evidence.evaluation else None,
+        "benchmarks": evidence.benchmarks.model_dump(mode="json") if evidence and evidence.benchmarks else None,
         "verification": artifact.verification.model_dump(mode="json") if artifact else None,
         "artifact": artifact.model_dump(mode="json", exclude={"verification"}) if artifact else None,
         "report": str(run.report_path) if run.report_path.is_file() else None,

@@ -25,7 +25,7 @@ from rankwise.decide.verdicts import Decision, decide, soft
 from rankwise.decide.vocabulary import require_trainable_tokens
 from rankwise.errors import JobError
 from rankwise.methods import METHODS, targeted
-from rankwise.records import Facts, Job, Plan, Verdict
+from rankwise.records import Facts, Job, Plan, TrainConfig, Verdict
 from rankwise.records.base import content_hash
 from rankwise.version import __version__
 
@@ -122,13 +122,20 @@ def _verdict(job: Job, facts: Facts, decision: Decision, first: tuple[str, ...])
             "method": winner.candidate.method,
             "candidate": winner.id,
             "parallel": winner.candidate.parallel,
-            "config": winner.candidate.config,
+            "config": _watched(winner),
             "confidence": confidence,
             "confidence_because": because,
             "executable": carried_out(facts, winner),
             "first_try": first,
         }
     )
+
+
+def _watched(winner: Priced) -> TrainConfig:
+    """The configuration with the looks at general ability that its price was made for."""
+    watch = winner.estimate.time.watch
+    found = {"watch_steps": watch.steps, "watch_items": watch.items} if watch else {}
+    return winner.candidate.config.model_copy(update=found)
 
 
 def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:

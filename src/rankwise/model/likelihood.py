@@ -75,6 +75,31 @@ def _predicted(model: nn.Module, row: Labelled, autocast: Autocast) -> Iterator[
         yield x.float(), y
 
 
+def grouped_losses(
+    model: nn.Module, groups: Sequence[Sequence[Labelled]], autocast: Autocast = None
+) -> list[list[tuple[float, int]]]:
+    """As `row_losses`, for rows that begin alike, such as a question with each of its choices: those of a group run
+    together, padded on the right, which no token of a causal model sees. So a group's numbers do not depend on others.
+    """
+    with evaluating(model):
+        return [_group_losses(model, group, autocast) for group in groups]
+
+
+def _group_losses(model: nn.Module, rows: Sequence[Labelled], autocast: Autocast) -> list[tuple[float, int]]:
+    device, width = device_of(model), max(len(row.ids) for row in rows)
+    first = min(next((i for i, label in enumerate(row.labels) if i and label != IGNORE), width) for row in rows)
+    ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows], device=device)
+    labels = torch.tensor([[*row.labels, *[IGNORE] * (width - len(row.ids))] for row in rows], device=device)
+    at = torch.arange(first - 1, width - 1, device=device)  # position i predicts token i + 1
+    with arithmetic(device, autocast):
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=at - width).logits
+    found = []
+    for out, wanted in zip(logits, labels[:, first:], strict=True):
+        total = cross_entropy(out.float(), wanted, ignore_index=IGNORE, reduction="sum")
+        found.append((total.item(), int((wanted != IGNORE).sum())))
+    return found
+
+
 def final_logits(model: nn.Module, prompts: Sequence[Sequence[int]], autocast: Autocast = None) -> torch.Tensor:
     """Logits after the last token of each prompt: (prompts, vocabulary), fp32, on the CPU."""
     device = device_of(model)

@@ -133,6 +133,9 @@ class ModuleSpectrum(Record):
     norm: float = Field(description="Frobenius norm of the update.")
     norm_ratio: float | None = Field(description="Over the norm of the base's weight; None: the base was not read.")
     effective_rank: float | None = Field(description="exp of the entropy of the energies; None: the update is zero.")
+    effective_rank_interval: Interval | None = Field(
+        None, description="Its bounds, where only the strongest directions were computed; None: all were."
+    )
     first_energy: float | None = Field(description="Share of the energy in the first direction; None: zero update.")
     intruders: int | None = Field(description="Directions far from all of the base's; None: the base was not read.")
     condition_a: float | None = Field(description="Condition number of A; None: no adapter, or a singular A.")
@@ -181,6 +184,9 @@ class Failed(BaseEvent):
     what: str
     expected: str
     fix: str
+    out_of_memory_rows: int | None = Field(
+        None, description="In one forward pass, where fewer of them may fit; None: something else failed."
+    )
 
 
 Event = Annotated[

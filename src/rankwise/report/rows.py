@@ -41,6 +41,7 @@ from rankwise.report.charts import (
 )
 from rankwise.report.plan_words import Citation, RejectedGroup
 from rankwise.report.price_table import CandidateRow, candidate_rows
+from rankwise.report.watch_words import watched_level, watched_sentence
 
 FIRST_ANSWERS = 6
 MOST_ANSWERS = 50  # of each kind: with LONGEST of page.py it keeps any page under 5 MB
@@ -212,6 +213,8 @@ def _lines(
     else:
         level = words.forgetting_level(evidence.evaluation, budget)
         lines.append(Line(level, words.forgetting_sentence(evidence.evaluation, budget)))
+    if evidence is not None and evidence.forgetting is not None:
+        lines.append(Line(watched_level(evidence.forgetting), watched_sentence(evidence.forgetting)))
     proof = artifact.verification if artifact else None
     if proof or (evidence and state == "finished"):
         passed: words.Level = "unknown" if proof is None else "good" if proof.passed else "fault"

@@ -8,6 +8,7 @@ from rankwise.report.glossary import quantity_name
 from rankwise.report.learned_words import forgetting_sentence, knows_or_sounds
 from rankwise.report.plan_words import sentence
 from rankwise.report.quantities import bounds, common_scale, count, duration, nats, plain, share
+from rankwise.report.watch_words import watched_sentence
 
 MARKS = {"good": "ok", "warning": "warning", "fault": "FAULT"}
 
@@ -26,6 +27,8 @@ def outcome_lines(
     else:
         evaluation = evidence.evaluation
         lines = [knows_or_sounds(evaluation), forgetting_sentence(evaluation, budget_nats)]
+    if evidence.forgetting is not None:
+        lines.append(watched_sentence(evidence.forgetting))
     lines.append(training_sentence(evidence))
     lines.append(validation_sentence(evidence))
     lines.append(proof_sentence(verification, folder))

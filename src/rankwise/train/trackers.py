@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import JobError
-from rankwise.records import Event, Step, TrainConfig, Validation
+from rankwise.records import Event, Step, TrainConfig, Validation, Watched
 
 LOG = logging.getLogger(__name__)
 PROJECT = "rankwise"
@@ -118,6 +118,9 @@ def numbers(event: Event) -> dict[str, float]:
     if isinstance(event, Validation):
         shares = {"eval/fact_accuracy": event.fact_accuracy, "eval/other_accuracy": event.other_accuracy}
         return {"eval/loss": event.loss} | {name: share for name, share in shares.items() if share is not None}
+    if isinstance(event, Watched):
+        kl = {} if event.kl is None else {"forgetting/kl": event.kl}
+        return {f"forgetting/{s.name.replace(' ', '_')}": s.difference for s in event.slices} | kl
     return {}
 
 

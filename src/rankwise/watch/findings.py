@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rankwise.records import Event, Finding, Plan
+from rankwise.watch.forgotten import drifting, forgot
 from rankwise.watch.learning import (
     diverging,
     learned,
@@ -14,6 +15,7 @@ from rankwise.watch.learning import (
 from rankwise.watch.raised import Rule
 from rankwise.watch.rates import effective_rate, gradient_spikes, scaling_changed
 from rankwise.watch.resources import more_memory_than_planned, slower_than_planned
+from rankwise.watch.spectral_findings import SPECTRAL_FINDINGS
 
 # In the order in which they are told. A new one is a line here, and a section of the same name in docs/findings.md.
 FINDINGS: tuple[Rule, ...] = (
@@ -21,6 +23,8 @@ FINDINGS: tuple[Rule, ...] = (
     diverging,
     learned,
     overfitting,
+    forgot,
+    drifting,
     underfitting_at_capacity,
     names_and_numbers,
     scaling_changed,
@@ -28,6 +32,7 @@ FINDINGS: tuple[Rule, ...] = (
     gradient_spikes,
     slower_than_planned,
     more_memory_than_planned,
+    *SPECTRAL_FINDINGS,
 )
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from rankwise.errors import DataError, RankwiseError
+from rankwise.errors import DataError, OutOfMemory, RankwiseError
 from rankwise.model.apart import require_apart
 from rankwise.model.attach import adapter_scale, total_params, trainable_params
-from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig
+from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.store import Run, disk_was_full, now, write_record
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.general import general_path, replay_of
@@ -29,26 +29,36 @@ from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 from rankwise.worker.models import model_to_train, whole_model
 from rankwise.worker.publishing import publish
+from rankwise.worker.spectra import Spectra
 from rankwise.worker.validating import HeldOut
+from rankwise.worker.watching import guard_of
 
 
-def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float | None = None) -> Iterator[Event]:
+def work(
+    run: Run,
+    *,
+    resume: bool,
+    stop_signal: threading.Event,
+    micro_batch: int | None = None,
+    began: float | None = None,
+) -> Iterator[Event]:
     """Carry the plan of `run` out and yield its events; they are on disk before they are yielded.
 
     Args:
+        micro_batch: rows in one forward pass at the most; None: as planned.
         began: seconds since the epoch, from when loading is counted; None: from now.
 
     Raises:
         RankwiseError: in use, not resumable, data or training faults. Already written as a `failed` event.
     """
     if rank() > 0:
-        yield from _road(run, resume, stop_signal, began or time.time())
+        yield from _road(run, resume, stop_signal, micro_batch, began or time.time())
         return
     with run.lock():
         run.stop_path.unlink(missing_ok=True)
         run.mend_events()
         try:
-            yield from _told(run, _road(run, resume, stop_signal, began or time.time()))
+            yield from _told(run, _road(run, resume, stop_signal, micro_batch, began or time.time()))
         except Exception as error:
             said = error if isinstance(error, RankwiseError) else disk_was_full(error, run.folder)
             if said is None:
@@ -75,7 +85,9 @@ def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
             yield event
 
 
-def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) -> Iterator[Event]:
+def _road(
+    run: Run, resume: bool, stop_signal: threading.Event, micro_batch: int | None, began: float
+) -> Iterator[Event]:
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
@@ -110,6 +122,7 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     require_planned(engine, parallel, plan.facts.device.kind)
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
+    guard = guard_of(plan, config, engine, checkpoints, data, chat)
     held_out = HeldOut(engine, data.validation, chat, config.autocast)
     loop = Loop(
         engine,
@@ -122,19 +135,25 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
         stop=lambda: _reason_to_stop(run, stop_signal, group),
         plan_hash=plan.content_hash(),
         params=params,
+        most_rows=micro_batch,
+        guard=guard,
     )
     if config.packing:
         require_apart(model, loop.two_documents(), config.autocast, loop.attention)
     load_seconds = time.time() - began
+    spectra = Spectra(plan, config, engine)
     for event in loop.events(start):
         if isinstance(event, Started):
             event = event.model_copy(update={"load_seconds": load_seconds, **adapter})
         if isinstance(event, Finished):
-            yield from _keep_best(loop, checkpoints, event.step)
+            if loop.back_to is None:
+                yield from _keep_best(loop, checkpoints, event.step)
             whole = whole_model(plan, config, engine)
             if whole is not None:
                 publish(run, plan, whole, data, chat)
         yield event
+        if isinstance(event, Validation):
+            yield from spectra.after(event.step)
     if group.first:
         write_record(run.evidence_path, summarise(plan, run.events()))
     group.meet()
@@ -213,4 +232,5 @@ def _keep_best(loop: Loop, checkpoints: Checkpoints, last: int) -> Iterator[Note
 
 def failed(error: RankwiseError) -> Failed:
     """The event that ends a run which went wrong."""
-    return Failed(time=now(), what=error.what, expected=error.expected, fix=error.fix)
+    rows = error.rows if isinstance(error, OutOfMemory) else None
+    return Failed(time=now(), what=error.what, expected=error.expected, fix=error.fix, out_of_memory_rows=rows)
