@@ -34,6 +34,9 @@ def watch(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the shrunk adapter.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write what was found as an HTML page to this file.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Follow a run of ours while another process trains it, and do nothing else.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Spectra, findings and forgetting of a run, ours or another tool's. Example: `rankwise watch outputs --base M`
@@ -46,6 +49,9 @@ def watch(
     if (shrink is None) != (out is None):
         raise UsageError("--shrink and --out belong together", fix="`--shrink 4 --out smaller`")
     where = api.watched_folder(folder)
+    if live:
+        _refuse_beside_live(base, data, general, shrink, page, adapter_only or None, truncate or None)
+        return _follow(where, as_json)
     with progress_bars(as_json) as progress:
         found = api.watch(
             where,
@@ -69,6 +75,22 @@ def watch(
             print_lines(f"Page: {written.resolve()}")
     failed = any(f.level == "fault" for f in found.findings) or (found.shrunk is not None and not found.shrunk.passed)
     return 3 if failed else 0
+
+
+def _refuse_beside_live(*others: Any) -> None:
+    if any(other is not None for other in others):
+        raise UsageError("--live follows the events of a run and reads no weights", fix="give it alone, then without")
+
+
+def _follow(where: Path, as_json: bool) -> int:
+    from rankwise import api
+    from rankwise.cli.live import show_live
+
+    run = api.open_run(where)
+    show_live(run.name, run.plan(), api.follow(run), lambda: None)
+    if as_json:
+        print_json(api.show(run))
+    return 0
 
 
 def _print_watching(found: Any) -> None:
