@@ -10,6 +10,10 @@ from rankwise.estimate.tracers import tracers
 from rankwise.records import (
     Acted,
     Artifact,
+    BenchmarkFailure,
+    BenchmarkResult,
+    Benchmarks,
+    BenchmarkScore,
     DataFacts,
     DeviceFacts,
     Diagnosis,
@@ -306,8 +310,9 @@ def step(n: int, **changes: Any) -> Step:
     return Step(**(content | changes))
 
 
-def validation(n: int, loss: float) -> Validation:
-    return Validation(time=TIME, step=n, loss=loss, supervised_tokens=1800, seconds=3.0)
+def validation(n: int, loss: float, **changes: Any) -> Validation:
+    content: dict[str, Any] = {"step": n, "loss": loss, "supervised_tokens": 1800, "seconds": 3.0}
+    return Validation(time=TIME, **(content | changes))
 
 
 def saved(n: int) -> Saved:
@@ -446,6 +451,46 @@ def artifact() -> Artifact:
             parent=Parent(kind="adapter", folder="/runs/first/adapter", weights=sha("a"), lineage=None),
         ),
     )
+
+
+def benchmark_score(outcomes: tuple[float, ...] = (1.0, 0.0), **changes: Any) -> BenchmarkScore:
+    """As lm-evaluation-harness would score these items."""
+    content: dict[str, Any] = {
+        "task": "small_arc",
+        "metric": "acc",
+        "filter": "none",
+        "unit": "share",
+        "value": sum(outcomes) / len(outcomes) if outcomes else 0.5,
+        "stderr": 0.05,
+        "interval": None,
+        "higher_is_better": True,
+        "items": len(outcomes) or 100,
+        "limit": None,
+        "num_fewshot": 0,
+        "chat_template": False,
+        "seed": 1234,
+        "version": "1.0",
+        "data_hash": sha("d"),
+        "harness": "0.4.13",
+        "aggregation": "mean",
+        "outcomes": outcomes,
+        "weights": (1.0,) * len(outcomes),
+        "subtasks": {},
+    }
+    return BenchmarkScore(**(content | changes))
+
+
+def benchmarks(*results: BenchmarkResult) -> Benchmarks:
+    """What `rankwise eval --tasks` would have found."""
+    if not results:
+        base, tuned = benchmark_score(), benchmark_score((1.0, 1.0))
+        results = (
+            BenchmarkResult(
+                base=base, tuned=tuned, difference=0.5, interval=(-0.1, 0.9), answer="cannot tell", source="paired"
+            ),
+        )
+    failed = BenchmarkFailure(task="mmlu", what="the dataset cais/mmlu is not here", expected="it", fix="fetch it")
+    return Benchmarks(results=results, failures=(failed,), notes=("small_arc: a warning",), seconds=75.0)
 
 
 # -- files ---------------------------------------------------------------------------------------

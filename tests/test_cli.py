@@ -124,6 +124,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--variants": ("5", 5),
     "--forgetting-nats": ("0.5", 0.5),
     "--forgetting-action": ("stop", "stop"),
+    "--watch-steps": ("10", 10),
     "--replay-allowed": ("", True),
     "--no-replay-allowed": ("", False),
     "--retrieval": ("possible", "possible"),
@@ -179,7 +180,17 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--no-optimizer-in-backward": ("", False),
     "--report-to": ("none", "none"),
 }
-FILES = {"--train", "--general", "--facts", "--json-schema", "--prices", "--deepspeed", "--chat-template"}
+FILES = {
+    "--train",
+    "--general",
+    "--facts",
+    "--forgetting-general",
+    "--forgetting-questions",
+    "--json-schema",
+    "--prices",
+    "--deepspeed",
+    "--chat-template",
+}
 DESCRIBED = {"--examples", "--tokens-per-example"}
 WITHOUT_A_CORPUS = {"--general-self-generated"}
 

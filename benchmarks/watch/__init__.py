@@ -1,1 +1,1 @@
-"""What watching a run costs, and what it catches."""
+"""Runs that forget, what the watch makes of them, and what watching costs."""

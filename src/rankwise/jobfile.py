@@ -238,6 +238,11 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     if train.deepspeed:
         found = _resolve(train.deepspeed, base, where, ("train", "deepspeed"))
         train = train.model_copy(update={"deepspeed": found})
+    forgetting = job.forgetting
+    for key in ("general", "questions"):
+        if path := getattr(forgetting, key):
+            found = _resolve_data(path, base, where, ("forgetting", key))
+            forgetting = forgetting.model_copy(update={key: found})
     template = job.chat_template and _resolve(job.chat_template, base, where, ("chat_template",))
     model = job.model
     for folder in (Path.cwd(), base):
@@ -251,6 +256,7 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
             "model": model,
             "train": train,
             "method": method,
+            "forgetting": forgetting,
             "chat_template": template,
         }
     )

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.api.actuals import actual
+    from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
+    from rankwise.api.following import follow, memory_below
     from rankwise.api.inspecting import watch, watched_folder, write_watching
     from rankwise.api.judging import chat, evaluate, evaluate_model
     from rankwise.api.launching import launch
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "actual",
+    "benchmark",
+    "benchmark_model",
     "bring",
     "calibrate",
     "chat",
@@ -43,10 +47,12 @@ __all__ = [
     "estimate_batch",
     "evaluate",
     "evaluate_model",
+    "follow",
     "gpus",
     "latest_unfinished",
     "launch",
     "load_job",
+    "memory_below",
     "merge",
     "merged_folder",
     "model",
@@ -78,6 +84,8 @@ __all__ = [
 _MODULE = {
     "Progress": "progress",
     "actual": "actuals",
+    "benchmark": "benchmarks",
+    "benchmark_model": "benchmarks",
     "bring": "recipes",
     "calibrate": "calibrating",
     "chat": "judging",
@@ -90,10 +98,12 @@ _MODULE = {
     "estimate_batch": "estimating",
     "evaluate": "judging",
     "evaluate_model": "judging",
+    "follow": "following",
     "gpus": "catalogue",
     "latest_unfinished": "training",
     "launch": "launching",
     "load_job": "planning",
+    "memory_below": "following",
     "merge": "proving",
     "merged_folder": "proving",
     "model": "catalogue",

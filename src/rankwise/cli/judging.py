@@ -6,6 +6,18 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rankwise.cli.benchmarks import (
+    Batch,
+    Limit,
+    Seed,
+    Shots,
+    Tasks,
+    TasksPath,
+    Template,
+    names_of,
+    require_tasks,
+    run_benchmarks,
+)
 from rankwise.cli.face import Json, RunFolder, command
 from rankwise.cli.printing import notes, print_actual, print_json, print_lines, print_passage, progress_bars
 
@@ -15,12 +27,33 @@ def eval_(
     *,
     target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or with --job any model.")],
     job: Annotated[Path | None, typer.Option(help="Job whose base, rows and probes a MODEL is judged on.")] = None,
+    tasks: Tasks = None,
+    tasks_path: TasksPath = None,
+    limit: Limit = None,
+    num_fewshot: Shots = None,
+    batch_size: Batch = None,
+    chat_template: Template = False,
+    seed: Seed = None,
     as_json: Json = False,
 ) -> int:
-    """Format, facts, held-out and general loss, against the untouched base. Example: `rankwise eval RUN`"""
+    """Format, facts, held-out and general loss, against the untouched base. Example: `rankwise eval RUN`
+
+    With --tasks those of lm-evaluation-harness instead. Example: `rankwise eval RUN --tasks arc_easy,mmlu`
+    """
     from rankwise import api
     from rankwise.report import words
 
+    how = {
+        "folder": tasks_path,
+        "limit": limit,
+        "num_fewshot": num_fewshot,
+        "batch_size": batch_size,
+        "chat_template": chat_template or None,
+        "seed": seed,
+    }
+    if tasks is not None:
+        return run_benchmarks(target, job, as_json, tasks=names_of(tasks), **how)
+    require_tasks([name for name, value in how.items() if value is not None])
     with progress_bars(as_json) as progress:
         if job is not None:
             asked = api.load_job(job, {})

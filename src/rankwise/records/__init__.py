@@ -3,6 +3,13 @@
 from rankwise.records.artifact import Artifact, Check, Verification
 from rankwise.records.audit import Audit
 from rankwise.records.base import Interval, Record, content_hash
+from rankwise.records.benchmark import (
+    BenchmarkFailure,
+    BenchmarkResult,
+    Benchmarks,
+    BenchmarkScore,
+    BenchmarkScores,
+)
 from rankwise.records.configuration import Configuration, Shapes
 from rankwise.records.costs import (
     Billing,
@@ -17,6 +24,7 @@ from rankwise.records.costs import (
     Tariff,
     TimeEstimate,
     VelocityEstimate,
+    WatchEstimate,
 )
 from rankwise.records.diagnosis import Condition, Diagnosis, Measurement
 from rankwise.records.event import (
@@ -38,8 +46,27 @@ from rankwise.records.event import (
     Validation,
     Watched,
 )
-from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
-from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, NewTokens, Price
+from rankwise.records.evidence import (
+    Actual,
+    Answer,
+    Comparison,
+    Evaluation,
+    Evidence,
+    Finding,
+    Forgotten,
+    FrontierPoint,
+    Threshold,
+)
+from rankwise.records.facts import (
+    DataFacts,
+    DeviceFacts,
+    Facts,
+    LinearShape,
+    ModelFacts,
+    NewTokens,
+    Price,
+    WatchedSet,
+)
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
 from rankwise.records.plan import (
@@ -69,6 +96,11 @@ __all__ = [
     "Answer",
     "Artifact",
     "Audit",
+    "BenchmarkFailure",
+    "BenchmarkResult",
+    "BenchmarkScore",
+    "BenchmarkScores",
+    "Benchmarks",
     "Billing",
     "Buckets",
     "Candidate",
@@ -90,6 +122,8 @@ __all__ = [
     "Finished",
     "Flip",
     "FlopsByPhase",
+    "Forgotten",
+    "FrontierPoint",
     "Interval",
     "Job",
     "JobData",
@@ -133,6 +167,7 @@ __all__ = [
     "Stopped",
     "StorageEstimate",
     "Tariff",
+    "Threshold",
     "TimeEstimate",
     "Trace",
     "TrainConfig",
@@ -143,7 +178,9 @@ __all__ = [
     "VelocityEstimate",
     "Verdict",
     "Verification",
+    "WatchEstimate",
     "Watched",
+    "WatchedSet",
     "Watching",
     "content_hash",
 ]

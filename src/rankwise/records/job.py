@@ -151,6 +151,21 @@ class Forgetting(Record):
         "warn", description="What to do when it is exceeded."
     )
     replay_allowed: bool = Field(True, description="May general rows be mixed into training?")
+    general: Path | None = Field(
+        None, description="Texts or rows that general ability is watched on; null: a short set of our own."
+    )
+    questions: Path | None = Field(
+        None, description="Multiple-choice questions that it is watched on; null: a short set of our own."
+    )
+    watch_steps: int | None = Field(
+        None, ge=0, description="Optimizer steps between two looks at it; null: the plan chooses, 0: none."
+    )
+
+    @model_validator(mode="after")
+    def _acts_on_what_it_sees(self) -> Self:
+        if self.watch_steps == 0 and self.action != "warn":
+            raise ValueError(f"`action: {self.action}` acts on what is seen, and `watch_steps: 0` has nobody look")
+        return self
 
 
 class AnswerFormat(Record):

@@ -8,6 +8,7 @@ from rankwise.report.glossary import quantity_name
 from rankwise.report.learned_words import forgetting_sentence, knows_or_sounds
 from rankwise.report.plan_words import sentence
 from rankwise.report.quantities import bounds, common_scale, count, duration, nats, plain, share
+from rankwise.report.watch_words import watched_sentence
 
 MARKS = {"good": "ok", "warning": "warning", "fault": "FAULT"}
 
@@ -26,6 +27,8 @@ def outcome_lines(
     else:
         evaluation = evidence.evaluation
         lines = [knows_or_sounds(evaluation), forgetting_sentence(evaluation, budget_nats)]
+    if evidence.forgetting is not None:
+        lines.append(watched_sentence(evidence.forgetting))
     lines.append(training_sentence(evidence))
     lines.append(validation_sentence(evidence))
     lines.append(proof_sentence(verification, folder))
@@ -77,9 +80,10 @@ def proof_sentence(verification: Verification | None, folder: Path | str = "RUN"
 
 
 def finding_line(finding: Finding) -> str:
-    """warning: the loss still falls (0.02 nats per step). Train longer."""
+    """warning: the loss still falls (0.02 nats per step). Train longer. [docs/findings.md#learned]"""
     advice = f" {finding.advice}" if finding.advice else ""
-    return f"{MARKS[finding.level]}: {sentence(finding.text, finding.number)}{advice}"
+    link = f" [{finding.link}]" if finding.link else ""
+    return f"{MARKS[finding.level]}: {sentence(finding.text, finding.number)}{advice}{link}"
 
 
 def check_line(check: Check) -> str:

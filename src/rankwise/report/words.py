@@ -3,6 +3,13 @@
 Plain text, no markup but commands in `backticks`. This is the door; the sentences live in the files behind it.
 """
 
+from rankwise.report.benchmark_words import (
+    BenchmarkRow,
+    benchmark_line,
+    benchmark_rows,
+    benchmark_source,
+    failure_line,
+)
 from rankwise.report.event_words import comparison_line, event_line
 from rankwise.report.glossary import method_name, metric_meaning, metric_name, parallel_name, quantity_name
 from rankwise.report.learned_words import (
@@ -79,6 +86,7 @@ from rankwise.report.verdict_words import (
 
 __all__ = [
     "UNKNOWN",
+    "BenchmarkRow",
     "Level",
     "Passage",
     "actual_line",
@@ -86,6 +94,9 @@ __all__ = [
     "all_evidence",
     "ancestry",
     "answer_of",
+    "benchmark_line",
+    "benchmark_rows",
+    "benchmark_source",
     "bounds",
     "check_line",
     "cited",
@@ -97,6 +108,7 @@ __all__ = [
     "duration",
     "duration_range",
     "event_line",
+    "failure_line",
     "finding_line",
     "flip_line",
     "forgetting_level",

@@ -5,9 +5,10 @@ So these are warnings, but for a run in which nothing trained or in which update
 worth is told by `rankwise watch --truncate`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rankwise.records import Event, Finding, Plan, SpectrumSeen
+from rankwise.watch.raised import Rule, raised
 from rankwise.watch.spectra import point
 
 # Share of an update's energy in its first direction from which it is called collapsed, and the ranks that can be.
@@ -33,7 +34,7 @@ def dead_modules(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
         return None
     named = ", ".join(dead[:3]) + (f" and {len(dead) - 3} more" if len(dead) > 3 else "")
     every = len(dead) == len(seen.modules)
-    return Finding(
+    return raised(
         name="dead_modules",
         level="fault" if every else "warning",
         text="Nothing that was to train has changed."
@@ -52,7 +53,7 @@ def rank_collapse(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     if seen is None or 2 * len(collapsed) <= len(wide):
         return None
     rank = max(m.rank for m in wide)
-    return Finding(
+    return raised(
         name="rank_collapse",
         level="warning",
         text="Most updates are one direction and little else: the rank is not used.",
@@ -70,7 +71,7 @@ def large_updates(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
     if seen is None or ratio is None or ratio <= LARGE:
         return None
     worst = max((m.norm_ratio or 0, m.module) for m in seen.modules)
-    return Finding(
+    return raised(
         name="large_updates",
         level="fault" if ratio > OUTGROWN else "warning",
         text=(
@@ -94,7 +95,7 @@ def intruder_directions(plan: Plan | None, events: Sequence[Event]) -> Finding |
     grew = len(points) > 1 and last > first
     if last == 0 or not (grew or last >= matrices):
         return None
-    return Finding(
+    return raised(
         name="intruder_directions",
         level="warning",
         text="Training "
@@ -105,7 +106,7 @@ def intruder_directions(plan: Plan | None, events: Sequence[Event]) -> Finding |
     )
 
 
-SPECTRAL_FINDINGS: tuple[Callable[[Plan | None, Sequence[Event]], Finding | None], ...] = (
+SPECTRAL_FINDINGS: tuple[Rule, ...] = (
     dead_modules,
     rank_collapse,
     large_updates,
