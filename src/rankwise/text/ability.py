@@ -66,8 +66,8 @@ def ability_sets(job: Job, chat: ChatText, general: Sequence[Encoded]) -> list[A
         ModelError: rows that are conversations, and a model without a chat template.
     """
     found = [
-        _texts(job.forgetting.general or OWN_TEXT, chat),
-        _questions(job.forgetting.questions or OWN_QUESTIONS, chat),
+        text_set(job.forgetting.general or OWN_TEXT, chat),
+        question_set(job.forgetting.questions or OWN_QUESTIONS, chat),
     ]
     if general:
         items = tuple((_cut(general[number]),) for number in _drawn(len(general)))
@@ -113,7 +113,8 @@ def described_facts() -> tuple[WatchedSet, ...]:
     )
 
 
-def _texts(path: Path, chat: ChatText) -> AbilitySet:
+def text_set(path: Path, chat: ChatText) -> AbilitySet:
+    """Rows of a file by their cross-entropy. Raises DataError, ModelError as `ability_sets`."""
     store = tokens_of(path, chat, 0)
     store.require_sound()
     rows = store.whole()
@@ -121,7 +122,8 @@ def _texts(path: Path, chat: ChatText) -> AbilitySet:
     return AbilitySet("general text", "general_loss", _enough(_with_labels(items), path, "rows"))
 
 
-def _questions(path: Path, chat: ChatText) -> AbilitySet:
+def question_set(path: Path, chat: ChatText) -> AbilitySet:
+    """Questions of a file by the likelihood of their choices. Raises DataError as `ability_sets`."""
     probes = read_probes(path)
     for probe in probes:
         if not probe.choices:
