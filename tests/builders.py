@@ -45,6 +45,7 @@ from rankwise.records import (
     Validation,
     Verification,
     Watched,
+    WatchedSet,
     Watching,
 )
 from rankwise.watch.spectra import sum_up
@@ -274,6 +275,16 @@ def plan(wanted: Job | None = None, seen: Facts | None = None, market: Market | 
     """The plan that `choose` makes with the real prices, traced in this process."""
     with tracers(0):
         return choose(wanted or job(), seen or facts(), price_all, market)
+
+
+def facts_to_watch() -> Facts:
+    """`facts` of a job that forgetting is watched in, on sets of the size of our own."""
+    sets = (
+        WatchedSet(name="general text", metric="general_loss", items=48, tokens=2800, labelled=2750, chance=None),
+        WatchedSet(name="general questions", metric="choice", items=80, tokens=5200, labelled=800, chance=0.25),
+    )
+    seen = facts()
+    return seen.model_copy(update={"data": seen.data.model_copy(update={"watched": sets})})
 
 
 # -- events and what follows from them -----------------------------------------------------------

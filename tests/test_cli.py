@@ -124,6 +124,8 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--variants": ("5", 5),
     "--forgetting-nats": ("0.5", 0.5),
     "--forgetting-action": ("stop", "stop"),
+    "--forgetting-tasks": ("arc_easy, hellaswag", ("arc_easy", "hellaswag")),
+    "--forgetting-limit": ("20", 20),
     "--watch-steps": ("10", 10),
     "--replay-allowed": ("", True),
     "--no-replay-allowed": ("", False),
@@ -197,7 +199,9 @@ WITHOUT_A_CORPUS = {"--general-self-generated"}
 
 def test_every_option_is_tried_below() -> None:
     positive = {flag for flag in GIVEN if not flag.startswith("--no-")}
-    assert positive | FILES | DESCRIBED | WITHOUT_A_CORPUS | {"--adapter"} == set(JOB_OPTIONS)
+    assert positive | FILES | DESCRIBED | WITHOUT_A_CORPUS | {"--adapter", "--forgetting-tasks-path"} == set(
+        JOB_OPTIONS
+    )
     assert {f"--no-{f[2:]}" for f, (_, kind, _) in JOB_OPTIONS.items() if kind is bool} == set(GIVEN) - positive
 
 
@@ -251,6 +255,19 @@ def test_an_adapter_given_as_an_option_is_a_folder(here: Path, monkeypatch: pyte
     (here / "there" / "first").mkdir()
     job = planned(monkeypatch, path, "--method", "lora", "--adapter", "first")
     assert job.method is not None and job.method.adapter == (here / "there" / "first").resolve()
+
+
+def test_a_folder_of_tasks_given_as_an_option_reaches_the_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here / "there")
+    (here / "there" / "tasks").mkdir()
+    given = ("--forgetting-tasks", "mine", "--forgetting-tasks-path", "tasks")
+    assert planned(monkeypatch, path, *given).forgetting.tasks_path == (here / "there" / "tasks").resolve()
+    for wrong, said in (
+        (("--forgetting-tasks-path", "tasks"), "holds `tasks`"),
+        ((*given[:3], "tsaks"), "tsaks"),
+        ((*given, "--watch-steps", "0"), "has nobody look"),
+    ):
+        assert said in refused(2, "plan", path, *wrong)["what"]
 
 
 def test_a_job_may_be_options_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,12 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 JOBS = sorted(EXAMPLES.glob("**/job*.yaml"))
 
 
-def test_there_are_two_of_them() -> None:
-    assert [str(p.relative_to(EXAMPLES)) for p in JOBS] == ["clinic/job-facts.yaml", "clinic/job.yaml"]
+def test_there_are_three_of_them() -> None:
+    assert [str(p.relative_to(EXAMPLES)) for p in JOBS] == [
+        "clinic/job-facts.yaml",
+        "clinic/job.yaml",
+        "tasks/job.yaml",
+    ]
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -21,4 +25,4 @@ def test_an_example_is_read_from_anywhere(path: Path, tmp_path: Path, monkeypatc
     job = read_job(path, {}, METHODS)
     assert job.model == "embedded" and job.hardware.gpu == "cpu"
     assert job.data.train and job.data.train.is_file() and job.data.facts and job.data.facts.is_file()
-    assert job.name in ("clinic", "job-facts")
+    assert job.name in ("clinic", "job-facts", "tasks")

@@ -94,8 +94,10 @@ def _audit() -> Audit:
 
 
 def _whole() -> list[Record]:
-    plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}))
-    evidence = summarise(plan, builders.whole_run()).model_copy(update={"evaluation": _evaluation()})
+    plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}), builders.facts_to_watch())
+    *unwatched, last = builders.whole_run()
+    evidence = summarise(plan, [*unwatched, builders.watched(20), last])
+    evidence = evidence.model_copy(update={"evaluation": _evaluation()})
     evidence = evidence.model_copy(update={"benchmarks": builders.benchmarks()})
     events = [*builders.whole_run(5), builders.stopped(3)]
     asked = configure({"model": "embedded"}, builders.smollm2().config)

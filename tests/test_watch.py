@@ -220,7 +220,7 @@ def test_general_ability_is_asked_of_our_own_sets_and_what_is_red_is_a_fault(bas
     result = call(broken, "--base", base, "--forgetting", "--json")
     found = Watching.model_validate(json.loads(result.stdout))
     assert result.exit_code == 3 and found.forgetting is not None and found.forgetting.level == "red"
-    assert [s.name for s in found.forgetting.slices] == ["general text", "general questions"]
+    assert [s.name for s in found.forgetting.slices] == ["general text", "general answers", "general questions"]
     assert [f.name for f in found.findings if f.level == "fault"] == ["forgot"]
 
 

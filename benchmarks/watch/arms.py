@@ -54,7 +54,7 @@ def prepared(folder: Path, name: str, said: dict[str, Any]) -> Run:
     """A planned run of the rows in `folder`."""
     job = {"goal": "instruction", "model": "embedded", "hardware": "cpu", **said}
     job["data"] = {"train": "train.jsonl", "validation": "validation.jsonl", **said["data"]}
-    path = folder / f"{name}.json"
+    path = folder / f"{name}.yaml"  # JSON is YAML; a .json would be taken for a plan
     path.write_text(json.dumps(job), encoding="utf-8")
     return api.prepare(path, folder / name, {})
 

@@ -17,13 +17,9 @@ from rankwise.estimate.watching import (
     look,
     plan_watch,
 )
-from rankwise.records import WatchedSet
 from tests import builders
 
-SETS = (
-    WatchedSet(name="general text", metric="general_loss", items=48, tokens=2800, labelled=2750, chance=None),
-    WatchedSet(name="general questions", metric="choice", items=80, tokens=5200, labelled=800, chance=0.25),
-)
+SETS = builders.facts_to_watch().data.watched
 steps = st.integers(1, 20_000)
 
 
@@ -80,9 +76,7 @@ def test_fewer_items_are_less_work() -> None:
 
 
 def test_a_plan_says_how_often_and_what_it_costs() -> None:
-    facts = builders.facts()
-    watched = facts.model_copy(update={"data": facts.data.model_copy(update={"watched": SETS})})
-    plan, without = builders.plan(seen=watched), builders.plan()
+    plan, without = builders.plan(seen=builders.facts_to_watch()), builders.plan()
     time, before = plan.chosen().time, without.chosen().time  # type: ignore[union-attr]
     assert time.watch and time.watch.seconds and time.train_seconds and before.train_seconds
     assert time.train_seconds == pytest.approx(before.train_seconds + time.watch.seconds)

@@ -8,7 +8,7 @@ import pytest
 from rankwise.errors import DataError
 from rankwise.records import Job
 from rankwise.text import ability
-from rankwise.text.ability import OWN_QUESTIONS, OWN_TEXT, ability_sets, described_facts, watched_facts
+from rankwise.text.ability import OWN_ANSWERS, OWN_QUESTIONS, OWN_TEXT, ability_sets, described_facts, watched_facts
 from rankwise.text.formats import read_rows
 from rankwise.text.masks import IGNORE, Encoded
 from rankwise.text.probes import read_probes
@@ -35,6 +35,9 @@ def lines(path: Path, rows: list[object]) -> Path:
 def test_our_own_sets_are_sound() -> None:
     texts = [row.text for row in read_rows(OWN_TEXT).rows]
     assert 40 <= len(texts) == len(set(texts)) and all(text and 150 < len(text) < 500 for text in texts)
+    asked = [row.messages for row in read_rows(OWN_ANSWERS).rows]
+    assert all(m is not None and [turn["role"] for turn in m] == ["user", "assistant"] for m in asked)
+    assert 30 <= len(asked) == len({m[0]["content"] for m in asked if m})
     probes = read_probes(OWN_QUESTIONS)
     assert 60 <= len(probes) == len({p.question for p in probes})
     assert all(len(p.choices) == 4 for p in probes)
@@ -43,15 +46,25 @@ def test_our_own_sets_are_sound() -> None:
 
 
 def test_texts_are_labelled_throughout_without_their_end(chat: ChatText) -> None:
-    text, questions = ability_sets(job(), chat, [])
+    text, answers, questions = ability_sets(job(), chat, [])
     (row,) = text.items[0]
     assert row.ids == row.labels and row.ids[-1] != chat.eos_token_id and len(row.ids) <= ability.LONGEST
     assert (text.name, text.metric, text.chance) == ("general text", "general_loss", None)
     assert (questions.name, questions.metric, questions.chance) == ("general questions", "choice", 0.25)
+    (said,) = answers.items[0]
+    assert answers.name == "general answers" and IGNORE in said.labels
+    assert [label for label in said.labels if label != IGNORE][-1] in chat.stop_token_ids
+
+
+def test_a_model_that_cannot_converse_is_asked_no_answers(tmp_path: Path) -> None:
+    tiny_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    names = [s.name for s in ability_sets(job(), ChatText.from_folder(tmp_path), [])]
+    assert names == ["general text", "general questions"]
 
 
 def test_of_a_question_the_choices_alone_are_labelled(chat: ChatText) -> None:
-    _, questions = ability_sets(job(), chat, [])
+    *_, questions = ability_sets(job(), chat, [])
     for item, right, probe in zip(questions.items, questions.right, read_probes(OWN_QUESTIONS), strict=True):
         prompts = {row.ids[: sum(label == IGNORE for label in row.labels)] for row in item}
         assert len(prompts) == 1
@@ -63,27 +76,27 @@ def test_of_a_question_the_choices_alone_are_labelled(chat: ChatText) -> None:
 def test_general_rows_that_are_not_trained_on_are_a_slice_of_their_own(chat: ChatText) -> None:
     rows = [Encoded((5, 6, 7, n + 8), (IGNORE, IGNORE, 7, n + 8), n) for n in range(250)]
     names = [s.name for s in ability_sets(job(), chat, rows)]
-    assert names == ["general text", "general rows", "general questions"]
-    drawn, again = (ability_sets(job(), chat, rows)[1] for _ in range(2))
+    assert names == ["general text", "general answers", "general rows", "general questions"]
+    drawn, again = (ability_sets(job(), chat, rows)[2] for _ in range(2))
     assert len(drawn.items) == ability.MOST_ITEMS and drawn.content == again.content
     context = [Encoded((5, 6), (IGNORE, IGNORE), 1), *rows[:7]]
-    assert len(ability_sets(job(), chat, context)[1].items) == 7
+    assert len(ability_sets(job(), chat, context)[2].items) == 7
 
 
 def test_what_is_asked_has_a_hash(chat: ChatText) -> None:
-    text, questions = ability_sets(job(), chat, [])
+    text, _, questions = ability_sets(job(), chat, [])
     assert text.content != questions.content and text.first(5).content != text.content
     assert text.first(None).content == text.content and len(questions.first(5).right) == 5
 
 
 def test_the_cost_is_that_of_the_rows(chat: ChatText) -> None:
-    text, questions = watched_facts(ability_sets(job(), chat, []))
-    assert (text.items, questions.items) == (48, 80)
+    text, answers, questions = watched_facts(ability_sets(job(), chat, []))
+    assert (text.items, answers.items, questions.items) == (48, 36, 80)
     assert 0.9 * text.tokens < text.labelled < text.tokens  # a first token is predicted from nothing
     assert questions.labelled < questions.tokens
     described = described_facts()
     assert [(s.name, s.metric, s.items, s.chance) for s in described] == [
-        (s.name, s.metric, s.items, s.chance) for s in (text, questions)
+        (s.name, s.metric, s.items, s.chance) for s in (text, answers, questions)
     ]
 
 

@@ -44,11 +44,12 @@ class Beside:
     def ability(self, general: Path | None) -> Watched:
         """General ability: of our own texts and questions, or of the rows of a file."""
         from rankwise.evaluate.paired import resampled
-        from rankwise.text.ability import OWN_QUESTIONS, OWN_TEXT, question_set, text_set
+        from rankwise.text.ability import OWN_QUESTIONS, question_set, text_sets
         from rankwise.watch.forgetting import SetProbe, Watch
 
-        texts = text_set(general or OWN_TEXT, self._chat)
-        sets = [texts] if general else [texts, question_set(OWN_QUESTIONS, self._chat)]
+        sets = text_sets(general, self._chat)
+        if general is None:
+            sets.append(question_set(OWN_QUESTIONS, self._chat))
         plan, last = self.subject.plan, self.subject.last
         assert self.base is not None and last is not None
         one = self._tuned

@@ -1,6 +1,6 @@
 """A task of lm-evaluation-harness as one slice of the forgetting watch: a number and a weight for each item."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import islice
@@ -30,14 +30,24 @@ class TaskProbe:
         content: hash of all that its numbers follow from, beside the model and its arithmetic.
     """
 
-    def __init__(self, loaded: Loaded, asked: Asked, tokenizer: Any, autocast: Autocast, *, whole: bool = False):
+    def __init__(
+        self,
+        loaded: Loaded,
+        asked: Asked,
+        tokenizer: Any,
+        autocast: Autocast,
+        *,
+        bare: Callable[[], nn.Module] | None = None,
+        whole: bool = False,
+    ):
         """
         Args:
+            bare: the model as transformers or PEFT know it, where what trains is wrapped; None: as `measure` gets it.
             whole: every process asks all items. Where a model is split, all processes must take part in each forward
                 pass, and shares of the items differ in how many passes they take.
         """
         self.loaded, self.asked, self.tokenizer, self.autocast = loaded, asked, tokenizer, autocast
-        self.whole = whole
+        self.bare, self.whole = bare, whole
         self.name = loaded.name
         tasks = loaded.content["tasks"]
         kinds = {task.OUTPUT_TYPE == ROLLING for task in tasks.values()}
@@ -63,7 +73,8 @@ class TaskProbe:
             only.setdefault(name, []).append(place)
         tasks = self.loaded.content["tasks"]
         part = replace(self.loaded, content={"tasks": {name: tasks[name] for name in only}, "groups": {}})
-        found = score(model, self.tokenizer, part, self.asked, resamples=0, autocast=self.autocast, only=only)
+        asked_of = self.bare() if self.bare else model
+        found = score(asked_of, self.tokenizer, part, self.asked, resamples=0, autocast=self.autocast, only=only)
         kind = "mean" if self.metric == "choice" else "perplexity"
         said: dict[tuple[str, int], float] = {}
         for name, places in only.items():
@@ -83,13 +94,20 @@ class TaskProbe:
         ]
 
 
-def task_probes(asked: Asked, tokenizer: Any, autocast: Autocast, *, whole: bool = False) -> Iterator[TaskProbe]:
+def task_probes(
+    asked: Asked,
+    tokenizer: Any,
+    autocast: Autocast,
+    *,
+    bare: Callable[[], nn.Module] | None = None,
+    whole: bool = False,
+) -> Iterator[TaskProbe]:
     """One for each name. Raises BenchmarkError for the first that cannot be asked, UsageError for an unknown one."""
     loaded, failed = load_tasks(replace(asked, num_fewshot=0))
     if failed:
         raise raised(failed[0])
     for one in loaded:
-        yield TaskProbe(one, asked, tokenizer, autocast, whole=whole)
+        yield TaskProbe(one, asked, tokenizer, autocast, bare=bare, whole=whole)
 
 
 def _chance(tasks: dict[str, Any], docs: dict[str, list[Any]]) -> float:

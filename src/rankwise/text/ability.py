@@ -1,5 +1,8 @@
-"""What general ability is watched on: short texts and four-choice questions of our own (`sets/`), or the job's, and the
-general rows that are not trained on.
+"""What general ability is watched on: short texts, everyday answers and four-choice questions of our own (`sets/`), or
+the job's, and the general rows that are not trained on.
+
+Texts and answers lose apart: a model that was taught one form of answering gives it to every question, and its reading
+of plain prose may not move by a hundredth of a nat.
 
 Questions are put as plain text (`Question: ... Answer: ...`), as lm-evaluation-harness puts those of ARC: a chat
 template would let a model that merely answers in another style look as if it had lost what it knows.
@@ -20,7 +23,8 @@ from rankwise.text.template import ChatText
 from rankwise.text.tokens import tokens_of
 
 SETS = Path(str(files("rankwise.text"))) / "sets"
-OWN_TEXT, OWN_QUESTIONS = SETS / "general_text.jsonl", SETS / "questions.jsonl"
+OWN_TEXT, OWN_ANSWERS = SETS / "general_text.jsonl", SETS / "general_answers.jsonl"
+OWN_QUESTIONS = SETS / "questions.jsonl"
 MOST_ITEMS = 200  # rows or questions of a set; of more, the same ones are drawn each time
 LONGEST = 256  # tokens of a row; what is behind them is not looked at
 LEAST_ITEMS = 6  # with fewer, chance alone moves all of them the same way in more than 5 % of cases (sign test)
@@ -65,13 +69,20 @@ def ability_sets(job: Job, chat: ChatText, general: Sequence[Encoded]) -> list[A
         DataError: a file that cannot be read as rows or questions, or has too few to show a change.
         ModelError: rows that are conversations, and a model without a chat template.
     """
-    found = [
-        text_set(job.forgetting.general or OWN_TEXT, chat),
-        question_set(job.forgetting.questions or OWN_QUESTIONS, chat),
-    ]
+    found = text_sets(job.forgetting.general, chat)
     if general:
         items = tuple((_cut(general[number]),) for number in _drawn(len(general)))
-        found.insert(1, AbilitySet("general rows", "general_loss", _with_labels(items)))
+        found.append(AbilitySet("general rows", "general_loss", _with_labels(items)))
+    return [*found, question_set(job.forgetting.questions or OWN_QUESTIONS, chat)]
+
+
+def text_sets(given: Path | None, chat: ChatText) -> list[AbilitySet]:
+    """The rows of a file, else our own texts and, where the model has a chat template, our own answers. Raises as
+    `ability_sets`.
+    """
+    found = [_texts("general text", given or OWN_TEXT, chat)]
+    if given is None and chat.has_template:
+        found.append(_texts("general answers", OWN_ANSWERS, chat))
     return found
 
 
@@ -91,17 +102,14 @@ def watched_facts(sets: Sequence[AbilitySet]) -> tuple[WatchedSet, ...]:
 
 
 def described_facts() -> tuple[WatchedSet, ...]:
-    """Our own sets where no tokenizer has been read: a token is taken as CHARACTERS characters."""
-    texts = OWN_TEXT.read_text(encoding="utf-8").splitlines()
+    """Our own sets where no tokenizer has been read: a token is taken as CHARACTERS characters, of a file's lines."""
     probes = read_probes(OWN_QUESTIONS)
     said = [len(choice) / CHARACTERS for p in probes for choice in p.choices]
     prompts = [len(_prompt(p)) / CHARACTERS for p in probes for _ in p.choices]
-    tokens = round(sum(map(len, texts)) / CHARACTERS)
     asked = round(sum(said) + sum(prompts))
     return (
-        WatchedSet(
-            name="general text", metric="general_loss", items=len(texts), tokens=tokens, labelled=tokens, chance=None
-        ),
+        _described("general text", OWN_TEXT),
+        _described("general answers", OWN_ANSWERS),
         WatchedSet(
             name="general questions",
             metric="choice",
@@ -113,13 +121,18 @@ def described_facts() -> tuple[WatchedSet, ...]:
     )
 
 
-def text_set(path: Path, chat: ChatText) -> AbilitySet:
-    """Rows of a file by their cross-entropy. Raises DataError, ModelError as `ability_sets`."""
+def _described(name: str, path: Path) -> WatchedSet:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    tokens = round(sum(map(len, lines)) / CHARACTERS)
+    return WatchedSet(name=name, metric="general_loss", items=len(lines), tokens=tokens, labelled=tokens, chance=None)
+
+
+def _texts(name: str, path: Path, chat: ChatText) -> AbilitySet:
     store = tokens_of(path, chat, 0)
     store.require_sound()
     rows = store.whole()
     items = tuple((_cut(_without_end(rows[number], chat)),) for number in _drawn(len(rows)))
-    return AbilitySet("general text", "general_loss", _enough(_with_labels(items), path, "rows"))
+    return AbilitySet(name, "general_loss", _enough(_with_labels(items), path, "rows"))
 
 
 def question_set(path: Path, chat: ChatText) -> AbilitySet:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from rankwise.evaluate.harness import load_tokenizer
+from rankwise.evaluate.harness_probe import task_probes
+from rankwise.evaluate.harness_tasks import Asked
 from rankwise.evaluate.paired import resampled
 from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import untouched
@@ -18,7 +21,7 @@ from rankwise.train.engines.engine import Engine
 from rankwise.train.engines.group import Group
 from rankwise.train.guard import Guard
 from rankwise.train.loop import versions
-from rankwise.watch.forgetting import Numbers, SetProbe, Watch
+from rankwise.watch.forgetting import Numbers, Probe, SetProbe, Watch
 
 BEGINNING = 64  # tokens of a row that has no prompt of its own
 
@@ -35,9 +38,7 @@ def guard_of(
     # Of PiSSA the base is not the frozen weights, but what they are together with an adapter that was not trained yet.
     switches = method.trains == "adapter" and not tuner.residual
     watch = Watch(
-        probes=[
-            SetProbe(s.first(config.watch_items), config.autocast) for s in ability_sets(plan.job, chat, data.general)
-        ],
+        probes=_probes(plan, config, engine, data, chat),
         prompts=_prompts(data),
         autocast=config.autocast,
         budget=plan.job.forgetting.budget_nats,
@@ -55,6 +56,18 @@ def guard_of(
         return group.from_first(watch.look(step, engine.module))
 
     return Guard(look, config.watch_steps, plan.job.forgetting.action, checkpoints)
+
+
+def _probes(plan: Plan, config: TrainConfig, engine: Engine, data: Dataset, chat: ChatText) -> list[Probe]:
+    """Our sets or the job's, then tasks of lm-evaluation-harness. Raises BenchmarkError: one cannot be asked."""
+    sets = ability_sets(plan.job, chat, data.general)
+    probes: list[Probe] = [SetProbe(s.first(config.watch_items), config.autocast) for s in sets]
+    wanted = plan.job.forgetting
+    if wanted.tasks:
+        tokenizer = load_tokenizer(plan.facts.model.path, plan.job.data.named_tokens, plan.job.chat_template)
+        asked = Asked(wanted.tasks, wanted.tasks_path, limit=wanted.limit)
+        probes += task_probes(asked, tokenizer, config.autocast, bare=lambda: engine.bare, whole=engine.splits)
+    return probes
 
 
 def _as_base(engine: Engine, switches: bool) -> AbstractContextManager[Any]:
