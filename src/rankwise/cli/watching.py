@@ -25,7 +25,12 @@ def watch(
     data: Annotated[
         Path | None, typer.Option(help="Rows of the task for the held-out loss. Default: those of a run of ours.")
     ] = None,
-    general: Annotated[Path | None, typer.Option(help="Everyday rows: a rise of their loss is forgetting.")] = None,
+    forgetting: Annotated[
+        bool, typer.Option("--forgetting", help="Ask base and tuned model general texts and questions.")
+    ] = False,
+    general: Annotated[
+        Path | None, typer.Option(help="Everyday rows for --forgetting, in the place of our own sets.")
+    ] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="How much of the gain is left at ranks 1, 2, 4, ...?")
     ] = False,
@@ -58,6 +63,7 @@ def watch(
             base=base,
             data=data,
             general=general,
+            forgetting=forgetting,
             adapter_only=adapter_only,
             truncate=truncate or shrink is not None,
             also=(shrink,) if shrink else (),
@@ -66,6 +72,8 @@ def watch(
         if shrink is not None and out is not None:
             shrunk, _ = api.shrink(api.open_run(where), shrink, out)
             found = found.model_copy(update={"shrunk": shrunk})
+    if found.kind == "run" and (where / "evidence.json").is_file():
+        api.report(api.open_run(where))
     written = api.write_watching(found, page) if page else None
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -96,6 +104,7 @@ def _follow(where: Path, as_json: bool) -> int:
 def _print_watching(found: Any) -> None:
     from rankwise.report import spectrum_words as say
     from rankwise.report import words
+    from rankwise.report.watch_words import watched_sentence
 
     print_lines(*say.watching_lines(found), "", *say.spectrum_lines(found.spectrum, found.no_spectrum))
     if found.modules:
@@ -103,6 +112,8 @@ def _print_watching(found: Any) -> None:
         print_lines(*say.condition_lines(found.modules), "")
     print_passage("Findings", [words.finding_line(f) for f in found.findings])
     print_passage("Beside its base", [words.comparison_line(c) for c in found.comparisons])
+    if found.forgetting:
+        print_lines(watched_sentence(found.forgetting), "")
     if found.truncation:
         print_lines(say.truncation_sentence(found.truncation))
         print_table(say.TRUNCATION_HEADS, say.truncation_rows(found.truncation))
