@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
-    from rankwise.api.judging import chat, evaluate, evaluate_model
+    from rankwise.api.judging import (
+        Asked,
+        chat,
+        evaluate,
+        evaluate_against,
+        evaluate_model,
+        gates,
+        judge_of,
+        requirements,
+    )
     from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
     from rankwise.api.looking import open_run, report, runs, show
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
     from rankwise.api.training import latest_unfinished, prepare, train
 
 __all__ = [
+    "Asked",
     "Progress",
     "actual",
     "bring",
@@ -40,8 +50,11 @@ __all__ = [
     "estimate",
     "estimate_batch",
     "evaluate",
+    "evaluate_against",
     "evaluate_model",
+    "gates",
     "gpus",
+    "judge_of",
     "latest_unfinished",
     "launch",
     "load_job",
@@ -58,6 +71,7 @@ __all__ = [
     "quiet",
     "read_batch",
     "report",
+    "requirements",
     "runs",
     "show",
     "single_changes",
@@ -70,6 +84,7 @@ __all__ = [
 ]
 
 _MODULE = {
+    "Asked": "judging",
     "Progress": "progress",
     "actual": "actuals",
     "bring": "recipes",
@@ -83,8 +98,11 @@ _MODULE = {
     "estimate": "estimating",
     "estimate_batch": "estimating",
     "evaluate": "judging",
+    "evaluate_against": "judging",
     "evaluate_model": "judging",
+    "gates": "judging",
     "gpus": "catalogue",
+    "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
     "load_job": "planning",
@@ -101,6 +119,7 @@ _MODULE = {
     "quiet": "progress",
     "read_batch": "estimating",
     "report": "looking",
+    "requirements": "judging",
     "runs": "looking",
     "show": "looking",
     "single_changes": "estimating",

@@ -38,7 +38,18 @@ from rankwise.records.event import (
     Validation,
     Watched,
 )
-from rankwise.records.evidence import Actual, Answer, Comparison, Evaluation, Evidence, Finding
+from rankwise.records.evidence import (
+    Actual,
+    Answer,
+    Bin,
+    Comparison,
+    Evaluation,
+    Evidence,
+    Finding,
+    Gate,
+    Reliability,
+    Tendency,
+)
 from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, NewTokens, Price
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
@@ -68,6 +79,7 @@ __all__ = [
     "Artifact",
     "Audit",
     "Billing",
+    "Bin",
     "Buckets",
     "Candidate",
     "Check",
@@ -88,6 +100,7 @@ __all__ = [
     "Finished",
     "Flip",
     "FlopsByPhase",
+    "Gate",
     "Interval",
     "Job",
     "JobData",
@@ -113,6 +126,7 @@ __all__ = [
     "Record",
     "Rehearsed",
     "Rejection",
+    "Reliability",
     "Rung",
     "Saved",
     "ServingEstimate",
@@ -128,6 +142,7 @@ __all__ = [
     "Stopped",
     "StorageEstimate",
     "Tariff",
+    "Tendency",
     "TimeEstimate",
     "Trace",
     "TrainConfig",

@@ -3,6 +3,16 @@
 Plain text, no markup but commands in `backticks`. This is the door; the sentences live in the files behind it.
 """
 
+from rankwise.report.evaluation_words import (
+    answer_line,
+    confident_and_wrong,
+    confident_sentence,
+    evaluation_passages,
+    gate_line,
+    kept_sentence,
+    lost_facts,
+    tendency_line,
+)
 from rankwise.report.event_words import comparison_line, event_line
 from rankwise.report.glossary import method_name, metric_meaning, metric_name, parallel_name, quantity_name
 from rankwise.report.learned_words import (
@@ -85,6 +95,7 @@ __all__ = [
     "actual_text",
     "all_evidence",
     "ancestry",
+    "answer_line",
     "answer_of",
     "bounds",
     "check_line",
@@ -92,19 +103,25 @@ __all__ = [
     "common_scale",
     "comparison_line",
     "comparison_of",
+    "confident_and_wrong",
+    "confident_sentence",
     "count",
     "difference",
     "duration",
     "duration_range",
+    "evaluation_passages",
     "event_line",
     "finding_line",
     "flip_line",
     "forgetting_level",
     "forgetting_sentence",
+    "gate_line",
     "group_line",
     "judgement",
+    "kept_sentence",
     "knows_or_sounds",
     "learning_rate",
+    "lost_facts",
     "measured",
     "method_name",
     "method_phrase",
@@ -137,6 +154,7 @@ __all__ = [
     "size_scale",
     "state_sentence",
     "stored_bytes",
+    "tendency_line",
     "training_sentence",
     "usd",
     "usd_range",
