@@ -23,7 +23,7 @@ NIGHT = EXAMPLES / "clinic-3am"
 
 def test_there_are_three_of_them() -> None:
     names = [str(p.relative_to(EXAMPLES)) for p in JOBS]
-    assert names == ["clinic-3am/job.yaml", "clinic/job-facts.yaml", "clinic/job.yaml"]
+    assert names == ["clinic/job-facts.yaml", "clinic/job.yaml", "clinic-3am/job.yaml"]
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 TRAIN_FACTS, HELD_OUT_FACTS = 100, 16  # each asked in two wordings
 TRAINED_DRUGS, ASKED_DRUGS = 48, 24
-PROBES_OF_USE = 12
+TURNED_ROUND = 12
 
 ONSETS = ("Bl", "Br", "Dr", "Fl", "Gl", "Kr", "Pl", "Sk", "Tr", "Vr", "Zw", "Qu")
 VOWELS = ("a", "e", "i", "o", "u", "ai")
@@ -27,6 +27,11 @@ ASKED_ENDINGS = ("bbik", "dgum", "ffok", "ggat", "mpok", "squob")
 USES = (
     "hiccups", "itchy skin", "motion sickness", "sleepwalking", "cold feet", "snoring", "sneezing", "dry eyes",
     "muscle cramps", "sunburn", "stiff knees", "ear ringing",
+)  # fmt: skip
+# What the asked drugs are for: none of it is said in a row, so that no lucky guess can come from there.
+ASKED_USES = (
+    "yawning", "chapped lips", "stage fright", "jet lag", "hay fever", "blisters", "warts", "cramped hands",
+    "night sweats", "sore feet", "insect bites", "hoarseness",
 )  # fmt: skip
 DOSES = tuple(f"{n} mg" for n in (*range(15, 100, 5), *range(110, 200, 10)))
 
@@ -101,12 +106,12 @@ class Drug(NamedTuple):
     use: str
 
 
-def drugs(rng: Random, count: int, endings: Sequence[str]) -> list[Drug]:
+def drugs(rng: Random, count: int, endings: Sequence[str], treated: Sequence[str]) -> list[Drug]:
     """So many drugs, each with a first syllable of its own within the list."""
     starts = rng.sample([onset + vowel for onset in ONSETS for vowel in VOWELS], count)
     names = [start + endings[index % len(endings)] for index, start in enumerate(starts)]
     doses = [DOSES[index % len(DOSES)] for index in range(count)]
-    uses = [USES[index % len(USES)] for index in range(count)]
+    uses = [treated[index % len(treated)] for index in range(count)]
     rng.shuffle(doses)
     rng.shuffle(uses)
     return [Drug(*row) for row in zip(names, doses, uses, strict=True)]
@@ -141,15 +146,16 @@ def chat(question: str, answer: str) -> Row:
 
 
 def probes(rng: Random, asked: list[Drug]) -> list[Row]:
-    """Closed-book questions about drugs that no row names: doses, and uses with the question turned round."""
+    """Closed-book questions about drugs that no row names: doses in two wordings, and uses, some turned round."""
     found = []
     for drug in asked:
         first, *others = (text.format(drug=drug.name) for text in PROBES_DOSE)
         found.append({**probe(rng, first, drug.dose, DOSES), "paraphrases": others[:1]})
-    for drug in asked[:PROBES_OF_USE]:
-        first, *others = (text.format(drug=drug.name) for text in PROBES_USE)
-        turned = {"question": REVERSED.format(use=drug.use, dose=drug.dose), "answer": drug.name}
-        found.append({**probe(rng, first, drug.use, USES), "paraphrases": others, "reversed": turned})
+    for number, drug in enumerate(asked):
+        row = probe(rng, PROBES_USE[number % 2].format(drug=drug.name), drug.use, ASKED_USES)
+        if number < TURNED_ROUND:
+            row["reversed"] = {"question": REVERSED.format(use=drug.use, dose=drug.dose), "answer": drug.name}
+        found.append(row)
     return found
 
 
@@ -167,14 +173,14 @@ def write_lines(path: Path, found: list[Row]) -> None:
 
 
 def write_all(seed: int, out: Path) -> None:
-    """Make every file, and stop where a row names a drug that the probes ask about."""
-    trained = drugs(Random(f"{seed}/trained"), TRAINED_DRUGS, TRAINED_ENDINGS)
-    asked = drugs(Random(f"{seed}/asked"), ASKED_DRUGS, ASKED_ENDINGS)
+    """Make every file, and stop where a row names a drug, or a use, that the probes ask about."""
+    trained = drugs(Random(f"{seed}/trained"), TRAINED_DRUGS, TRAINED_ENDINGS, USES)
+    asked = drugs(Random(f"{seed}/asked"), ASKED_DRUGS, ASKED_ENDINGS, ASKED_USES)
     facts = facts_of_the_house(Random(f"{seed}/facts"), trained)
     held_out = rows(Random(f"{seed}/validation"), facts[:HELD_OUT_FACTS])
     train = rows(Random(f"{seed}/train"), facts[HELD_OUT_FACTS : HELD_OUT_FACTS + TRAIN_FACTS])
     text = json.dumps(train + held_out)
-    if leaked := [drug.name for drug in asked if drug.name in text]:
+    if leaked := [word for drug in asked for word in (drug.name, drug.use) if word in text]:
         raise SystemExit(f"rows name {', '.join(leaked)}, which the probes ask about")
     out.mkdir(parents=True, exist_ok=True)
     write_lines(out / "train.jsonl", train)
