@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train launch-validators object-store clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch launch-validators object-store clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -19,7 +19,7 @@ install: $(VENV)/.installed  ## .venv with rankwise, its extras for development,
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,eval]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed || \
 		echo 'DeepSpeed could not be installed (see above): everything else works, and the tests of ZeRO are skipped'
@@ -64,6 +64,9 @@ bench-decisions: install  ## our call on published head-to-heads, beside two bas
 
 bench-speed: install  ## how long a plan takes, first and again, beside the imports alone (2 minutes)
 	$(BIN)/python -m benchmarks.speed.bench
+
+bench-watch: install  ## runs that forget, watched, stopped, rolled back and replayed; what looking costs (10 minutes)
+	$(BIN)/python -m benchmarks.watch.bench
 
 bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's, litgpt's and LLaMA-Factory's (10 minutes)
 	-$(MAKE) .venv-train-litgpt/.installed

@@ -10,6 +10,10 @@ from rankwise.estimate.tracers import tracers
 from rankwise.records import (
     Acted,
     Artifact,
+    BenchmarkFailure,
+    BenchmarkResult,
+    Benchmarks,
+    BenchmarkScore,
     DataFacts,
     DeviceFacts,
     Diagnosis,
@@ -29,16 +33,22 @@ from rankwise.records import (
     Price,
     Rehearsed,
     Saved,
+    Shrunk,
     Slice,
     SpectrumSeen,
     Started,
     Step,
     Stopped,
     Tariff,
+    TruncatedRank,
+    Truncation,
     Validation,
     Verification,
     Watched,
+    WatchedSet,
+    Watching,
 )
+from rankwise.watch.spectra import sum_up
 
 TIME = "2026-11-22T10:00:00.000+00:00"
 GB = 1_000_000_000
@@ -267,6 +277,16 @@ def plan(wanted: Job | None = None, seen: Facts | None = None, market: Market | 
         return choose(wanted or job(), seen or facts(), price_all, market)
 
 
+def facts_to_watch() -> Facts:
+    """`facts` of a job that forgetting is watched in, on sets of the size of our own."""
+    sets = (
+        WatchedSet(name="general text", metric="general_loss", items=48, tokens=2800, labelled=2750, chance=None),
+        WatchedSet(name="general questions", metric="choice", items=80, tokens=5200, labelled=800, chance=0.25),
+    )
+    seen = facts()
+    return seen.model_copy(update={"data": seen.data.model_copy(update={"watched": sets})})
+
+
 # -- events and what follows from them -----------------------------------------------------------
 
 
@@ -301,8 +321,9 @@ def step(n: int, **changes: Any) -> Step:
     return Step(**(content | changes))
 
 
-def validation(n: int, loss: float) -> Validation:
-    return Validation(time=TIME, step=n, loss=loss, supervised_tokens=1800, seconds=3.0)
+def validation(n: int, loss: float, **changes: Any) -> Validation:
+    content: dict[str, Any] = {"step": n, "loss": loss, "supervised_tokens": 1800, "seconds": 3.0}
+    return Validation(time=TIME, **(content | changes))
 
 
 def saved(n: int) -> Saved:
@@ -362,6 +383,41 @@ def spectrum(n: int = 10) -> SpectrumSeen:
     return SpectrumSeen(time=TIME, step=n, modules=(module,), seconds=0.3)
 
 
+def watching(**changes: Any) -> Watching:
+    """What `rankwise watch` says of an adapter; `changes` as fields."""
+    events = [spectrum(5), spectrum(10)]
+    cut = TruncatedRank(rank=4, loss=1.01, difference=0.01, interval=(0.0, 0.02), kept=0.99, kept_interval=(0.97, 1.0))
+    truncation = Truncation(
+        rows=20,
+        full_rank=16,
+        base_loss=2.0,
+        full_loss=1.0,
+        gain=1.0,
+        gain_interval=(0.9, 1.1),
+        ranks=(cut.model_copy(update={"rank": 1, "kept": 0.5, "kept_interval": (0.4, 0.6)}), cut),
+        source="built by hand",
+        seconds=2.0,
+    )
+    content: dict[str, Any] = {
+        "folder": "outputs",
+        "kind": "trainer",
+        "method": "lora",
+        "step": 10,
+        "base": "/models/base",
+        "matched": "by name and shape",
+        "spectrum": sum_up(events),
+        "no_spectrum": None,
+        "modules": events[-1].modules,
+        "comparisons": (),
+        "truncation": truncation,
+        "shrunk": Shrunk(folder="smaller", rank=4, adapter_bytes=1_000_000, passed=True),
+        "findings": (),
+        "notes": ("one note",),
+        "seconds": 1.0,
+    }
+    return Watching(**(content | changes))
+
+
 def failed() -> Failed:
     return Failed(time=TIME, what="loss is not finite", expected="a number", fix="lower the learning rate")
 
@@ -406,6 +462,46 @@ def artifact() -> Artifact:
             parent=Parent(kind="adapter", folder="/runs/first/adapter", weights=sha("a"), lineage=None),
         ),
     )
+
+
+def benchmark_score(outcomes: tuple[float, ...] = (1.0, 0.0), **changes: Any) -> BenchmarkScore:
+    """As lm-evaluation-harness would score these items."""
+    content: dict[str, Any] = {
+        "task": "small_arc",
+        "metric": "acc",
+        "filter": "none",
+        "unit": "share",
+        "value": sum(outcomes) / len(outcomes) if outcomes else 0.5,
+        "stderr": 0.05,
+        "interval": None,
+        "higher_is_better": True,
+        "items": len(outcomes) or 100,
+        "limit": None,
+        "num_fewshot": 0,
+        "chat_template": False,
+        "seed": 1234,
+        "version": "1.0",
+        "data_hash": sha("d"),
+        "harness": "0.4.13",
+        "aggregation": "mean",
+        "outcomes": outcomes,
+        "weights": (1.0,) * len(outcomes),
+        "subtasks": {},
+    }
+    return BenchmarkScore(**(content | changes))
+
+
+def benchmarks(*results: BenchmarkResult) -> Benchmarks:
+    """What `rankwise eval --tasks` would have found."""
+    if not results:
+        base, tuned = benchmark_score(), benchmark_score((1.0, 1.0))
+        results = (
+            BenchmarkResult(
+                base=base, tuned=tuned, difference=0.5, interval=(-0.1, 0.9), answer="cannot tell", source="paired"
+            ),
+        )
+    failed = BenchmarkFailure(task="mmlu", what="the dataset cais/mmlu is not here", expected="it", fix="fetch it")
+    return Benchmarks(results=results, failures=(failed,), notes=("small_arc: a warning",), seconds=75.0)
 
 
 # -- files ---------------------------------------------------------------------------------------

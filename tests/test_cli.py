@@ -23,7 +23,21 @@ from tests import builders
 from tests.builders import GB, laptop, whole_run, write_job
 from tests.tiny import tiny_llama
 
-COMMANDS = ["plan", "estimate", "models", "gpus", "train", "eval", "merge", "verify", "chat", "report", "show", "runs"]
+COMMANDS = [
+    "plan",
+    "estimate",
+    "models",
+    "gpus",
+    "train",
+    "eval",
+    "watch",
+    "merge",
+    "verify",
+    "chat",
+    "report",
+    "show",
+    "runs",
+]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +124,9 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--variants": ("5", 5),
     "--forgetting-nats": ("0.5", 0.5),
     "--forgetting-action": ("stop", "stop"),
+    "--forgetting-tasks": ("arc_easy, hellaswag", ("arc_easy", "hellaswag")),
+    "--forgetting-limit": ("20", 20),
+    "--watch-steps": ("10", 10),
     "--replay-allowed": ("", True),
     "--no-replay-allowed": ("", False),
     "--retrieval": ("possible", "possible"),
@@ -166,14 +183,25 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--report-to": ("none", "none"),
 }
 FUNCTIONS = {"--metrics"}
-FILES = {"--train", "--general", "--facts", "--json-schema", "--prices", "--deepspeed", "--chat-template"}
+FILES = {
+    "--train",
+    "--general",
+    "--facts",
+    "--forgetting-general",
+    "--forgetting-questions",
+    "--json-schema",
+    "--prices",
+    "--deepspeed",
+    "--chat-template",
+}
 DESCRIBED = {"--examples", "--tokens-per-example"}
 WITHOUT_A_CORPUS = {"--general-self-generated"}
 
 
 def test_every_option_is_tried_below() -> None:
     positive = {flag for flag in GIVEN if not flag.startswith("--no-")}
-    assert positive | FILES | FUNCTIONS | DESCRIBED | WITHOUT_A_CORPUS | {"--adapter"} == set(JOB_OPTIONS)
+    paths = {"--adapter", "--forgetting-tasks-path"}
+    assert positive | FILES | FUNCTIONS | DESCRIBED | WITHOUT_A_CORPUS | paths == set(JOB_OPTIONS)
     assert {f"--no-{f[2:]}" for f, (_, kind, _) in JOB_OPTIONS.items() if kind is bool} == set(GIVEN) - positive
 
 
@@ -237,6 +265,19 @@ def test_an_adapter_given_as_an_option_is_a_folder(here: Path, monkeypatch: pyte
     (here / "there" / "first").mkdir()
     job = planned(monkeypatch, path, "--method", "lora", "--adapter", "first")
     assert job.method is not None and job.method.adapter == (here / "there" / "first").resolve()
+
+
+def test_a_folder_of_tasks_given_as_an_option_reaches_the_job(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here / "there")
+    (here / "there" / "tasks").mkdir()
+    given = ("--forgetting-tasks", "mine", "--forgetting-tasks-path", "tasks")
+    assert planned(monkeypatch, path, *given).forgetting.tasks_path == (here / "there" / "tasks").resolve()
+    for wrong, said in (
+        (("--forgetting-tasks-path", "tasks"), "holds `tasks`"),
+        ((*given[:3], "tsaks"), "tsaks"),
+        ((*given, "--watch-steps", "0"), "has nobody look"),
+    ):
+        assert said in refused(2, "plan", path, *wrong)["what"]
 
 
 def test_a_job_may_be_options_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,6 +404,8 @@ def test_a_wrong_option_of_eval_is_told_before_anything_runs(options: list[str],
 def test_two_runs_are_compared_and_a_model_is_none(here: Path, job: Path) -> None:
     error = refused(2, "eval", "embedded", "--job", job, "--against", "runs/a")
     assert "--against compares two runs" in error["what"]
+    error = refused(2, "eval", "runs/a", "--tasks", "arc_easy", "--require", "facts>=0.6")
+    assert "--require is about our own questions" in error["what"]
 
 
 @pytest.mark.parametrize("command", ["show", "report", "merge", "verify", "chat", "eval"])

@@ -21,9 +21,9 @@ JOBS = sorted(EXAMPLES.glob("**/job*.yaml"))
 NIGHT = EXAMPLES / "clinic-3am"
 
 
-def test_there_are_three_of_them() -> None:
+def test_there_are_four_of_them() -> None:
     names = [str(p.relative_to(EXAMPLES)) for p in JOBS]
-    assert names == ["clinic/job-facts.yaml", "clinic/job.yaml", "clinic-3am/job.yaml"]
+    assert names == ["clinic/job-facts.yaml", "clinic/job.yaml", "clinic-3am/job.yaml", "tasks/job.yaml"]
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -32,7 +32,7 @@ def test_an_example_is_read_from_anywhere(path: Path, tmp_path: Path, monkeypatc
     job = read_job(path, {}, METHODS)
     assert job.model == "embedded" and job.hardware.gpu == "cpu"
     assert job.data.train and job.data.train.is_file() and job.data.facts and job.data.facts.is_file()
-    assert job.name in ("clinic", "job-facts", "clinic-3am")
+    assert job.name in ("clinic", "job-facts", "clinic-3am", "tasks")
 
 
 # -- the 3 AM case ---------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_the_example_in_small(tmp_path: Path) -> None:
     """A tiny model and a few rows: everything that the example asks is measured, seen and unseen kept apart."""
     job = yaml.safe_load((NIGHT / "job.yaml").read_text())
     facts = tmp_path / "facts.jsonl"
-    facts.write_text("".join((NIGHT / "facts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[-4:]))
+    facts.write_text("".join((NIGHT / "facts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[22:26]))
     held = tmp_path / "held.jsonl"
     held.write_text("".join((NIGHT / "validation.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:4]))
     data = {"train": str(NIGHT / "train.jsonl"), "validation": str(held), "facts": str(facts)}
@@ -88,7 +88,7 @@ def test_the_example_in_small(tmp_path: Path) -> None:
     metrics = {c.metric: c for c in found.comparisons}
     assert {"format", "facts", "facts_unseen", "facts_reversed", "facts_choice", "confident_wrong"} <= set(metrics)
     assert "(0 of them in the words of a training row)" in metrics["facts"].source
-    assert metrics["facts_reversed"].items == 4 and metrics["facts"].tuned == 0
+    assert metrics["facts_reversed"].items == 2 and metrics["facts_unseen"].items == 4 and metrics["facts"].tuned == 0
 
 
 @pytest.mark.prove

@@ -22,6 +22,7 @@ from rankwise.records import (
     AdapterFacts,
     AdapterFile,
     Audit,
+    BenchmarkScores,
     Comparison,
     Evaluation,
     Evidence,
@@ -110,8 +111,11 @@ def _audit() -> Audit:
 
 
 def _whole() -> list[Record]:
-    plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}))
-    evidence = summarise(plan, builders.whole_run()).model_copy(update={"evaluation": _evaluation()})
+    plan = builders.plan(builders.job(train={"seed": 3}, method={"name": "lora", "r": 4}), builders.facts_to_watch())
+    *unwatched, last = builders.whole_run()
+    evidence = summarise(plan, [*unwatched, builders.watched(20), last])
+    evidence = evidence.model_copy(update={"evaluation": _evaluation()})
+    evidence = evidence.model_copy(update={"benchmarks": builders.benchmarks()})
     events = [*builders.whole_run(5), builders.stopped(3)]
     asked = configure({"model": "embedded"}, builders.smollm2().config)
     traces = [traced(asked.setup("gpu-8.0")), shapes_of(asked.config)]
@@ -126,6 +130,7 @@ def _whole() -> list[Record]:
         builders.watched(),
         builders.acted(),
         builders.spectrum(),
+        builders.watching(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),
         _audit(),
@@ -147,6 +152,7 @@ def _whole() -> list[Record]:
             num_virtual_tokens=None,
             bottleneck_size=None,
         ),
+        BenchmarkScores(scores=(builders.benchmark_score(),), notes=()),
         Slots(slots=8, zipf=1.0, hit_rate=0.9, interval=(0.89, 0.91), miss_seconds=None, active_tenants=4.8),
     ]
 

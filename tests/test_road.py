@@ -93,6 +93,9 @@ def test_from_a_job_to_a_proven_artifact(model: Path, tmp_path: Path, method: st
     assert done.returncode == 0, done.stderr
     shown = only_document(done.stdout)
     assert shown["state"] == "finished" and shown["verdict"]["method"] == method and shown["steps"] == 30
+    found = [line for line in done.stderr.splitlines() if "[docs/findings.md#" in line]
+    assert any("#effective-rate]" in line for line in found) and len(found) == len(set(found)), done.stderr
+    assert "\x1b" not in done.stderr and "step 30/30" in done.stderr
     result = "model" if method == "full" else "adapter"
     names = {
         "job.yaml",

@@ -6,7 +6,16 @@ from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from rankwise.records import TrainConfig
 
@@ -84,6 +93,26 @@ def tiny_gpt2(
         pad_token_id=2,
     )
     return _save(folder, GPT2LMHeadModel, config, vocab, dtype, seed, None)
+
+
+def tiny_gemma2(folder: Path, *, vocab: int = 320, layers: int = 2) -> Path:
+    """A Gemma 2, whose scores are capped: transformers has no scaled_dot_product_attention for it."""
+    config = Gemma2Config(
+        vocab_size=vocab,
+        num_hidden_layers=layers,
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=256,
+        sliding_window=32,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    return _save(folder, Gemma2ForCausalLM, config, vocab, "fp32", 0, None)
 
 
 def tiny_tokenizer(folder: Path, vocab: int = 320) -> None:

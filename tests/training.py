@@ -91,6 +91,7 @@ def toy_job(folder: Path, model: Path | str, method: Any = "lora", rows: int = 2
         "data": {"train": "train.jsonl", "validation": 0.25},
         "hardware": "cpu",
         "method": method,
+        "forgetting": {"watch_steps": 0},  # looks have tests of their own: tests/test_watching.py
         "train": train,
         **changes,
     }

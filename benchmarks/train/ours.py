@@ -30,6 +30,7 @@ def prepared(asked: dict[str, Any], **train: Any) -> Any:
         "data": {"train": "train.jsonl", "validation": "held_out.jsonl"},
         "hardware": "cpu",
         "method": {"name": "lora", **LORA},
+        "forgetting": {"watch_steps": 0},  # the others look at nothing, and what looking costs has its own bench
         "train": {
             "max_steps": asked["steps"],
             "learning_rate": LEARNING_RATE,

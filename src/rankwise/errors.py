@@ -6,11 +6,13 @@ RankwiseError            exit 1: refused or failed
 │       └── UnknownGpuError  a GPU of a name that no entry of the device table matches
 ├── DataError            a data file that cannot be read as training rows or probes (with file and line)
 ├── ModelError           a model that cannot be found, read or used
+├── BenchmarkError       a task of lm-evaluation-harness that cannot be run here
 ├── PlanError            a plan that is stale or cannot be carried out here
 ├── RecipeError          another tool's configuration that cannot be read, or is no supervised fine-tuning on text
 ├── RunError             a run folder that is in use, missing, damaged or not in the needed state
 ├── SpaceError           not enough disk for what is about to be written
 ├── TrainingError        training itself failed (loss not finite, process died)
+│   └── OutOfMemory      in the middle of a step that several processes share
 └── Interrupted          a person stopped it; the run can be resumed
 AnswerIsNo               exit 3: it ran, and the answer is no (nothing fits, a gate failed)
 """
@@ -81,6 +83,10 @@ class ModelError(RankwiseError):
     pass
 
 
+class BenchmarkError(RankwiseError):
+    """A task of lm-evaluation-harness that cannot be run here."""
+
+
 class PlanError(RankwiseError):
     pass
 
@@ -99,6 +105,18 @@ class SpaceError(RankwiseError):
 
 class TrainingError(RankwiseError):
     pass
+
+
+class OutOfMemory(TrainingError):
+    """Memory ran out in a step that cannot be taken again where it stands; from a checkpoint it can, in smaller passes.
+
+    Args:
+        rows: in one forward pass when it ran out.
+    """
+
+    def __init__(self, rows: int, what: str, *, expected: str = "", fix: str = ""):
+        super().__init__(what, expected=expected, fix=fix)
+        self.rows = rows
 
 
 class Interrupted(RankwiseError):

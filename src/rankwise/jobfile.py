@@ -230,7 +230,9 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
         answer = answer.model_copy(update={"json_schema": schema})
     method = job.method
     if method and method.adapter:
-        method = method.model_copy(update={"adapter": _resolve_folder(method.adapter, base, where)})
+        expected = "a run, or a folder that PEFT's save_pretrained wrote"
+        adapter = _resolve_folder(method.adapter, base, where, ("method", "adapter"), expected)
+        method = method.model_copy(update={"adapter": adapter})
     costs = job.costs
     if costs.prices:
         costs = costs.model_copy(update={"prices": _resolve(costs.prices, base, where, ("costs", "prices"))})
@@ -239,6 +241,14 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
         found = _resolve(train.deepspeed, base, where, ("train", "deepspeed"))
         train = train.model_copy(update={"deepspeed": found})
     metrics = tuple(_resolve_metric(said, base, where) for said in job.eval.metrics)
+    forgetting = job.forgetting
+    for key in ("general", "questions"):
+        if path := getattr(forgetting, key):
+            found = _resolve_data(path, base, where, ("forgetting", key))
+            forgetting = forgetting.model_copy(update={key: found})
+    if path := forgetting.tasks_path:
+        found = _resolve_folder(path, base, where, ("forgetting", "tasks_path"), "a folder with YAML files of tasks")
+        forgetting = forgetting.model_copy(update={"tasks_path": found})
     template = job.chat_template and _resolve(job.chat_template, base, where, ("chat_template",))
     model = job.model
     for folder in (Path.cwd(), base):
@@ -253,6 +263,7 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
             "model": model,
             "train": train,
             "method": method,
+            "forgetting": forgetting,
             "chat_template": template,
         }
     )
@@ -272,12 +283,11 @@ def _resolve_metric(said: str, base: Path, where: _Where) -> str:
     return f"{_resolve(Path(file), base, where, ('eval', 'metrics'))}:{name}"
 
 
-def _resolve_folder(path: Path, base: Path, where: _Where) -> Path:
+def _resolve_folder(path: Path, base: Path, where: _Where, loc: tuple[str, ...], expected: str) -> Path:
     for folder in (base, Path.cwd()):
         if (folder / path).is_dir():
             return (folder / path).resolve()
-    expected = "a run, or a folder that PEFT's save_pretrained wrote"
-    raise _no_such_file(path, base, where, ("method", "adapter"), expected)
+    raise _no_such_file(path, base, where, loc, expected)
 
 
 def _resolve_data(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Path:

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from rankwise.model.attach import allow_packing, attach, load_adapter, total_par
 from rankwise.model.likelihood import final_logits
 from rankwise.model.load import load_base
 from rankwise.model.trained import restore_weights
-from rankwise.records import Started, Validation
+from rankwise.records import ModuleSpectrum, SpectrumSeen, Started, Validation
 from rankwise.store import Run, folder_bytes
+from rankwise.watch import directions
 from tests.training import carry_out, losses, published, toy_model, toy_run, trained, weights
 
 PROMPTS = [[1, 5, 9, 40], [7, 8, 30]]
 # Headers, configurations and the random state of a checkpoint: not in the prediction, and the same for every model.
 HEADERS = 60_000
+SPECTRAL = ("full", "lora", "qlora", "lora-8bit", "rslora", "dora", "pissa")  # their update is a matrix
 
 
 # A head of its own changes what full fine-tuning trains and what an adapter leaves out: the rest is `make prove`.
@@ -222,3 +225,29 @@ def test_an_adapter_that_lost_a_part_is_not_proven(run: Run, method: str, tmp_pa
     save_file(tensors, file, {"format": "pt"})
     outcome, artifact = api.verify(Run(folder))
     assert artifact is None and "modules_applied" in [c.name for c in outcome.checks if not c.passed]
+
+
+def test_spectra_are_those_of_what_is_published(
+    run: Run, method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While it trains and from the files alike; a method without B and A says why it has none."""
+    monkeypatch.setattr(directions, "cache_folder", lambda: tmp_path)
+    found = api.watch(run.folder)
+    seen = {e.step: e for e in run.events() if isinstance(e, SpectrumSeen)}
+    if method not in SPECTRAL:
+        assert found.spectrum is None and found.no_spectrum and not seen
+        return
+    assert found.modules and all(m.norm > 0 and m.norm_ratio and m.intruders is not None for m in found.modules)
+    if METHODS[method].trains == "weights":
+        return
+    assert 6 in seen and found.step is not None
+    last = seen.get(found.step)
+    if last is not None:
+        for live, kept in zip(last.modules, sorted_as(found.modules, last.modules), strict=True):
+            assert live.norm == pytest.approx(kept.norm, rel=1e-3) and live.rank == kept.rank
+            assert live.effective_rank == pytest.approx(kept.effective_rank, rel=1e-3)
+
+
+def sorted_as(modules: Sequence[ModuleSpectrum], order: Sequence[ModuleSpectrum]) -> list[ModuleSpectrum]:
+    by_name = {m.module: m for m in modules}
+    return [by_name[m.module] for m in order]

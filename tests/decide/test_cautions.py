@@ -108,6 +108,22 @@ def test_a_forgetting_budget_below_what_is_expected_is_said(nats: float, words: 
     assert ("rule forgetting_budget" in told) == bool(words) and words in told
 
 
+@pytest.mark.parametrize(
+    ("steps", "options", "said"),
+    [
+        (6, {}, True),
+        (400, {}, False),
+        (6, {"learning_rate": 1e-3}, False),
+        (6, {"bf16": False}, False),
+        (6, {"dtype": "bf16", "bf16_stochastic_round": True}, False),
+    ],
+)
+def test_updates_that_autocast_rounds_away_are_said(steps: int, options: dict[str, Any], said: bool) -> None:
+    train = {"max_steps": steps, "learning_rate": 1e-5, **options}
+    told = warned(method="full", train=train)
+    assert ("the forward pass will see little of it" in told) == said
+
+
 @pytest.mark.parametrize(("count", "how"), [(40, "train those rows alone"), (400, "train embedding and head")])
 def test_new_tokens_by_their_share_of_the_vocabulary(count: int, how: str) -> None:
     told = warned(data={"examples": 240, "new_tokens": count}, serving={"engine": "vllm"})
@@ -130,8 +146,10 @@ def test_a_diagnosis_that_contradicts_the_goal_is_said(goal: str, conclusion: st
 
 
 def test_keys_that_nothing_reads_yet_are_said() -> None:
-    told = warned(forgetting={"action": "stop"})
-    assert "not acted on in this version: forgetting.action: stop" in told
+    assert "not acted on in this version: data.new_tokens" in warned(
+        data={"train": "/clinic/train.jsonl", "new_tokens": 3}
+    )
+    assert "not acted on" not in warned(forgetting={"action": "stop"})
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -56,7 +56,9 @@ def test_the_peak_is_the_sum_of_its_parts(world: Facts, method: str, checkpointi
     assert memory.peak_allocated == sum(parts)
     reserved = memory.peak_reserved if world.device.kind == "gpu" else memory.peak_allocated
     assert reserved is not None and reserved >= memory.peak_allocated
-    assert memory.peak_device == reserved + process_bytes(world.device, 1)
+    passing = memory.activations + memory.logits + memory.workspace
+    kept = passing if world.device.kind == "cpu" else 0
+    assert memory.peak_device == reserved + process_bytes(world.device, 1) + kept
     assert memory.peak_phase in ("load", "forward", "backward", "optimizer") and memory.peak_op
     assert memory.eval_peak is not None and memory.eval_peak < memory.peak_allocated
 
@@ -356,14 +358,12 @@ def test_rows_shorter_than_the_longest_cost_in_proportion() -> None:
 
 
 def test_two_cores_train_the_embedded_model_at_the_speed_seen() -> None:
-    """The comment in time.py: 806 GFLOP/s measured, rows of 95 tokens; LoRA reached 0.19 of it, full 0.18."""
-    device = builders.laptop(matmul_flops={"bf16": 806e9, "fp32": 200e9})
-    facts = builders.facts(data=builders.data_facts(320, 95), device=device)
-    for method, share in (("lora", 0.19), ("full", 0.18), ("qlora", 0.15)):
-        estimate = priced(facts, method, per_device_train_batch_size=1)
-        time, updates = estimate.time, estimate.trainable_params / 5.6e8
-        reached = (time.flops.forward + time.flops.backward) / ((time.step_seconds or 0) - updates) / 806e9
-        assert reached == pytest.approx(share, abs=0.011)
+    """Runs of docs/log.md: rows of 93 tokens at 803 GFLOP/s."""
+    device = builders.laptop(matmul_flops={"bf16": 803e9, "fp32": 187e9})
+    facts = builders.facts(data=builders.data_facts(320, 93), device=device)
+    for method, rows, seen in (("lora", 1, 329), ("lora", 4, 495), ("full", 4, 412), ("qlora", 4, 507)):
+        estimate = priced(facts, method, per_device_train_batch_size=rows, gradient_accumulation_steps=8 // rows)
+        assert estimate.time.tokens_per_second == pytest.approx(seen, rel=0.21), (method, rows)
 
 
 def test_adamw_updates_the_embedded_model_in_a_quarter_of_a_second() -> None:

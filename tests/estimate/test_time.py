@@ -14,6 +14,7 @@ from rankwise.estimate.processor import EFFICIENCY, PARAMS_PER_SECOND, SHORT_ROW
 from rankwise.estimate.roofline import ideal, rates_of, seconds
 from rankwise.estimate.time import (
     ADAMW_OPERATIONS,
+    CHECKPOINT_SECONDS,
     START_SECONDS,
     Course,
     Passes,
@@ -201,7 +202,7 @@ def test_a_run_is_its_start_its_steps_its_validations_and_its_checkpoints(of: Se
     assert time.load_seconds == START_SECONDS + 1e9 / 5e8
     batches = -(-50 // (2 * of.world_size))
     assert time.evaluation_seconds == pytest.approx(5 * batches * found(of, device).evaluation)  # 0, 30, 60, 90, 100
-    assert time.save_seconds == pytest.approx(4 * 2e9 / 5e8)
+    assert time.save_seconds == pytest.approx(4 * (CHECKPOINT_SECONDS + 2e9 / 5e8))
     assert time.train_seconds == pytest.approx(
         time.load_seconds + 100 * time.step_seconds + time.evaluation_seconds + time.save_seconds
     )

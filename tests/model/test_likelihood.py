@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rankwise.model import likelihood
-from rankwise.model.likelihood import IGNORE, final_logits, row_losses
+from rankwise.model.likelihood import IGNORE, final_logits, row_losses, row_reads
 from rankwise.model.load import load_base
 from rankwise.text import masks
 from rankwise.text.masks import Encoded
@@ -32,6 +32,23 @@ def test_losses_are_transformers_losses(
     for row, (loss, count) in zip(rows[:2], found[:2], strict=True):
         theirs = model(input_ids=torch.tensor([row.ids]), labels=torch.tensor([row.labels])).loss.item()
         assert loss / count == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1024, 2])
+def test_reads_are_the_losses_and_what_greedy_decoding_would_write(
+    chunk: int, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likelihood, "CHUNK", chunk)
+    model = load_base(llama, dtype="fp32")
+    likeliest = model(torch.tensor([IDS])).logits[0].argmax(-1).tolist()
+    hit = (*IDS[:4], likeliest[3], *IDS[5:])  # one token is what the model says after the first four
+    rows = [Encoded(ids, (IGNORE,) * 2 + ids[2:], 1) for ids in (IDS, hit)] + [Encoded(IDS, (IGNORE,) * 8, 3)]
+    reads = row_reads(model, rows)
+    assert [(read.loss, len(read.right)) for read in reads] == row_losses(model, rows)
+    for row, read in zip(rows[:2], reads, strict=False):
+        said = model(torch.tensor([row.ids])).logits[0].argmax(-1).tolist()
+        assert read.right == tuple(said[i - 1] == row.ids[i] for i in range(2, 8))
+    assert reads[1].right[2] and reads[2].right == ()
 
 
 def test_autocast_is_near_and_the_mode_comes_back(llama: Path) -> None:

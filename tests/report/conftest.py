@@ -30,6 +30,7 @@ from rankwise.records import (
     Measurement,
     MemoryEstimate,
     ModelFacts,
+    ModuleSpectrum,
     Note,
     Plan,
     QualityPrior,
@@ -39,6 +40,8 @@ from rankwise.records import (
     Reliability,
     Rung,
     Saved,
+    Slice,
+    SpectrumSeen,
     Started,
     Step,
     Tariff,
@@ -47,6 +50,7 @@ from rankwise.records import (
     Validation,
     Verdict,
     Verification,
+    Watched,
 )
 
 TIME = "2025-11-22T10:00:00.000+00:00"
@@ -406,7 +410,9 @@ def build_events(steps: int = STEPS) -> list[Event]:
         if n % 5 == 0:
             loss = round(0.11 + 2.3 * math.exp(-n / 5.2), 4)
             events.append(Validation(time=TIME, step=n, loss=loss, supervised_tokens=1_820, seconds=3.0))
+            events.append(build_watched(n))
         if n % 10 == 0:
+            events.append(build_spectra(n))
             folder = f"checkpoints/checkpoint-{n}"
             events.append(Saved(time=TIME, step=n, checkpoint=folder, bytes=29_400_000, seconds=0.2, removed=()))
     if steps == STEPS:
@@ -418,6 +424,47 @@ def build_events(steps: int = STEPS) -> list[Event]:
             )
         )
     return events
+
+
+def build_watched(n: int) -> Watched:
+    """General text gets a little worse, one task of multiple choice does not."""
+
+    def part(name: str, unit: str, baseline: float, difference: float, half: float, level: str) -> Slice:
+        return Slice(
+            name=name,
+            metric="choice" if unit == "share" else "general_loss",
+            unit=unit,
+            items=100 if unit == "share" else 40,
+            baseline=baseline,
+            value=round(baseline + difference, 6),
+            difference=difference,
+            interval=(round(difference - half, 6), round(difference + half, 6)),
+            level=level,  # type: ignore[arg-type]
+        )
+
+    text = part("everyday text", "nats per token", 2.913, round(0.002 * n, 6), 0.008, "amber" if n > 15 else "green")
+    slices = (text, part("arc_easy", "share", 0.49, round(-0.001 * n, 6), 0.06, "green"))
+    return Watched(time=TIME, step=n, slices=slices, level=text.level, kl=round(0.001 * n, 6), seconds=1.5)
+
+
+def build_spectra(n: int) -> SpectrumSeen:
+    kinds = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj")
+    modules = tuple(
+        ModuleSpectrum(
+            module=f"model.layers.{layer}.{kind}",
+            rank=8,
+            norm=round(0.01 * n * (1 + number), 6),
+            norm_ratio=round(0.0003 * n * (1 + number), 6),
+            effective_rank=round(1.5 + 0.1 * layer + number + n / 30, 6),
+            first_energy=round(0.6 - 0.1 * number, 6),
+            intruders=int(layer == 5),
+            condition_a=1.7,
+            condition_b=12.0,
+        )
+        for layer in range(6)
+        for number, kind in enumerate(kinds)
+    )
+    return SpectrumSeen(time=TIME, step=n, modules=modules, seconds=0.3)
 
 
 def build_comparison(metric: str, base: float, tuned: float, low: float, high: float) -> Comparison:
@@ -542,6 +589,7 @@ def build_evidence(**changes: Any) -> Evidence:
                 text="Validation loss still fell at the last step",
                 number="0.012 nats per token in 5 steps",
                 advice="Another epoch may help.",
+                link="docs/findings.md#learned",
             ),
             Finding(
                 name="no_overfitting",

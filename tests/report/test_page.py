@@ -186,7 +186,7 @@ def test_untrusted_text_stays_text() -> None:
     page = Page(html)
     clean = Page(whole_run())
     assert html.count("alert(1)") > 100, "the poison must have reached the page"
-    assert page.tags["script"] == clean.tags["script"] == 3
+    assert page.tags["script"] == clean.tags["script"] == 7  # ours, Plotly, and the data of five charts
     assert page.tags["img"] == page.tags["b"] == 0
     assert [a for a in page.attributes if a[1].startswith("on")] == []
     assert page.unbalanced == page.open == []
@@ -245,6 +245,38 @@ def test_anchors_headings_and_names(html: str) -> None:
     pictures = [(tag, dict_) for tag, name, dict_ in page.attributes if name == "role" and dict_ == "img"]
     assert 0 < len(pictures) <= len(page.values("aria-label"))
     assert (page.unbalanced, page.open) == ([], [])
+
+
+def test_findings_come_first_and_each_with_the_section_that_explains_it() -> None:
+    page = Page(whole_run())
+    heads = [v for tag, name, v in page.attributes if tag == "h2" and name == "id"]
+    assert heads[:2] == ["findings", "answers"] and heads.index("forgetting") == heads.index("spectra") - 1
+    assert "still_learning, explained in docs/findings.md#learned" in page.text
+
+
+def test_findings_so_far_are_on_the_page_of_a_run_that_goes_on() -> None:
+    so_far = build_evidence().findings
+    page = Page(run_page(build_plan(), build_events(7), None, None, "running", findings=so_far))
+    assert "So far: the run has not ended." in page.text and "Validation loss still fell" in page.text
+
+
+def test_what_was_watched_is_drawn_and_stands_in_tables() -> None:
+    page = Page(whole_run())
+    charts = ["curves-data", "forgetting-data", "frontier-data", "spectrum-data", "growth-data"]
+    assert page.values("data-chart") == charts
+    text = " ".join(page.text.replace("\u00a0", " ").split())
+    assert "At step 30 general ability is ! amber, the level of its worst slice" in text
+    assert "everyday text general loss, nats per token 40 2.913 nats 2.973 nats +0.060 nats +0.052 to +0.068" in text
+    assert "arc_easy choice, share 100 49 % 46 % −3 points −9 to +3 −3 points step 30 ✓ green" in text
+    assert "24 trained matrices at step 30" in text and "model.layers.5.mlp.down_proj6 of 8" in text
+    assert "moved by 0.030 nats per token from the base" in text
+
+
+def test_a_run_that_was_not_watched_says_nothing_of_it() -> None:
+    bare = [e for e in build_events() if e.event not in ("watched", "spectrum")]
+    page = Page(whole_run(events=bare))
+    assert page.values("data-chart") == ["curves-data"]
+    assert not {"forgetting", "spectra"} & {*page.values("id")} and "Spectra" not in page.text
 
 
 def test_a_page_without_charts_needs_no_script_payload() -> None:

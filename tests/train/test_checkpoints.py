@@ -255,6 +255,7 @@ def test_weights_are_safetensors_and_nothing_needs_pickle(folder: Path, tmp_path
         torch.load(path / name, weights_only=True)
     assert all(load_file(file) for file in path.glob("*.safetensors"))
     state = {"global_step": 1, "validation_losses": {"1": 1.0}, "train_batch_size": 4}
+    state |= {"green": None, "acted_on": {}}
     assert json.loads((path / "trainer_state.json").read_text()) == state
     assert saved.bytes == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 

@@ -16,7 +16,18 @@ from rankwise.errors import TrainingError
 from rankwise.records import Failed, Started, Step
 from rankwise.store import Run
 from tests.train.engines.two import EASY, SIZES, environment_of_two, planned
-from tests.training import carry_out, command, end, losses, reached, toy_job, toy_model, wait_for, worker_pids
+from tests.training import (
+    carry_out,
+    command,
+    end,
+    losses,
+    reached,
+    toy_job,
+    toy_model,
+    wait_for,
+    worker_pids,
+    write_jsonl,
+)
 
 LORA = {"name": "lora", "r": 4}
 
@@ -162,6 +173,56 @@ def test_a_worker_that_somebody_else_starts_reads_the_usual_variables(model: Pat
     assert [p.returncode for p in processes] == [0, 0] and said[0].count('"event":"step"') == 3 and said[1] == ""
     alone = planned(tmp_path / "one", model, LORA, None)
     assert losses(run.events()) == pytest.approx(losses(carry_out(alone)), rel=1e-5)
+
+
+LIMIT = """
+import os, resource, threading, time
+from pathlib import Path
+
+def limit():
+    events, before = Path(os.environ["EVENTS"]), None
+    while True:
+        started = events.read_text().count('"started"') if events.exists() else 0
+        before = started if before is None else before
+        if started > before:  # everything is loaded: from here on so many bytes more, and not one beyond
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            most = pages * os.sysconf("SC_PAGE_SIZE") + 2**20 * int(os.environ["MOST_MB"])
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            return
+        time.sleep(0.001)
+
+if os.environ.get("RANK") == "1":
+    threading.Thread(target=limit, daemon=True).start()
+"""
+
+
+def long_rows(count: int) -> list[dict[str, Any]]:
+    """A step of sixteen decides about memory: hundreds of tokens each against a vocabulary of a thousand."""
+    return [
+        {"messages": [{"role": "user", "content": f"{i} yes " * 60}, {"role": "assistant", "content": "yes. " * 60}]}
+        for i in range(count)
+    ]
+
+
+@pytest.mark.prove
+def test_one_of_several_that_runs_out_of_memory_makes_all_take_smaller_passes(tmp_path: Path) -> None:
+    """A real limit on the second process alone, in each of its starts."""
+    model = toy_model(tmp_path, positions=2048)
+    sizes = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 1, "max_length": 2048, "bf16": False}
+    for name in ("free", "short"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "train.jsonl", long_rows(100))
+    free, short = (planned(tmp_path / name, model, LORA, "ddp", **sizes) for name in ("free", "short"))
+    assert start("train", free.folder, "--out", free.folder).wait(240) == 0
+    (tmp_path / "sitecustomize.py").write_text(LIMIT)
+    paths = f"{tmp_path}{os.pathsep}{environment_of_two()['PYTHONPATH']}"
+    limits = {"EVENTS": str(short.folder / "events.jsonl"), "MOST_MB": "80"}
+    process = start("train", short.folder, "--out", short.folder, PYTHONPATH=paths, **limits)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "OUT OF MEMORY with 16 rows" in said and "started again from the last checkpoint with 8" in said
+    assert losses(short.events()) == pytest.approx(losses(free.events()), rel=1e-4)
+    assert not [e for e in short.events() if isinstance(e, Failed)]
 
 
 def test_a_plan_for_two_that_one_process_carries_out_is_stopped(model: Path, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from rankwise.errors import TrainingError
+from rankwise.errors import OutOfMemory, TrainingError
 from rankwise.records import Note, Saved, Step
 from rankwise.store import Run
-from rankwise.train.microbatch import MicroBatch
+from rankwise.train.microbatch import Again, MicroBatch
 from tests.training import carry_out, environment, losses, published, toy_model, toy_run, weights
 
 ROWS = 16
@@ -34,7 +34,7 @@ for event in work(Run(Path(sys.argv[1])), resume=sys.argv[3] == "resume", stop_s
 
 
 def test_half_the_rows_from_the_same_random_numbers() -> None:
-    micro, drawn = MicroBatch(8, 32, alone=True), []
+    micro, drawn = MicroBatch(8, 32, "here"), []
 
     def work() -> str:
         drawn.append((micro.rows, float(torch.rand(()))))
@@ -53,14 +53,20 @@ def test_half_the_rows_from_the_same_random_numbers() -> None:
     assert "OUT OF MEMORY with 8 rows" in notes[0] and "from here on 4" in notes[0] and "32 rows" in notes[0]
 
 
-@pytest.mark.parametrize(("rows", "alone"), [(1, True), (8, False)])
-def test_nothing_smaller_is_one_clear_error(rows: int, alone: bool) -> None:
+@pytest.mark.parametrize(("rows", "again"), [(1, "here"), (1, "from a checkpoint"), (8, "never")])
+def test_nothing_smaller_is_one_clear_error(rows: int, again: Again) -> None:
     def work() -> None:
         torch.empty(2**60, dtype=torch.uint8)
 
     with pytest.raises(TrainingError, match=f"out of memory with {rows} row") as error:
-        next(MicroBatch(rows, 8, alone=alone).attempt(work, lambda: None))
-    assert "gradient_checkpointing" in error.value.fix
+        next(MicroBatch(rows, 8, again).attempt(work, lambda: None))
+    assert "gradient_checkpointing" in error.value.fix and not isinstance(error.value, OutOfMemory)
+
+
+def test_what_several_processes_share_is_taken_again_from_a_checkpoint() -> None:
+    with pytest.raises(OutOfMemory, match="out of memory with 8 rows") as error:
+        next(MicroBatch(8, 16, "from a checkpoint").attempt(lambda: torch.empty(2**60), lambda: None))
+    assert error.value.rows == 8
 
 
 def test_other_faults_are_not_memory() -> None:
@@ -68,7 +74,7 @@ def test_other_faults_are_not_memory() -> None:
         torch.ones(2) @ torch.ones(3)
 
     with pytest.raises(RuntimeError, match=r"size|inconsistent"):
-        next(MicroBatch(8, 8, alone=True).attempt(work, lambda: None))
+        next(MicroBatch(8, 8, "here").attempt(work, lambda: None))
 
 
 def under_a_limit(run: Run, mb: int, how: str = "begin") -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,7 @@ from rankwise.records import Job, Note, Step, Validation
 from rankwise.store import Run
 from rankwise.train import trackers
 from rankwise.train.trackers import numbers, reporters, require_installed
+from tests import builders
 from tests.tiny import tiny_config
 from tests.training import carry_out, toy_model, toy_run
 
@@ -96,6 +97,7 @@ def test_one_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
         assert told.failures() == []
     release.set()
     assert numbers(step)["train/tokens_per_second"] == 20.0
+    assert numbers(builders.watched(10, 0.05)) == {"forgetting/general_text": 0.05, "forgetting/kl": 0.02}
 
 
 @pytest.mark.parametrize(("name", "settings"), [

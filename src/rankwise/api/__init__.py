@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.api.actuals import actual
+    from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
+    from rankwise.api.following import follow, memory_below
+    from rankwise.api.inspecting import watch, watched_folder, write_watching
     from rankwise.api.judging import (
         Asked,
         chat,
@@ -33,12 +36,15 @@ if TYPE_CHECKING:
     from rankwise.api.progress import Progress, quiet
     from rankwise.api.proving import merge, merged_folder, verify
     from rankwise.api.recipes import bring
+    from rankwise.api.shrinking import shrink
     from rankwise.api.training import latest_unfinished, prepare, train
 
 __all__ = [
     "Asked",
     "Progress",
     "actual",
+    "benchmark",
+    "benchmark_model",
     "bring",
     "calibrate",
     "chat",
@@ -52,12 +58,14 @@ __all__ = [
     "evaluate",
     "evaluate_against",
     "evaluate_model",
+    "follow",
     "gates",
     "gpus",
     "judge_of",
     "latest_unfinished",
     "launch",
     "load_job",
+    "memory_below",
     "merge",
     "merged_folder",
     "model",
@@ -74,19 +82,25 @@ __all__ = [
     "requirements",
     "runs",
     "show",
+    "shrink",
     "single_changes",
     "tables",
     "train",
     "verify",
+    "watch",
+    "watched_folder",
     "write_diagnosis",
     "write_plan",
     "write_tables",
+    "write_watching",
 ]
 
 _MODULE = {
     "Asked": "judging",
     "Progress": "progress",
     "actual": "actuals",
+    "benchmark": "benchmarks",
+    "benchmark_model": "benchmarks",
     "bring": "recipes",
     "calibrate": "calibrating",
     "chat": "judging",
@@ -100,12 +114,14 @@ _MODULE = {
     "evaluate": "judging",
     "evaluate_against": "judging",
     "evaluate_model": "judging",
+    "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
     "load_job": "planning",
+    "memory_below": "following",
     "merge": "proving",
     "merged_folder": "proving",
     "model": "catalogue",
@@ -122,13 +138,17 @@ _MODULE = {
     "requirements": "judging",
     "runs": "looking",
     "show": "looking",
+    "shrink": "shrinking",
     "single_changes": "estimating",
     "tables": "lesson",
     "train": "training",
     "verify": "proving",
+    "watch": "inspecting",
+    "watched_folder": "inspecting",
     "write_diagnosis": "diagnosing",
     "write_plan": "planning",
     "write_tables": "lesson",
+    "write_watching": "inspecting",
 }
 
 

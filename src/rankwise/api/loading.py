@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from rankwise.errors import RunError
@@ -51,8 +52,14 @@ def probes_of(job: Job) -> list[Probe]:
     return read_probes(job.data.facts) if job.data.facts else []
 
 
-def load_tuned(run: Run, decided: Plan) -> tuple[Any, Callable[[], AbstractContextManager[Any]]]:
-    """(the tuned model, how to get the untouched base)."""
+def load_tuned(
+    run: Run, decided: Plan, *, adapter: Path | None = None
+) -> tuple[Any, Callable[[], AbstractContextManager[Any]]]:
+    """(the tuned model, how to get the untouched base).
+
+    Args:
+        adapter: another one than the run's own.
+    """
     from rankwise.model.attach import load_adapter, untouched
     from rankwise.model.load import load_base
     from rankwise.model.vocabulary import extend
@@ -61,7 +68,7 @@ def load_tuned(run: Run, decided: Plan) -> tuple[Any, Callable[[], AbstractConte
     if METHODS[decided.verdict.method].trains == "adapter":
         stored = TUNERS[decided.verdict.method].base
         base = load_base(base_folder, dtype=dtype, four_bit=stored == "nf4", eight_bit=stored == "int8")
-        tuned = load_adapter(extend(base, decided.facts.new_tokens), run.adapter)
+        tuned = load_adapter(extend(base, decided.facts.new_tokens), adapter or run.adapter)
         return tuned, lambda: untouched(tuned)
     tuned = load_base(run.model, dtype=dtype)
     return tuned, lambda: always(extend(load_base(base_folder, dtype=dtype), decided.facts.new_tokens))

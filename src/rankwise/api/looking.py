@@ -7,6 +7,7 @@ from rankwise.errors import RunError
 from rankwise.report.page import plan_page, run_page
 from rankwise.report.words import knows_or_sounds
 from rankwise.store import Run, list_runs, write_text
+from rankwise.watch.findings import find
 
 
 def report(run: Run) -> Path:
@@ -16,9 +17,10 @@ def report(run: Run) -> Path:
         write_text(run.report_path, plan_page(decided))
         return run.report_path
     evidence = run.evidence() if run.evidence_path.is_file() else None
-    write_text(
-        run.report_path, run_page(decided, run.events(), evidence, run.artifact(), state, folder=str(run.folder))
-    )
+    events = run.events()
+    findings = () if evidence else find(decided, events)
+    page = run_page(decided, events, evidence, run.artifact(), state, folder=str(run.folder), findings=findings)
+    write_text(run.report_path, page)
     return run.report_path
 
 
@@ -38,6 +40,7 @@ def show(run: Run) -> dict[str, Any]:
         "actuals": [a.model_dump(mode="json") for a in evidence.actuals] if evidence else None,
         "findings": [f.model_dump(mode="json") for f in evidence.findings] if evidence else None,
         "evaluation": evidence.evaluation.model_dump(mode="json") if evidence and evidence.evaluation else None,
+        "benchmarks": evidence.benchmarks.model_dump(mode="json") if evidence and evidence.benchmarks else None,
         "verification": artifact.verification.model_dump(mode="json") if artifact else None,
         "artifact": artifact.model_dump(mode="json", exclude={"verification"}) if artifact else None,
         "report": str(run.report_path) if run.report_path.is_file() else None,

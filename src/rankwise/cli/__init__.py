@@ -18,6 +18,7 @@ from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
 from rankwise.cli.planning import plan
 from rankwise.cli.training import train
+from rankwise.cli.watching import watch
 
 __all__ = ["app", "main"]
 
@@ -40,6 +41,7 @@ for verb in (
     train,
     launch,
     eval_,
+    watch,
     merge,
     verify,
     chat,

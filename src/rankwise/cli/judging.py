@@ -1,11 +1,24 @@
 """`rankwise eval`, `merge` and `verify`"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from rankwise.cli.benchmarks import (
+    Batch,
+    Limit,
+    Seed,
+    Shots,
+    Tasks,
+    TasksPath,
+    Template,
+    names_of,
+    require_tasks,
+    run_benchmarks,
+)
 from rankwise.cli.face import Json, RunFolder, command
 from rankwise.cli.printing import notes, print_actual, print_json, print_lines, print_passage, progress_bars
 from rankwise.errors import UsageError
@@ -31,16 +44,54 @@ def eval_(
         list[str] | None,
         typer.Option(metavar="CONDITION", help="Such as 'facts>=0.6' or 'facts.difference>0'; exit code 3 if not met."),
     ] = None,
+    tasks: Tasks = None,
+    tasks_path: TasksPath = None,
+    limit: Limit = None,
+    num_fewshot: Shots = None,
+    batch_size: Batch = None,
+    chat_template: Template = False,
+    seed: Seed = None,
     as_json: Json = False,
 ) -> int:
-    """Does it know, or does it only sound so? Against the untouched base. Example: `rankwise eval RUN`"""
+    """Does it know, or does it only sound so? Against the untouched base. Example: `rankwise eval RUN`
+
+    With --tasks those of lm-evaluation-harness instead. Example: `rankwise eval RUN --tasks arc_easy,mmlu`
+    """
     from rankwise import api
 
+    how = {
+        "folder": tasks_path,
+        "limit": limit,
+        "num_fewshot": num_fewshot,
+        "batch_size": batch_size,
+        "chat_template": chat_template or None,
+        "seed": seed,
+    }
+    ours = {"--against": against, "--metric": metric, "--judge": judge, "--require": require}
+    if tasks is not None:
+        _refuse_beside_tasks([name for name, value in ours.items() if value])
+        return run_benchmarks(target, job, as_json, tasks=names_of(tasks), **how)
+    require_tasks([name for name, value in how.items() if value is not None])
     asked = api.Asked(tuple(metric or ()), api.judge_of(judge, judge_model, judge_key_env, rubric))
+    return _evaluate(target, job, against, asked, require or (), as_json)
+
+
+def _refuse_beside_tasks(given: Sequence[str]) -> None:
+    if given:
+        raise UsageError(
+            f"--tasks asks lm-evaluation-harness, and {', '.join(given)} is about our own questions",
+            fix="give two commands",
+        )
+
+
+def _evaluate(
+    target: str, job: Path | None, against: Path | None, asked: Any, require: Sequence[str], as_json: bool
+) -> int:
+    from rankwise import api
+
     run = None if job is not None else api.open_run(Path(target))
-    read = api.load_job(job, {}) if job is not None else run.plan().job if run else None
-    assert read is not None
-    required = api.requirements(require or (), (*read.eval.metrics, *asked.metrics))
+    read = api.load_job(job, {}) if run is None else run.plan().job
+    required = api.requirements(require, (*read.eval.metrics, *asked.metrics))
     if against is not None and run is None:
         raise UsageError("--against compares two runs, and with --job a MODEL is judged that is none")
     with progress_bars(as_json) as progress:

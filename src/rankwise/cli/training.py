@@ -1,7 +1,5 @@
 """`rankwise train`"""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +28,11 @@ def train(
 ) -> int:
     """Carry a plan out, with live progress. Example: `rankwise train job.yaml --out runs/first`"""
     from rankwise import api
+    from rankwise.cli.live import show_live
 
     run = _run_to_train(target, out, resume, options)
     notes.print(f"run {escape(str(run.folder))}")
-    _watch(api.train(run, resume=resume), run.plan().verdict.config)
+    show_live(run.name, run.plan(), api.train(run, resume=resume), api.memory_below)
     api.report(run)
     if as_json:
         print_json(api.show(run))
@@ -60,24 +59,3 @@ def _run_to_train(target: Path | None, out: Path | None, resume: bool, options: 
         target = None if out else target.parent  # `train JOB --out RUN --resume`: the run is what counts
     folder = out or target
     return api.open_run(folder) if folder else api.latest_unfinished(Path("runs"))
-
-
-def _watch(events: Iterator[Any], config: Any) -> None:
-    """Print a run as it happens: a live bar on a terminal, plain lines elsewhere."""
-    from rankwise.report import words
-
-    every, total = config.logging_steps, config.max_steps
-    if not notes.is_terminal:
-        every = max(every, total // 20)
-    with progress_bars(False) if notes.is_terminal else _no_bar() as bar:
-        for event in events:
-            if event.event == "step":
-                bar("training", event.step, total)
-                if event.step % every and event.step not in (1, total):
-                    continue
-            notes.print(escape(words.event_line(event, total)))
-
-
-@contextmanager
-def _no_bar() -> Iterator[Callable[[str, int, int], None]]:
-    yield lambda what, done, total: None

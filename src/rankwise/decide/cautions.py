@@ -9,6 +9,7 @@ from rankwise.decide.preference import holds
 from rankwise.decide.priced import Priced
 from rankwise.decide.recipes import EXECUTED
 from rankwise.decide.rulebook import rules, threshold
+from rankwise.decide.updates import unseen_updates
 from rankwise.decide.verdicts import Decision, soft
 from rankwise.records import Facts, Job
 
@@ -130,7 +131,9 @@ def _data(job: Job, facts: Facts) -> list[str]:
 
 
 def _no_general(job: Job) -> str:
-    lack = "no data.general: forgetting of general ability will not be measured, and nothing is replayed"
+    lack = "no data.general: nothing is replayed, so that forgetting is watched and not held back"
+    if job.forgetting.watch_steps == 0:
+        lack = "no data.general, and forgetting.watch_steps is 0: nothing is replayed, and forgetting is not measured"
     if not job.forgetting.replay_allowed:
         return lack
     rows = f"{threshold('replay', 'written'):g}"
@@ -151,6 +154,9 @@ def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
             f"known facts are lost as new ones come ({said('known_facts_at_risk')})"
         )
     found += _forgetting(job, winner)
+    unseen = unseen_updates(facts, config)
+    if unseen is not None:
+        found.append(unseen)
     if job.data.new_token_count:
         found.append(_new_tokens(job, facts))
     needed = threshold("replay", "far" if job.data.domain in ("code", "language") else "same")
@@ -187,8 +193,6 @@ def _new_tokens(job: Job, facts: Facts) -> str:
 def _not_acted_on(job: Job) -> list[str]:
     """Keys that are part of the contract and that no part of this version reads yet: said, never ignored silently."""
     unread = []
-    if job.forgetting.action != "warn":
-        unread.append(f"forgetting.action: {job.forgetting.action} (forgetting is measured after training, not during)")
     if job.data.new_token_count and not job.data.named_tokens:
         unread.append("data.new_tokens (it is a number; name the tokens, and their rows are trained)")
     return [f"not acted on in this version: {key}" for key in unread]

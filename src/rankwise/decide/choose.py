@@ -25,7 +25,7 @@ from rankwise.decide.verdicts import Decision, decide, soft
 from rankwise.decide.vocabulary import require_trainable_tokens
 from rankwise.errors import JobError
 from rankwise.methods import METHODS, targeted
-from rankwise.records import Facts, Job, Plan, Verdict
+from rankwise.records import Facts, Job, Plan, TrainConfig, Verdict
 from rankwise.records.base import content_hash
 from rankwise.version import __version__
 
@@ -68,6 +68,8 @@ def choose(
         flips=() if brief else again.find(),
         warnings=(*warnings(job, facts, decision), *(overrides(job, facts, winner) if winner else ())),
         questions=() if brief else questions(job, facts, again.traced),
+        need_bits=need_bits(job, facts),
+        held_bits=_held_bits(job, winner),
         rungs=below,
         offers=offers(job, facts, winner, market),
         candidates=tuple(p.estimate for p in decision.priced),
@@ -80,6 +82,12 @@ def choose(
         hardware_hash=facts.device.identity_hash,
         rankwise_version=__version__,
     )
+
+
+def _held_bits(job: Job, winner: Priced | None) -> float | None:
+    if winner is None or winner.recipe.trains_weights:
+        return None
+    return winner.estimate.trainable_params * bits_per_parameter(job)
 
 
 def with_known_goal(job: Job, facts: Facts) -> Job:
@@ -114,13 +122,20 @@ def _verdict(job: Job, facts: Facts, decision: Decision, first: tuple[str, ...])
             "method": winner.candidate.method,
             "candidate": winner.id,
             "parallel": winner.candidate.parallel,
-            "config": winner.candidate.config,
+            "config": _watched(winner),
             "confidence": confidence,
             "confidence_because": because,
             "executable": carried_out(facts, winner),
             "first_try": first,
         }
     )
+
+
+def _watched(winner: Priced) -> TrainConfig:
+    """The configuration with the looks at general ability that its price was made for."""
+    watch = winner.estimate.time.watch
+    found = {"watch_steps": watch.steps, "watch_items": watch.items} if watch else {}
+    return winner.candidate.config.model_copy(update=found)
 
 
 def _confidence(job: Job, facts: Facts, winner: Priced) -> tuple[str, str]:

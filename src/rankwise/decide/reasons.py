@@ -5,7 +5,7 @@ from rankwise.decide.exclusions import GB
 from rankwise.decide.forgetting import cut_of
 from rankwise.decide.priced import Priced
 from rankwise.decide.rulebook import cite, rules, threshold
-from rankwise.records import Facts, Job, Reason
+from rankwise.records import Facts, Job, Reason, WatchEstimate
 
 
 def reason(rule: str, text: str, number: str | None = None) -> Reason:
@@ -160,7 +160,17 @@ def _configuration(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
         found.append(
             reason("replay", "General rows keep what the base could do.", f"{config.replay_share:.0%} of answer tokens")
         )
+    if (watch := winner.estimate.time.watch) is not None and job.forgetting.watch_steps is None:
+        text = "General ability is looked at before, during and after, within 5 % of a run of half an hour or more."
+        found.append(reason("forgetting_watch", text, _looks(watch)))
     return found
+
+
+def _looks(watch: WatchEstimate) -> str:
+    often = f"{watch.looks} looks, one each {watch.steps:,} steps"
+    if watch.seconds is None or watch.share is None:
+        return often
+    return f"{often}, {watch.seconds:,.0f} s, {watch.share:.1%} of the run"
 
 
 def _why_rank(job: Job, facts: Facts, winner: Priced) -> str:

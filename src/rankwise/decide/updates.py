@@ -8,6 +8,32 @@ from rankwise.records import Facts, Job, TrainConfig
 USUAL = "adamw_torch_fused"  # a recipe with another optimizer is that optimizer
 
 
+# Between bf16 numbers, by their size: 2^-8 to 2^-7 (eight bits of precision). A weight that moves less is mostly
+# rounded back to where it was (docs/log.md, full fine-tuning in bf16).
+ROUNDING_STEP = 0.00390625
+# Spread of a linear layer's weights where config.json names none: transformers' own default.
+INITIALIZER_RANGE = 0.02
+
+
+def unseen_updates(facts: Facts, config: TrainConfig) -> str | None:
+    """Full fine-tuning of weights stored in bf16, kept in fp32 and computed with in bf16: the forward pass rounds them
+    to where they began until they have moved by a step of bf16. AdamW moves a weight by the learning rate a step at
+    the most. None where they move farther, or nothing is rounded.
+    """
+    rounds = config.method == "full" and config.dtype == "fp32" and config.autocast == "bf16"
+    if not rounds or facts.model.dtype != "bf16":
+        return None
+    farthest = config.learning_rate * config.max_steps
+    step = ROUNDING_STEP * float(facts.model.config.get("initializer_range") or INITIALIZER_RANGE)
+    if farthest >= step:
+        return None
+    return (
+        f"{config.max_steps} steps at {config.learning_rate:g} move a weight by at most {farthest:.1e}, and bf16 tells "
+        f"weights of a usual size apart from {step:.1e} on: the forward pass will see little of it; train longer, or "
+        "set train.dtype: fp32 and train.bf16: false, or on one device train.dtype: bf16 with bf16_stochastic_round"
+    )
+
+
 def as_asked(job: Job, recipe: Recipe) -> bool:
     """Would this recipe be carried out with the optimizer and the precision that the job names?"""
     said = job.train

@@ -200,7 +200,8 @@ def training_entries(
     if clock.step_seconds is None:
         return ()
     factor = clock.correction or 1.0
-    beside = (clock.load_seconds or 0.0) + (clock.save_seconds or 0.0)  # parts that no factor is in
+    watching = (clock.watch.seconds if clock.watch else None) or 0.0  # which has a factor of its own
+    beside = (clock.load_seconds or 0.0) + (clock.save_seconds or 0.0) + watching  # parts that this factor is not in
     said: list[tuple[Quantity, float, float | None]] = [("step", clock.step_seconds / factor, clock.step_seconds)]
     if clock.train_seconds is not None:
         said.append(("train", beside + (clock.train_seconds - beside) / factor, clock.train_seconds))

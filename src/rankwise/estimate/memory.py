@@ -11,13 +11,22 @@ from rankwise.methods import tuner
 from rankwise.records import DeviceFacts, MemoryEstimate, Setup, Trace
 from rankwise.records.ledger import Family
 
-# What a process on a CPU needs beside tensors: 0.45 GB of Python with torch, transformers and peft imported, and 0.4 GB
-# of oneDNN's prepared kernels and allocator slack after a few steps (docs/log.md).
-PROCESS_BYTES = 850_000_000
+# What a process on a CPU needs beside tensors: 0.46 GB of Python with torch, transformers and peft imported, and up to
+# 0.55 GB of oneDNN's prepared kernels, of which it keeps 1,024: each length of a batch has its own (docs/log.md).
+PROCESS_BYTES = 1_000_000_000
+# What malloc keeps of freed activations and logits for later ones, which are seldom of the same sizes: as much again as
+# was in use at once (0.1 to 1.6 times that in nine runs, docs/log.md).
+KEPT_BY_MALLOC = 1.0
 # CUDA context of a GPU that devices.toml does not know: the middle of those that it knows (0.14 to 0.71 GB).
 UNKNOWN_CONTEXT = 500_000_000
 # NCCL's buffers and channels in each of several ranks, 300 to 600 MiB (observe/devices.toml).
 NCCL_BYTES = 470_000_000
+
+
+def _kept_by_malloc(trace: Trace, device: DeviceFacts) -> int:
+    """Bytes; PyTorch's caching allocator on a GPU is replayed instead."""
+    passing = trace.buckets.activations + trace.buckets.logits + trace.buckets.workspace
+    return round(KEPT_BY_MALLOC * passing) if device.kind == "cpu" else 0
 
 
 def device_name(device: DeviceFacts) -> str:
@@ -37,7 +46,7 @@ def process_bytes(device: DeviceFacts, world_size: int) -> int:
 
 def estimate_memory(trace: Trace, setup: Setup, device: DeviceFacts) -> MemoryEstimate:
     """The trace on this device: `peak_device` is what nvidia-smi (CPU: resident memory) would show."""
-    peak = trace.peak_reserved + process_bytes(device, setup.world_size)
+    peak = trace.peak_reserved + process_bytes(device, setup.world_size) + _kept_by_malloc(trace, device)
     residual = residual_of(device.kind, setup.method, parallel=setup.parallel)
     interval = (peak * (1 + residual["low"]), peak * (1 + residual["high"]))
     return MemoryEstimate(

@@ -4,9 +4,9 @@ this one, by the same function for both.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rankwise.estimate.commands import Served, estimate_merge
+from rankwise.estimate.commands import Served, estimate_merge, forward_seconds, told
 from rankwise.estimate.communication import host_rate
 from rankwise.estimate.course import times
 from rankwise.estimate.efficiency import efficiency_source
@@ -15,10 +15,11 @@ from rankwise.estimate.memory import device_name, estimate_memory, family, proce
 from rankwise.estimate.money import estimate_money, money_source
 from rankwise.estimate.serving import estimate_serving, serving_notes
 from rankwise.estimate.storage import BYTES, checkpoint, estimate_storage
-from rankwise.estimate.time import Course, estimate_time, passes
+from rankwise.estimate.time import Course, estimate_time, pass_seconds, passes
 from rankwise.estimate.traced import adapter_file_of, shapes_of, traced
 from rankwise.estimate.tracers import Progress, prepare, tracers
 from rankwise.estimate.velocity import estimate_velocity
+from rankwise.estimate.watching import with_watch
 from rankwise.records import (
     Candidate,
     Configuration,
@@ -33,7 +34,9 @@ from rankwise.records import (
     Tariff,
     TimeEstimate,
     Trace,
+    WatchedSet,
 )
+from rankwise.records.ledger import EvaluationWork
 from rankwise.trace.stack import assumptions
 
 MEMORY_SOURCE = (
@@ -59,6 +62,7 @@ class Work:
         max_steps: optimizer steps of the run; None where unknown.
         nodes: machines that the devices stand in.
         room: bytes that the allocator can take on the device; None: the replay has no end.
+        watched: what forgetting is watched on; none: it is not. watch_steps: between two looks, where the job says so.
     """
 
     id: str | None
@@ -75,6 +79,8 @@ class Work:
     stored_bytes: int | None = None
     room: int | None = None
     notes: tuple[str, ...] = ()
+    watched: tuple[WatchedSet, ...] = ()
+    watch_steps: int | None = None
 
 
 def price(job: Job, facts: Facts, candidate: Candidate) -> Estimate:
@@ -118,6 +124,8 @@ def _price_on(job: Job, facts: Facts, candidate: Candidate, device: DeviceFacts)
             tariff=facts.tariff,
             nodes=job.hardware.nodes,
             stored_bytes=facts.model.weight_bytes,
+            watched=facts.data.watched,
+            watch_steps=job.forgetting.watch_steps,
         )
     )
 
@@ -295,10 +303,29 @@ def _time(work: Work, trace: Trace, stored: int, file: int | None) -> tuple[Time
         checkpoint_bytes=saved.resumable,
     )
     time = estimate_time(trace, setup, device, work.costs, course, raw, mean_length=work.mean_length, correction=known)
+    time = with_watch(
+        time,
+        work.watched,
+        asked=work.watch_steps,
+        max_steps=work.max_steps,
+        eval_steps=work.costs.eval_steps,
+        seconds_of=lambda asked: _forward_seconds(work, trace, asked),
+    )
     merge = estimate_merge(_served(work, trace, stored, file or 0)) if trace.merge_peak is not None else None
     if merge is not None:
         time = time.model_copy(update={"merge_seconds": merge.seconds})
     return time, known.source if known else None
+
+
+def _forward_seconds(work: Work, trace: Trace, asked: EvaluationWork) -> float | None:
+    """Passes forward through the model that trains, in its arithmetic; several devices share them."""
+    setup, device = work.setup, work.device
+    if device.kind == "cpu":
+        served = replace(_served(work, trace, 0, 0), dtype=setup.autocast or setup.dtype)
+        raw = forward_seconds(served, asked)
+        return None if raw is None else told(device, setup.method, "forward", raw).seconds / setup.world_size
+    one = pass_seconds(trace, setup, device, asked.tokens / max(1, asked.rows))
+    return None if one is None else asked.rows * one / setup.world_size
 
 
 def _served(work: Work, trace: Trace, stored: int, adapter_bytes: int) -> Served:

@@ -1,14 +1,14 @@
 """Seconds of a step on a CPU: FLOPs by the measured matmul rate, and AdamW by its memory traffic.
 
 Shares of the measured 2048 x 2048 matmul rate that a training step reaches with long rows; short rows fill the cores
-less, by T / (T + 50) for T tokens in one forward pass. Seen on two idle CPU cores at 806 GFLOP/s in bf16: LoRA 0.19 at
-95 tokens and 0.26 at 512, full 0.18 and QLoRA, whose weights are unpacked in each pass, 0.15 at 95 (docs/log.md).
+less, by T / (T + 50) for T = rows x mean length tokens in one forward pass. From eight runs of ten steps on two idle
+cores at 803 GFLOP/s in bf16, rows of 93 and 200 tokens, packed and not, each within 21 % of its share (docs/log.md).
 """
 
 from rankwise.estimate.memory import family
 from rankwise.records import DeviceFacts, Setup, Trace
 
-EFFICIENCY = {"full": 0.275, "adapter": 0.29, "quantised": 0.23}
+EFFICIENCY = {"full": 0.47, "adapter": 0.36, "quantised": 0.38}
 SHORT_ROWS = 50
 # AdamW is bound by memory: parameters updated per second on two cores (docs/log.md: 134.5 M in 0.24 s).
 PARAMS_PER_SECOND = 5.6e8

@@ -17,6 +17,8 @@ from rankwise.records.ledger import Correction
 ADAMW_OPERATIONS = 12.0
 # Python with torch, transformers and peft imported, and a CUDA context: 6 to 9 s here, 10 to 15 s on GPU machines.
 START_SECONDS = 12.0
+# Of a checkpoint beside its bytes: a dozen files made durable one by one, and hashed (0.11 s of 0.14 s for 30 MB here).
+CHECKPOINT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _run(timed: TimeEstimate, setup: Setup, costs: CostOptions, course: Course, 
     rows = setup.per_device_train_batch_size * setup.world_size
     validations = 1 + times(course.max_steps, costs.eval_steps) if course.evaluation_rows else 0  # one before step 1
     evaluating = validations * math.ceil(course.evaluation_rows / rows) * evaluation
-    saving = times(course.max_steps, costs.save_steps) * course.checkpoint_bytes / costs.write_bandwidth
+    saved = CHECKPOINT_SECONDS + course.checkpoint_bytes / costs.write_bandwidth
+    saving = times(course.max_steps, costs.save_steps) * saved
     whole = load + course.max_steps * timed.step_seconds + evaluating + saving
     return {
         "load_seconds": load,
@@ -152,6 +155,17 @@ def passes(
     if rates is None or (setup.world_size > 1 and link is None):
         return None
     return _on_gpu(trace, setup, device, mean_length, rates, link or math.inf, reached or efficiency_of(device))
+
+
+def pass_seconds(trace: Trace, setup: Setup, device: DeviceFacts, tokens: float) -> float | None:
+    """One row of `tokens` tokens forward through the model on a GPU, as an evaluation runs it; None where a rate is
+    not known.
+    """
+    rates = rates_of(device, setup)
+    if rates is None:
+        return None
+    length = tokens / setup.per_device_train_batch_size  # as many tokens as the traced batch has at that length
+    return seconds(ideal(trace.work["eval"], setup, rates, length), efficiency_of(device))
 
 
 def _on_cpu(trace: Trace, setup: Setup, device: DeviceFacts, mean_length: float) -> Passes | None:

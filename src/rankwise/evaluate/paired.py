@@ -1,8 +1,8 @@
 """Two models on the same items: a Comparison with intervals that know the pairs. `cannot tell` is a possible answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap, norm, t
@@ -122,14 +122,21 @@ def resampled(sums: np.ndarray, tokens: np.ndarray) -> Interval:
 
     The percentiles are moved out for small samples (Hesterberg 2015, section 5.4), whose plain interval is too narrow.
     """
-    mean = float(sums.sum() / tokens.sum())
-    if len(sums) < 2:
-        return mean, mean
-    n = len(sums)
+    return bootstrapped((sums, tokens), lambda s, count, axis=-1: s.sum(axis=axis) / count.sum(axis=axis))
+
+
+def bootstrapped(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> Interval:
+    """Interval of `statistic(*samples, axis=-1)` when items are drawn again, the same ones of each sample; as
+    `resampled`.
+    """
+    n = len(samples[0])
+    if n < 2:
+        value = float(statistic(*samples, axis=-1))
+        return value, value
     level = float(2 * norm.cdf(sqrt(n / (n - 1)) * t.ppf(0.5 + LEVEL / 2, n - 1)) - 1)
     outcome = bootstrap(
-        (sums, tokens),
-        lambda s, count, axis=-1: s.sum(axis=axis) / count.sum(axis=axis),
+        samples,
+        statistic,
         paired=True,
         vectorized=True,
         n_resamples=RESAMPLES,

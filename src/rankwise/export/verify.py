@@ -32,6 +32,8 @@ MAX_MEAN_KL = 0.01
 # PiSSA trains over a residual that is rounded to bf16 and is used on the whole base: KL 0.0054 nats and logits 0.81
 # apart on SmolLM2-135M. One that forgets the first values is off by over half a nat (tests/model/test_pissa.py).
 MAX_CONVERTED_KL = 0.05
+CONVERTED = "It trained over a residual of the base, rounded to its precision, and is used on the whole base."
+SHRUNK = "That one was cut to the same directions in memory; the files hold them in factors of another rank."
 # Share of positions where the greedy token may change although it leads clearly.
 MAX_FLIPS = 0.01
 # The same files, the same arithmetic, the same machine.
@@ -63,6 +65,7 @@ class Subject:
         unmerged: why this method is never merged; empty where it can be.
         rows: a few held-out rows; prompts: the beginnings of the same rows, up to the answer.
         folders: where the tokenizer files of the artifact lie.
+        shrunk: was the adapter cut to a lower rank after training? It is then LoRA in factors of its own.
     """
 
     plan: Plan
@@ -76,6 +79,7 @@ class Subject:
     conversations: Sequence[Any]
     trained_logits: Path
     folders: Sequence[Path]
+    shrunk: bool = False
 
 
 def verify(subject: Subject) -> Verification:
@@ -94,7 +98,7 @@ def verify(subject: Subject) -> Verification:
 
 def _reloads(subject: Subject) -> Check:
     """An adapter that is published in another form than it was trained in rounds otherwise, and is held to a KL."""
-    converted = TUNERS[subject.plan.verdict.method].residual
+    converted = TUNERS[subject.plan.verdict.method].residual or subject.shrunk
     trained = load_file(subject.trained_logits)["logits"]
     reloaded = final_logits(subject.tuned, subject.prompts)
     same_shape = trained.shape == reloaded.shape
@@ -114,7 +118,7 @@ def _reloads(subject: Subject) -> Check:
         passed=kl <= MAX_CONVERTED_KL,
         number=f"KL {kl:.2g} nats per prompt on average, {difference:.2g} largest logit difference",
         limit=f"KL {MAX_CONVERTED_KL:g}",
-        text=f"{text} It trained over a residual of the base, rounded to its precision, and is used on the whole base.",
+        text=f"{text} {SHRUNK if subject.shrunk else CONVERTED}",
     )
 
 
@@ -149,7 +153,8 @@ def _modules_applied(subject: Subject) -> Check:
     part, value = method.neutral
     carriers = [p.detach() for name, p in subject.tuned.named_parameters() if part in name]
     expected = len(carriers)
-    if TUNERS[config.method].residual:  # B and -B0 side by side: B alone has to differ from where it began
+    if TUNERS[config.method].residual and not subject.shrunk:
+        # B and -B0 side by side: B alone has to differ from where it began
         live = sum(bool(torch.add(*p.chunk(2, 1)).any() and p.chunk(2, 1)[0].any()) for p in carriers)
     else:
         live = sum(bool((p != value).any()) for p in carriers)

@@ -282,6 +282,14 @@ def total_params(model: nn.Module) -> int:
     return sum(_count(p) for p in model.parameters())
 
 
+def adapter_scale(model: nn.Module) -> tuple[int | None, float | None]:
+    """(r, s) of the update s B A as the layers hold them; None for each that no layer has, or not all the same."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    ranks = {rank for layer in layers for rank in layer.r.values()}
+    scales = {float(scale) for layer in layers for scale in layer.scaling.values()}
+    return ranks.pop() if len(ranks) == 1 else None, scales.pop() if len(scales) == 1 else None
+
+
 def _count(parameter: nn.Parameter) -> int:
     """bitsandbytes packs two weights in a byte and keeps the real shape in `quant_state`."""
     state = getattr(parameter, "quant_state", None)

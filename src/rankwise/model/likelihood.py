@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -22,6 +22,13 @@ class Labelled(Protocol):
     def labels(self) -> Sequence[int]: ...
 
 
+class Read(NamedTuple):
+    """How a model reads one row: cross-entropy in nats, and for each labelled token whether it is the likeliest one."""
+
+    loss: float
+    right: tuple[bool, ...]
+
+
 def row_losses(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast = None) -> list[tuple[float, int]]:
     """(sum of cross-entropy in nats, labelled tokens) of each row, in order. A row without labels gives (0.0, 0).
 
@@ -34,18 +41,63 @@ def row_losses(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast
         return [_row_loss(model, row, autocast) for row in encoded]
 
 
+def row_reads(model: nn.Module, encoded: Sequence[Labelled], autocast: Autocast = None) -> list[Read]:
+    """As `row_losses`, and in the same pass which labelled tokens a greedy model would have written."""
+    with evaluating(model):
+        return [_row_read(model, row, autocast) for row in encoded]
+
+
 def _row_loss(model: nn.Module, row: Labelled, autocast: Autocast) -> tuple[float, int]:
+    parts = [(_nats(x, y), y.numel()) for x, y in _predicted(model, row, autocast)]
+    return sum(loss for loss, _ in parts), sum(count for _, count in parts)
+
+
+def _row_read(model: nn.Module, row: Labelled, autocast: Autocast) -> Read:
+    parts = [(_nats(x, y), (x.argmax(-1) == y).tolist()) for x, y in _predicted(model, row, autocast)]
+    return Read(sum(loss for loss, _ in parts), tuple(hit for _, right in parts for hit in right))
+
+
+def _nats(logits: torch.Tensor, wanted: torch.Tensor) -> float:
+    return cross_entropy(logits, wanted, reduction="sum").item()
+
+
+def _predicted(model: nn.Module, row: Labelled, autocast: Autocast) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """fp32 logits (positions, vocabulary) and the labels of those positions, CHUNK of them at a time."""
     device = device_of(model)
     labels = torch.tensor(row.labels[1:], device=device)
     at = (labels != IGNORE).nonzero().squeeze(1)  # position i predicts token i + 1
     if at.numel() == 0:
-        return 0.0, 0
+        return
     ids = torch.tensor([row.ids], device=device)
     with arithmetic(device, autocast):
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=at - len(row.ids)).logits[0]
-    wanted = labels[at]
-    parts = zip(torch.split(logits, CHUNK), torch.split(wanted, CHUNK), strict=True)
-    return sum(cross_entropy(x.float(), y, reduction="sum").item() for x, y in parts), at.numel()
+    for x, y in zip(torch.split(logits, CHUNK), torch.split(labels[at], CHUNK), strict=True):
+        yield x.float(), y
+
+
+def grouped_losses(
+    model: nn.Module, groups: Sequence[Sequence[Labelled]], autocast: Autocast = None
+) -> list[list[tuple[float, int]]]:
+    """As `row_losses`, for rows that begin alike, such as a question with each of its choices: those of a group run
+    together, padded on the right, which no token of a causal model sees. So a group's numbers do not depend on others.
+    """
+    with evaluating(model):
+        return [_group_losses(model, group, autocast) for group in groups]
+
+
+def _group_losses(model: nn.Module, rows: Sequence[Labelled], autocast: Autocast) -> list[tuple[float, int]]:
+    device, width = device_of(model), max(len(row.ids) for row in rows)
+    first = min(next((i for i, label in enumerate(row.labels) if i and label != IGNORE), width) for row in rows)
+    ids = torch.tensor([[*row.ids, *[0] * (width - len(row.ids))] for row in rows], device=device)
+    labels = torch.tensor([[*row.labels, *[IGNORE] * (width - len(row.ids))] for row in rows], device=device)
+    at = torch.arange(first - 1, width - 1, device=device)  # position i predicts token i + 1
+    with arithmetic(device, autocast):
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=at - width).logits
+    found = []
+    for out, wanted in zip(logits, labels[:, first:], strict=True):
+        total = cross_entropy(out.float(), wanted, ignore_index=IGNORE, reduction="sum")
+        found.append((total.item(), int((wanted != IGNORE).sum())))
+    return found
 
 
 def final_logits(model: nn.Module, prompts: Sequence[Sequence[int]], autocast: Autocast = None) -> torch.Tensor:

@@ -48,7 +48,6 @@ def load_base(
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                attn_implementation="sdpa",
                 **options,
             )
     except Exception as error:  # a broken folder surfaces as whatever transformers, safetensors or json raised

@@ -16,11 +16,12 @@ WANTED = ("*.json", "*.safetensors", "*.jinja", "tokenizer*", "merges.txt", "voc
 UNWANTED = ("*/*", "consolidated*", "*.bin", "*.pt", "*.pth")
 
 
-def locate(name: str, *, download: bool = True) -> Path:
+def locate(name: str, *, download: bool = True, tokenizer: bool = True) -> Path:
     """Folder with config.json, tokenizer.json and safetensors weights of the model that a job names.
 
     Args:
         download: False: a hub id counts as found only where the hub's cache on this machine has it.
+        tokenizer: must it have one? Weights can be looked at without.
 
     Raises:
         ModelError: not found, not reachable, or not usable (no safetensors, no tokenizer.json, an adapter).
@@ -29,10 +30,10 @@ def locate(name: str, *, download: bool = True) -> Path:
         return convert_once(lambda: importlib.util.find_spec(EMBEDDED_PACKAGE) is not None, _missing_embedded)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return check_folder(folder.resolve(), name)
+        return check_folder(folder.resolve(), name, tokenizer=tokenizer)
     if HUB_ID.fullmatch(name) and not folder.exists():
         found = snapshot(name, "model", wanted=WANTED, unwanted=UNWANTED, download=download)
-        return check_folder(found, name)
+        return check_folder(found, name, tokenizer=tokenizer)
     raise _no_such_model(name, folder)
 
 
@@ -51,7 +52,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / n for n in names]
 
 
-def check_folder(folder: Path, name: str) -> Path:
+def check_folder(folder: Path, name: str, *, tokenizer: bool = True) -> Path:
     """The folder itself when it is a whole base model. Raises ModelError that says what is missing and what to do."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
@@ -73,7 +74,7 @@ def check_folder(folder: Path, name: str) -> Path:
             f"{name}: {len(missing)} of {len(files)} weight files are missing in {folder}: {', '.join(missing[:3])}",
             fix="copy or download the model again",
         )
-    if not (folder / "tokenizer.json").is_file():
+    if tokenizer and not (folder / "tokenizer.json").is_file():
         raise ModelError(
             f"{name}: no tokenizer.json in {folder}",
             expected="a fast tokenizer beside the weights",

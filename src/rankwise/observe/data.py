@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rankwise.records import DataFacts, Job
 from rankwise.records.job import OnLong
+from rankwise.text.ability import ability_sets, described_facts, watched_facts
 from rankwise.text.dataset import load_dataset
 from rankwise.text.fitting import lengths_of, supervised_of
 from rankwise.text.formats import read_probes
@@ -71,6 +72,7 @@ def observe_data(
         general_supervised_per_row=TOKENS_EXPECTED if to_write else _mean(general_supervised),
         general_to_write=to_write.rows if to_write else 0,
         facts=len(read_probes(job.data.facts)) if job.data.facts else 0,
+        watched=() if job.forgetting.watch_steps == 0 else watched_facts(ability_sets(job, chat, data.general)),
         files={str(source): hash_source(source) for source in sources},
         source=f"read from {count} files, rows of at most {length} tokens{apart}; "
         f"tokenised rows take {data.cache_bytes / 1e6:,.1f} MB in the cache",
@@ -84,7 +86,8 @@ def _mean(values: Sequence[int]) -> float | None:
 def _sources(job: Job, general: Path | None) -> list[Path]:
     data = job.data
     validation = data.validation if isinstance(data.validation, Path) else None
-    given = [data.train, validation, general, data.facts, job.chat_template]
+    watched = [job.forgetting.general, job.forgetting.questions]
+    given = [data.train, validation, general, data.facts, job.chat_template, *watched]
     return [path for path in given if path is not None]
 
 
@@ -112,6 +115,7 @@ def _described(job: Job, max_length: int | None) -> DataFacts:
         general_rows=0,
         general_supervised_per_row=None,
         facts=0,
+        watched=() if job.forgetting.watch_steps == 0 else described_facts(),
         files={},
         source="described, not read; every token taken as labelled, no length known but the mean",
     )

@@ -27,6 +27,7 @@ OPTIONAL = {
     "flash-attn": "--attn flash needs it",
     "vllm": "serving many tenants at speed needs it",
     "datasets": "training files from a hub need it",
+    "lm-eval": "tasks such as mmlu need it (`rankwise eval --tasks`): pip install 'rankwise[eval]'",
 }
 LEAST_PYTHON = (3, 11)
 ROOM = 10 << 30  # a 1B model, its checkpoints and its merged copy

@@ -73,7 +73,7 @@ def observe_model(name: str) -> ModelFacts:
         dtype=_stored_dtype(params, folder),
         weight_bytes=sum(t.bytes for t in tensors.values()),
         config=_text_config(whole),
-        weights_hash=_weights_hash(folder),
+        weights_hash=weights_hash(folder),
         template_hash=ChatText.from_folder(folder).template_hash,
         license=_license(folder),
         source=f"config.json and safetensors headers in {folder}",
@@ -227,7 +227,8 @@ def _stored_dtype(params: Mapping[str, Tensor], folder: Path) -> str:
     return STORED[most]
 
 
-def _weights_hash(folder: Path) -> str:
+def weights_hash(folder: Path) -> str:
+    """By which a model is known again: of its weight files and config.json."""
     return content_hash({f.name: cached_hash(f) for f in [*weight_files(folder), folder / "config.json"]})
 
 

@@ -3,6 +3,13 @@
 from rankwise.records.artifact import Artifact, Check, Verification
 from rankwise.records.audit import Audit
 from rankwise.records.base import Interval, Record, content_hash
+from rankwise.records.benchmark import (
+    BenchmarkFailure,
+    BenchmarkResult,
+    Benchmarks,
+    BenchmarkScore,
+    BenchmarkScores,
+)
 from rankwise.records.configuration import Configuration, Shapes
 from rankwise.records.costs import (
     Billing,
@@ -17,6 +24,7 @@ from rankwise.records.costs import (
     Tariff,
     TimeEstimate,
     VelocityEstimate,
+    WatchEstimate,
 )
 from rankwise.records.diagnosis import Condition, Diagnosis, Measurement
 from rankwise.records.event import (
@@ -46,11 +54,23 @@ from rankwise.records.evidence import (
     Evaluation,
     Evidence,
     Finding,
+    Forgotten,
+    FrontierPoint,
     Gate,
     Reliability,
     Tendency,
+    Threshold,
 )
-from rankwise.records.facts import DataFacts, DeviceFacts, Facts, LinearShape, ModelFacts, NewTokens, Price
+from rankwise.records.facts import (
+    DataFacts,
+    DeviceFacts,
+    Facts,
+    LinearShape,
+    ModelFacts,
+    NewTokens,
+    Price,
+    WatchedSet,
+)
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
 from rankwise.records.plan import (
@@ -68,6 +88,8 @@ from rankwise.records.plan import (
     Verdict,
 )
 from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Setup, Trace
+from rankwise.records.spectra import SpectrumPoint, SpectrumSummary
+from rankwise.records.watching import Shrunk, TruncatedRank, Truncation, Watching
 
 __all__ = [
     "EVENT",
@@ -78,6 +100,11 @@ __all__ = [
     "Answer",
     "Artifact",
     "Audit",
+    "BenchmarkFailure",
+    "BenchmarkResult",
+    "BenchmarkScore",
+    "BenchmarkScores",
+    "Benchmarks",
     "Billing",
     "Bin",
     "Buckets",
@@ -100,6 +127,8 @@ __all__ = [
     "Finished",
     "Flip",
     "FlopsByPhase",
+    "Forgotten",
+    "FrontierPoint",
     "Gate",
     "Interval",
     "Job",
@@ -133,9 +162,12 @@ __all__ = [
     "ServingLoad",
     "Setup",
     "Shapes",
+    "Shrunk",
     "Slice",
     "Slots",
+    "SpectrumPoint",
     "SpectrumSeen",
+    "SpectrumSummary",
     "Started",
     "Step",
     "StepSeconds",
@@ -143,14 +175,20 @@ __all__ = [
     "StorageEstimate",
     "Tariff",
     "Tendency",
+    "Threshold",
     "TimeEstimate",
     "Trace",
     "TrainConfig",
     "TrainOptions",
+    "TruncatedRank",
+    "Truncation",
     "Validation",
     "VelocityEstimate",
     "Verdict",
     "Verification",
+    "WatchEstimate",
     "Watched",
+    "WatchedSet",
+    "Watching",
     "content_hash",
 ]

@@ -71,6 +71,16 @@ class StepSeconds(Record):
     data: float = Field(description="Waiting for the next batch.")
 
 
+class WatchEstimate(Record):
+    """How often a run looks at general ability, at how much of it, and what that costs."""
+
+    steps: int = Field(description="Optimizer steps between two looks; there is one at the end in any case.")
+    items: int = Field(description="Rows or questions of each set, at most.")
+    looks: int = Field(description="Of the whole run, that at the untouched base counted.")
+    seconds: float | None = Field(description="Of all of them; None where no rate is known.")
+    share: float | None = Field(description="Of train_seconds.")
+
+
 class TimeEstimate(Record):
     """Seconds, of a run that is not interrupted."""
 
@@ -82,8 +92,9 @@ class TimeEstimate(Record):
     load_seconds: float | None = Field(None, description="Starting the process and reading the weights.")
     evaluation_seconds: float | None = Field(None, description="All validations of the run.")
     save_seconds: float | None = Field(None, description="All checkpoints of the run.")
+    watch: WatchEstimate | None = Field(None, description="Of forgetting, during the run; null: it is not watched.")
     merge_seconds: float | None = Field(None, description="Folding the adapter into its base, after the run.")
-    train_seconds: float | None = Field(description="The whole run: load, steps, validations and checkpoints.")
+    train_seconds: float | None = Field(description="The whole run: load, steps, validations, checkpoints and watches.")
     interval: Interval | None = Field(description="Of train_seconds.")
     relative: Interval | None = Field(None, description="Low and high factor on every predicted duration.")
     correction: float | None = Field(

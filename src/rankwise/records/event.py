@@ -27,6 +27,10 @@ class Started(BaseEvent):
     device: str
     versions: dict[str, str]
     load_seconds: float | None = Field(None, description="From the start of the process to the model being ready.")
+    adapter_r: int | None = Field(None, description="Rank found on the model; None: no LoRA, or not one for all.")
+    adapter_scaling: float | None = Field(
+        None, description="Factor of B A found on the model, alpha / r as a rule; None: no LoRA, or not one for all."
+    )
 
 
 class Step(BaseEvent):
@@ -55,6 +59,14 @@ class Validation(BaseEvent):
     loss: float = Field(description="Nats per supervised token.")
     supervised_tokens: int
     seconds: float
+    fact_tokens: int | None = Field(
+        None,
+        description="Of these, in names and numbers that the text before has not said; None: not known.",
+    )
+    fact_accuracy: float | None = Field(
+        None, description="Share of those whose likeliest token is the right one; None: there are none, or not known."
+    )
+    other_accuracy: float | None = Field(None, description="The same share of all other supervised tokens.")
 
 
 class Rehearsed(BaseEvent):
@@ -121,6 +133,9 @@ class ModuleSpectrum(Record):
     norm: float = Field(description="Frobenius norm of the update.")
     norm_ratio: float | None = Field(description="Over the norm of the base's weight; None: the base was not read.")
     effective_rank: float | None = Field(description="exp of the entropy of the energies; None: the update is zero.")
+    effective_rank_interval: Interval | None = Field(
+        None, description="Its bounds, where only the strongest directions were computed; None: all were."
+    )
     first_energy: float | None = Field(description="Share of the energy in the first direction; None: zero update.")
     intruders: int | None = Field(description="Directions far from all of the base's; None: the base was not read.")
     condition_a: float | None = Field(description="Condition number of A; None: no adapter, or a singular A.")
@@ -169,6 +184,9 @@ class Failed(BaseEvent):
     what: str
     expected: str
     fix: str
+    out_of_memory_rows: int | None = Field(
+        None, description="In one forward pass, where fewer of them may fit; None: something else failed."
+    )
 
 
 Event = Annotated[

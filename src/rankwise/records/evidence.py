@@ -5,7 +5,10 @@ from typing import Literal
 from pydantic import Field
 
 from rankwise.records.base import Interval, Record
+from rankwise.records.benchmark import Benchmarks
 from rankwise.records.diagnosis import Measurement
+from rankwise.records.event import Level, Slice
+from rankwise.records.spectra import SpectrumSummary
 
 # Mean probability of its own tokens from which on an answer counts as confident.
 CONFIDENT = 0.7
@@ -111,20 +114,57 @@ class Finding(Record):
     text: str
     number: str | None
     advice: str | None
+    link: str | None = Field(None, description="Page and anchor of our documentation; None in older runs.")
 
 
 class Actual(Record):
     """A prediction beside what happened."""
 
     quantity: str = Field(
-        description="step_seconds, validation_seconds, save_seconds, train_seconds (the whole run), tokens_per_second, "
-        "peak_memory, trainable_params, checkpoint; evaluation_seconds and merge_seconds of the commands after it."
+        description="step_seconds, validation_seconds, save_seconds, watch_seconds, train_seconds (the whole run), "
+        "tokens_per_second, peak_memory, trainable_params, checkpoint; evaluation_seconds and merge_seconds of the "
+        "commands after it."
     )
     unit: str
     predicted: float | None
     interval: Interval | None
     actual: float | None
     source: str
+
+
+class Threshold(Record):
+    """From where on one slice of general ability is amber or red, for this base."""
+
+    slice: str
+    unit: str
+    baseline: float = Field(description="Of this base.")
+    amber: float | None = Field(description="Difference at which green ends; None: where chance no longer explains it.")
+    red: float | None = Field(description="Difference at which red begins; None: this base has nothing to lose here.")
+    source: str
+
+
+class FrontierPoint(Record):
+    """One state of a run: what it learned against what it forgot."""
+
+    step: int
+    task_loss: float = Field(description="On held-out rows, nats per token.")
+    differences: dict[str, float] = Field(description="Slice -> difference from the base, in the slice's unit.")
+    kl: float | None = Field(description="KL(base || tuned) on prompts of the task, nats per token.")
+    level: Level
+
+
+class Forgotten(Record):
+    """What a run has cost in general ability."""
+
+    level: Level = Field(description="Of the weights that were published; of the last look where none were.")
+    step: int = Field(description="Of the look that says so.")
+    worst: Level = Field(description="Of all looks.")
+    worst_step: int = Field(description="The first look that was as bad.")
+    slices: tuple[Slice, ...] = Field(description="At `step`, each beside its base; never averaged.")
+    thresholds: tuple[Threshold, ...]
+    frontier: tuple[FrontierPoint, ...] = Field(description="States with both a validation and a look, by step.")
+    looks: int
+    seconds: float = Field(description="Of all looks.")
 
 
 class Evidence(Record):
@@ -146,7 +186,10 @@ class Evidence(Record):
     overhead_share: float | None = Field(
         None, description="Of the seconds of all steps: outside of forward, backward and update; None: unknown."
     )
+    forgetting: Forgotten | None = Field(None, description="None: nobody looked.")
     actuals: tuple[Actual, ...]
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None
     against: tuple[Evaluation, ...] = Field((), description="Evaluations against other runs, one of each.")
+    spectrum: SpectrumSummary | None = Field(None, description="Of what trained; None: no spectrum was taken.")
+    benchmarks: Benchmarks | None = Field(None, description="What `rankwise eval --tasks` found.")

@@ -73,6 +73,17 @@ class ModelFacts(Record):
         return sum(s.out_features * s.in_features * s.count for s in self.linears)
 
 
+class WatchedSet(Record):
+    """A set that general ability is watched on, as far as its cost and its meaning depend on it."""
+
+    name: str
+    metric: Literal["general_loss", "choice"] = Field(description="Cross-entropy, or choice by likelihood.")
+    items: int = Field(description="Rows or questions.")
+    tokens: int = Field(description="That a model reads for all of them; one forward pass an item.")
+    labelled: int = Field(description="Positions of these whose logits are made.")
+    chance: float | None = Field(description="Share that guessing gets right; None: nothing is chosen.")
+
+
 class DataFacts(Record):
     """Counts over the job's data, made with the model's own tokenizer and chat template."""
 
@@ -92,6 +103,7 @@ class DataFacts(Record):
     general_supervised_per_row: float | None = Field(description="Labelled tokens per general row; None without them.")
     general_to_write: int = Field(0, description="General rows that the base has yet to write before training.")
     facts: int = Field(description="Closed-book probes given; 0 means none given.")
+    watched: tuple[WatchedSet, ...] = Field((), description="What forgetting is watched on; none: it is not.")
     files: dict[str, str] = Field(description="Path -> sha256 of each data file.")
     source: str = Field(description="Where these facts come from.")
 

@@ -151,6 +151,37 @@ class Forgetting(Record):
         "warn", description="What to do when it is exceeded."
     )
     replay_allowed: bool = Field(True, description="May general rows be mixed into training?")
+    general: Path | None = Field(
+        None, description="Texts or rows that general ability is watched on; null: a short set of our own."
+    )
+    questions: Path | None = Field(
+        None, description="Multiple-choice questions that it is watched on; null: a short set of our own."
+    )
+    watch_steps: int | None = Field(
+        None, ge=0, description="Optimizer steps between two looks at it; null: the plan chooses, 0: none."
+    )
+
+    tasks: tuple[str, ...] = Field(
+        (),
+        description="Tasks of lm-evaluation-harness (extra `eval`) to watch as well, beyond the planned cost.",
+    )
+    tasks_path: Path | None = Field(None, description="A folder with YAML files of more tasks.")
+    limit: int = Field(50, ge=6, description="Items of each of these tasks that are looked at.")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _names_with_commas(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _acts_on_what_it_sees(self) -> Self:
+        if self.watch_steps == 0 and self.action != "warn":
+            raise ValueError(f"`action: {self.action}` acts on what is seen, and `watch_steps: 0` has nobody look")
+        if self.watch_steps == 0 and self.tasks:
+            raise ValueError("`tasks` are looked at while the run trains, and `watch_steps: 0` has nobody look")
+        if self.tasks_path is not None and not self.tasks:
+            raise ValueError("`tasks_path` holds `tasks`; name those that shall be looked at")
+        return self
 
 
 class AnswerFormat(Record):

@@ -65,6 +65,8 @@ class TrainConfig(Record):
     save_top_k: int = Field(1, description="Kept for their held-out loss, weights alone.")
     save_url: str | None = Field(None, description="Checkpoints are copied there, by fsspec.")
     logging_steps: int
+    watch_steps: int | None = Field(None, description="Between two looks at general ability; None: no look is taken.")
+    watch_items: int | None = Field(None, description="Rows or questions of each set that a look takes; None: all.")
     seed: int
     deepspeed: dict[str, Any] | None = Field(None, description="DeepSpeed's JSON, for zero2 and zero3.")
     fsdp_config: dict[str, Any] | None = Field(
@@ -83,7 +85,7 @@ class TrainConfig(Record):
             **job.serving.model_dump(exclude={"engine"}),
             variants=job.variants,
             keep_last=self.save_total_limit,
-            keep_best=self.save_top_k,
+            keep_best=self.save_top_k + (job.forgetting.action == "rollback"),  # what was green last is kept, too
             save_steps=self.save_steps,
             eval_steps=self.eval_steps,
             eval_examples=facts.data.validation_rows,
@@ -238,6 +240,10 @@ class Plan(Record):
     flips: tuple[Flip, ...]
     warnings: tuple[str, ...]
     questions: tuple[str, ...] = Field(description="At most two: those whose answers would change the call.")
+    need_bits: float | None = Field(None, description="Bits that the rows teach at most; None in older plans.")
+    held_bits: float | None = Field(
+        None, description="Bits that the adapter of the call is planned to hold; None: all weights train, or no call."
+    )
     rungs: tuple[Rung, ...] = Field(description="Doing nothing, prompting, retrieval.")
     offers: tuple[Offer, ...] = Field(description="What could be rented instead, cheapest first.")
     candidates: tuple[Estimate, ...]

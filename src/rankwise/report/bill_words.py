@@ -48,6 +48,7 @@ def _time(estimate: Estimate) -> Iterator[str]:
         "start": time.load_seconds,
         "validations": time.evaluation_seconds,
         "checkpoints": time.save_seconds,
+        "looks at general ability": time.watch.seconds if time.watch else None,
     }
     said = ", ".join(f"{name} {duration(value)}" for name, value in beside.items() if value)
     yield f"whole run {duration(time.train_seconds)} ({duration_range(time.interval)}), of which {said}"

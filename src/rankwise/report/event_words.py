@@ -29,8 +29,7 @@ def event_line(event: Event, max_steps: int) -> str:
         speed = rate(event.tokens / event.seconds) if event.seconds else ""
         return f"step {event.step}/{max_steps}  loss {event.loss:.4f} nats  rate {event.learning_rate:.1e}  {speed}"
     if isinstance(event, Validation):
-        where = "untouched base" if event.step == 0 else f"step {event.step}"
-        return f"validation, {where}: {event.loss:.4f} nats per token ({count(event.supervised_tokens)} tokens)"
+        return _validation_line(event)
     if isinstance(event, Watched):
         return f"general ability at step {event.step}: {event.level}; {'; '.join(map(_slice, event.slices))}"
     if isinstance(event, Acted):
@@ -38,6 +37,15 @@ def event_line(event: Event, max_steps: int) -> str:
     if isinstance(event, SpectrumSeen):
         return f"spectra of {count(len(event.modules))} matrices at step {event.step} ({duration(event.seconds)})"
     return _other_line(event, max_steps)
+
+
+def _validation_line(event: Validation) -> str:
+    where = "untouched base" if event.step == 0 else f"step {event.step}"
+    line = f"validation, {where}: {event.loss:.4f} nats per token ({count(event.supervised_tokens)} tokens)"
+    if event.fact_accuracy is None:
+        return line
+    facts, others = share(event.fact_accuracy), share(event.other_accuracy)
+    return f"{line}; right tokens: {facts} of names and numbers, {others} of the rest"
 
 
 def _slice(part: Slice) -> str:

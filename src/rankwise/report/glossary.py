@@ -52,6 +52,7 @@ QUANTITIES = {
     "step_seconds": "Time of a step",
     "validation_seconds": "Validations while training",
     "save_seconds": "Writing checkpoints",
+    "watch_seconds": "Looks at general ability",
     "evaluation_seconds": "Evaluation",
     "merge_seconds": "Merge",
     "peak_memory": "Peak memory",

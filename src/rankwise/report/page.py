@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from rankwise.records import Artifact, Event, Evidence, Plan
+from rankwise.records import Artifact, Event, Evidence, Finding, Plan
 from rankwise.report import charts, glossary, words
 from rankwise.report.pareto import not_drawn_sentence, pareto_figures
 from rankwise.report.rows import plan_view, run_view
+from rankwise.report.watch_rows import watch_figures, watch_view
 from rankwise.store import cache_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -47,6 +48,7 @@ def run_page(
     state: str,
     *,
     folder: Path | str = "RUN",
+    findings: Sequence[Finding] = (),
 ) -> str:
     """The page of a run in any state; what is missing is named with the command that makes it.
 
@@ -54,14 +56,15 @@ def run_page(
         events: as `Run.events()` gives them.
         state: as `Run.state()` gives it.
         folder: how commands on the page name the run.
+        findings: so far, of a run without evidence.
     """
     view = plan_view(plan)
-    run = run_view(plan, events, evidence, artifact, state, folder)
+    run = run_view(plan, events, evidence, artifact, state, folder, findings)
     curves = charts.training_curves(events)
-    context = {"plan": plan, "view": view, "run": run, "evidence": evidence, "artifact": artifact, "curves": curves}
-    return render(
-        "run.html.j2", context, version=plan.rankwise_version, figures={"curves-data": curves} if curves else {}
-    )
+    figures = ({"curves-data": curves} if curves else {}) | watch_figures(events)
+    context = {"plan": plan, "view": view, "run": run, "evidence": evidence, "artifact": artifact}
+    context["watch"] = watch_view(events)
+    return render("run.html.j2", context, version=plan.rankwise_version, figures=figures)
 
 
 def render(

@@ -17,6 +17,7 @@ from rankwise.records import (
     Event,
     Evidence,
     Failed,
+    Finding,
     Finished,
     Note,
     Plan,
@@ -40,6 +41,7 @@ from rankwise.report.charts import (
 )
 from rankwise.report.plan_words import Citation, RejectedGroup
 from rankwise.report.price_table import CandidateRow, candidate_rows
+from rankwise.report.watch_words import watched_level, watched_sentence
 
 FIRST_ANSWERS = 6
 FIRST_MARKED = 2
@@ -111,6 +113,7 @@ class RunView:
     where: str
     headline: str
     lines: tuple[Line, ...]
+    findings: tuple[Finding, ...]
     figures: tuple[Figure, ...]
     answers: tuple[AnswerGroup, ...]
     scores: tuple[ScoreRow, ...]
@@ -155,18 +158,22 @@ def run_view(
     artifact: Artifact | None,
     state: str,
     folder: Path | str,
+    findings: Sequence[Finding] = (),
 ) -> RunView:
+    """`findings`: so far, of a run without evidence."""
     evaluation = evidence.evaluation if evidence else None
     actuals = evidence.actuals if evidence else ()
     widest = widest_ratio(actuals)
     stands = words.state_sentence(state, *_progress(plan, events, evidence), folder)
-    lines = _lines(plan, events, evidence, artifact, state, folder)
+    found = evidence.findings if evidence else tuple(findings)
+    lines = _lines(plan, events, evidence, artifact, state, folder, found)
     return RunView(
         state=state,
         folder=str(folder),
         where=shlex.quote(str(folder)),
         headline=words.knows_or_sounds(evaluation) if evaluation else stands,
         lines=(*lines, Line("unknown", stands)) if evaluation else lines,
+        findings=found,
         figures=_figures(plan, events, evidence, artifact),
         answers=_answer_groups(evaluation) if evaluation else (),
         scores=tuple(_score_row(c) for c in evaluation.comparisons) if evaluation else (),
@@ -194,6 +201,7 @@ def _lines(
     artifact: Artifact | None,
     state: str,
     folder: Path | str,
+    findings: Sequence[Finding],
 ) -> tuple[Line, ...]:
     """What a reader must know at once, below the headline."""
     lines = list(_endings(events, state))
@@ -206,14 +214,13 @@ def _lines(
     else:
         lines += _learned_lines(evidence.evaluation, budget)
     lines += [Line("unknown", words.knows_or_sounds(other)) for other in (evidence.against if evidence else ())]
+    if evidence is not None and evidence.forgetting is not None:
+        lines.append(Line(watched_level(evidence.forgetting), watched_sentence(evidence.forgetting)))
     proof = artifact.verification if artifact else None
     if proof or (evidence and state == "finished"):
         passed: words.Level = "unknown" if proof is None else "good" if proof.passed else "fault"
         lines.append(Line(passed, words.proof_sentence(proof, folder)))
-    findings = evidence.findings if evidence else ()
-    urgent = [f for f in findings if f.level != "good"]
-    lines += [Line(f.level, f"{words.sentence(f.text, f.number)} {f.advice or ''}".strip()) for f in urgent]
-    return tuple(lines)
+    return (*lines, *(Line(f.level, f.text) for f in findings if f.level != "good"))
 
 
 def _learned_lines(evaluation: Evaluation, budget: float) -> list[Line]:

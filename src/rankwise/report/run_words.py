@@ -9,6 +9,7 @@ from rankwise.report.glossary import quantity_name
 from rankwise.report.learned_words import forgetting_sentence, knows_or_sounds
 from rankwise.report.plan_words import sentence
 from rankwise.report.quantities import bounds, common_scale, count, duration, nats, plain, share
+from rankwise.report.watch_words import watched_sentence
 
 MARKS = {"good": "ok", "warning": "warning", "fault": "FAULT"}
 
@@ -31,6 +32,8 @@ def outcome_lines(
         said = (kept_sentence(evaluation), confident_sentence(evaluation))
         lines = [s for s in said if s] + [forgetting_sentence(evaluation, budget_nats)]
     lines += [knows_or_sounds(other) for other in evidence.against]
+    if evidence.forgetting is not None:
+        lines.append(watched_sentence(evidence.forgetting))
     lines.append(training_sentence(evidence))
     lines.append(validation_sentence(evidence))
     lines.append(proof_sentence(verification, folder))
@@ -82,9 +85,10 @@ def proof_sentence(verification: Verification | None, folder: Path | str = "RUN"
 
 
 def finding_line(finding: Finding) -> str:
-    """warning: the loss still falls (0.02 nats per step). Train longer."""
+    """warning: the loss still falls (0.02 nats per step). Train longer. [docs/findings.md#learned]"""
     advice = f" {finding.advice}" if finding.advice else ""
-    return f"{MARKS[finding.level]}: {sentence(finding.text, finding.number)}{advice}"
+    link = f" [{finding.link}]" if finding.link else ""
+    return f"{MARKS[finding.level]}: {sentence(finding.text, finding.number)}{advice}{link}"
 
 
 def check_line(check: Check) -> str:

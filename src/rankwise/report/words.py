@@ -3,6 +3,13 @@
 Plain text, no markup but commands in `backticks`. This is the door; the sentences live in the files behind it.
 """
 
+from rankwise.report.benchmark_words import (
+    BenchmarkRow,
+    benchmark_line,
+    benchmark_rows,
+    benchmark_source,
+    failure_line,
+)
 from rankwise.report.evaluation_words import (
     answer_line,
     confident_and_wrong,
@@ -89,6 +96,7 @@ from rankwise.report.verdict_words import (
 
 __all__ = [
     "UNKNOWN",
+    "BenchmarkRow",
     "Level",
     "Passage",
     "actual_line",
@@ -97,6 +105,9 @@ __all__ = [
     "ancestry",
     "answer_line",
     "answer_of",
+    "benchmark_line",
+    "benchmark_rows",
+    "benchmark_source",
     "bounds",
     "check_line",
     "cited",
@@ -111,6 +122,7 @@ __all__ = [
     "duration_range",
     "evaluation_passages",
     "event_line",
+    "failure_line",
     "finding_line",
     "flip_line",
     "forgetting_level",

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from rankwise.errors import RunError
 from rankwise.methods import METHODS
 from rankwise.model.trained import save_weights
 from rankwise.records import Note, Saved, TrainConfig
@@ -47,12 +48,18 @@ class Checkpoints:
 
     The newest `save_total_limit` can be resumed. The `save_top_k` with the lowest held-out loss are kept beside them,
     without the state that only training on needs.
+
+    Attributes:
+        green: the step that a run may go back to, which is never removed; None: it goes nowhere.
+        acted_on: what the forgetting watch has acted on so far: slice -> difference from the base then.
     """
 
     def __init__(self, run: Run, config: TrainConfig, planned_bytes: int, mirror: Mirror | None = None):
         self.folder, self.root, self.mirror = run.checkpoints, run.folder, mirror
         self.keep_last, self.keep_best = config.save_total_limit, config.save_top_k
         self.planned_bytes = planned_bytes
+        self.green: int | None = None
+        self.acted_on: dict[str, float] = {}
         method = METHODS[config.method]
         self.encodes, self.trains_adapter = method.encodes, method.trains == "adapter"
 
@@ -125,16 +132,16 @@ class Checkpoints:
         losses: dict[int, float],
         micro_batch: int,
     ) -> None:
-        group, whole = engine.group, engine.full_state(trained_only=self.trains_adapter)
+        group = engine.group
         state = {
             "global_step": step,
             "validation_losses": {str(s): loss for s, loss in losses.items()},
+            "green": self.green,
+            "acted_on": self.acted_on,
             "train_batch_size": micro_batch,  # the Trainer's name for rows in one forward pass of one device
         }
+        weights = self._write_weights(folder, engine, state)
         if group.first:
-            save_weights(engine.bare, folder, encodes=self.encodes, state=whole)
-            write_text(folder / STATE, json.dumps(state, indent=1))
-            weights = hash_folder(folder)
             torch.save(scheduler.state_dict(), folder / "scheduler.pt")
         group.meet()
         engine.save_optimizer(folder)
@@ -143,6 +150,24 @@ class Checkpoints:
         if group.first:
             resuming = {name: digest for name, digest in hash_folder(folder).items() if name not in weights}
             _write_manifest(folder, weights, resuming)
+
+    def _write_weights(self, folder: Path, engine: Engine, state: dict[str, Any]) -> dict[str, str]:
+        """Weights and trainer_state.json; their hashes (none in other processes than the first)."""
+        whole = engine.full_state(trained_only=self.trains_adapter)
+        if not engine.group.first:
+            return {}
+        save_weights(engine.bare, folder, encodes=self.encodes, state=whole)
+        write_text(folder / STATE, json.dumps(state, indent=1))
+        return hash_folder(folder)
+
+    def keep_first(self, engine: Engine) -> None:
+        """Write the weights that a run begins with as checkpoint-0, from which nothing can be resumed."""
+        if engine.group.first:
+            require_space(self.folder, self.planned_bytes, "checkpoint-0")
+        with shared_folder(self.path(0), engine.group) as folder:
+            weights = self._write_weights(folder, engine, {"global_step": 0})
+            if engine.group.first:
+                _write_manifest(folder, weights, {})
 
     def _make_room(self, step: int, losses: dict[int, float]) -> Iterator[Note]:
         """Where the disk has less than a checkpoint free, what can be spared goes, the least useful first: never the
@@ -172,7 +197,7 @@ class Checkpoints:
             if size:
                 yield f"the optimizer's state of checkpoint-{step}", size, partial(self._thin, step)
         for step in sorted(older, key=lambda s: -losses.get(s, float("inf"))):
-            if step != best:
+            if step not in (best, self.green):
                 folder = self.path(step)
                 yield folder.name, folder_bytes(folder) - states[step], partial(shutil.rmtree, folder)
 
@@ -183,7 +208,7 @@ class Checkpoints:
     def _retain(self, losses: dict[int, float]) -> list[str]:
         steps = self.steps()
         newest = set(steps[max(0, len(steps) - self.keep_last) :])
-        best = set(self.ranked(losses)[: self.keep_best])
+        best = set(self.ranked(losses)[: self.keep_best]) | {step for step in steps if step == self.green}
         doomed = [step for step in steps if step not in newest | best]
         for step in doomed:
             shutil.rmtree(self.path(step))
@@ -207,8 +232,8 @@ class Checkpoints:
             return False
 
     def ranked(self, losses: dict[int, float]) -> list[int]:
-        """Steps with a checkpoint, by validation loss, the lowest first; the later one of equals."""
-        return sorted((s for s in self.steps() if s in losses), key=lambda step: (losses[step], -step))
+        """Trained steps with a checkpoint, by validation loss, the lowest first; the later one of equals."""
+        return sorted((s for s in self.steps() if s in losses and s > 0), key=lambda step: (losses[step], -step))
 
     def best(self, losses: dict[int, float]) -> int | None:
         """The step with a checkpoint and the lowest validation loss; the later one of equals."""
@@ -232,6 +257,21 @@ class Checkpoints:
                 return step, skipped
         return None, skipped
 
+    def sound_path(self, step: int, group: Group) -> Path:
+        """Of a checkpoint whose weights shall be put back; fetched from where the copies go if it is not whole here.
+        Every process calls it. Raises RunError where there is no whole one.
+        """
+        fault = self._fault(step) if group.first else None
+        if fault and self.mirror and step in self.mirror.steps():
+            self.mirror.fetch(self.path(step))
+            fault = self._fault(step)
+        if fault := group.from_first(fault):
+            raise RunError(
+                f"{self.path(step)} cannot be gone back to: {fault}",
+                fix="the newest checkpoint can be resumed with another forgetting.action",
+            )
+        return self.path(step)
+
     def _fault(self, step: int) -> str | None:
         folder = self.path(step)
         try:
@@ -253,6 +293,7 @@ class Checkpoints:
         scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
         restore_rng(torch.load(folder / rng_file(engine.group), weights_only=True))
         state = json.loads((folder / STATE).read_text())
+        self.green, self.acted_on = state.get("green"), state.get("acted_on", {})
         return {int(s): loss for s, loss in state["validation_losses"].items()}, state["train_batch_size"]
 
 

@@ -6,14 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from rankwise.errors import Interrupted, RankwiseError, TrainingError
-from rankwise.records import EVENT, Event, Failed, Plan, Stopped
-from rankwise.store import Run
-from rankwise.train.nodes import nodes_of
+from rankwise.records import EVENT, Event, Failed, Note, Plan, Stopped
+from rankwise.store import Run, now
+from rankwise.train.nodes import Nodes, nodes_of
 
 
 def launch(run: Run, *, resume: bool) -> Iterator[Event]:
@@ -21,17 +21,44 @@ def launch(run: Run, *, resume: bool) -> Iterator[Event]:
 
     Ctrl-C here asks the worker to save and stop; it dies with this process however that ends (its standard input
     closes). Of several workers the first one's events are yielded; on other nodes than the first there are none.
+    Several workers of one machine that run out of memory are started again, from the last checkpoint, with half the
+    rows in a forward pass: in the middle of a step the others wait for what one of them cannot do.
 
     Raises:
         Interrupted: stopped on request, resumable.
         RankwiseError: what the worker reported, or that it died.
     """
-    plan = run.plan()
-    nodes, devices = nodes_of(plan.job.hardware), plan.facts.device.count
+    plan, rows = run.plan(), None
+    nodes = nodes_of(plan.job.hardware)
+    while True:
+        failed = yield from _once(run, plan, nodes, resume=resume, rows=rows)
+        if failed is None:
+            return
+        if failed.out_of_memory_rows is None or nodes.count > 1:
+            yield failed
+            raise TrainingError(failed.what, expected=failed.expected, fix=failed.fix)
+        before, resume = failed.out_of_memory_rows, True
+        rows = before // 2
+        note = Note(time=now(), text=_smaller(failed, before, rows))
+        run.append(note)
+        yield note
+
+
+def _smaller(failed: Failed, before: int, rows: int) -> str:
+    return (
+        f"OUT OF MEMORY with {before} rows in one forward pass of a process: started again from the last checkpoint "
+        f"with {rows}, in more passes; each step still learns from the same rows ({failed.what})"
+    )
+
+
+def _once(
+    run: Run, plan: Plan, nodes: Nodes, *, resume: bool, rows: int | None
+) -> Generator[Event, None, Failed | None]:
+    """One start of the worker, or of all of them. What it failed at is not yielded but returned. Raises as `launch`."""
     log_path = run.log_path if nodes.rank == 0 else run.folder / f"worker-node{nodes.rank}.log"
     with log_path.open("a") as log:
         worker = subprocess.Popen(
-            _command(run, plan, resume),
+            _command(run, plan, resume, rows),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -40,13 +67,14 @@ def launch(run: Run, *, resume: bool) -> Iterator[Event]:
             env=os.environ | _threads(plan),
         )
     last: Event | None = None
-    with _Forward(worker, several=devices > 1) as forward:
+    with _Forward(worker, several=plan.facts.device.count > 1) as forward:
         assert worker.stdout is not None
         for line in worker.stdout:
             if last is None and forward.asked and not forward.several:
                 worker.send_signal(signal.SIGINT)  # the first came before it listened, and an import may swallow that
             last = EVENT.validate_json(line)
-            yield last
+            if not isinstance(last, Failed):
+                yield last
         code = worker.wait()
     resume_hint = f"continue with `rankwise train {run.folder} --resume`"
     if last is None and forward.asked and code != 0:
@@ -54,13 +82,14 @@ def launch(run: Run, *, resume: bool) -> Iterator[Event]:
     if isinstance(last, Stopped):
         raise Interrupted(f"stopped at step {last.step}: {last.reason}", fix=resume_hint)
     if isinstance(last, Failed):
-        raise TrainingError(last.what, expected=last.expected, fix=last.fix)
+        return last
     if code != 0:
         raise _died(run, code)
+    return None
 
 
-def _command(run: Run, plan: Plan, resume: bool) -> list[str]:
-    flags = ["--resume"] if resume else []
+def _command(run: Run, plan: Plan, resume: bool, rows: int | None) -> list[str]:
+    flags = ["--resume"] * resume + (["--micro-batch", str(rows)] if rows else [])
     if plan.facts.device.count == 1:
         return [sys.executable, "-m", "rankwise.worker", str(run.folder), "--held", *flags]
     each = plan.job.hardware.count

@@ -3,7 +3,7 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 
@@ -15,6 +15,7 @@ from rankwise.model.attach import narrow_inputs
 from rankwise.model.blockwise import takes_documents, training_attention
 from rankwise.model.likelihood import arithmetic
 from rankwise.records import (
+    Acted,
     Event,
     Finished,
     Note,
@@ -25,6 +26,7 @@ from rankwise.records import (
     Stopped,
     TrainConfig,
     Validation,
+    Watched,
 )
 from rankwise.step import Batch, accumulate, training_step
 from rankwise.store import now
@@ -34,7 +36,8 @@ from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.engines.asserted import engine_class
 from rankwise.train.engines.dealing import dealt, silent
 from rankwise.train.engines.engine import Engine
-from rankwise.train.microbatch import MicroBatch
+from rankwise.train.guard import Guard
+from rankwise.train.microbatch import Again, MicroBatch
 from rankwise.train.mixing import Order
 from rankwise.train.rehearsal import Rehearsal
 from rankwise.version import __version__
@@ -48,7 +51,9 @@ class Loop:
         rows: all training rows, general ones already mixed in.
         validate: step -> Validation event; given by the worker, so that training does not know how rows are judged.
         try_validation: the same on the longest held-out row alone.
+        most_rows: in one forward pass; None: as planned.
         stop: says why to stop, or None to go on; asked once a step.
+        guard: looks at general ability and acts on it; None: nobody does.
     """
 
     def __init__(
@@ -64,12 +69,14 @@ class Loop:
         stop: Callable[[], str | None],
         plan_hash: str,
         params: tuple[int, int],
+        most_rows: int | None = None,
+        guard: Guard | None = None,
     ):
         self.engine, self.group = engine, engine.group
         self.rows, self.config = rows, config
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
         self.try_validation = try_validation
-        self.plan_hash, self.params = plan_hash, params
+        self.plan_hash, self.params, self.guard = plan_hash, params, guard
         self.step_rows = config.effective_batch * self.group.world
         self.order = Order(len(rows), config.num_train_epochs, self.step_rows, config.seed)
         self.scheduler = get_scheduler(
@@ -79,8 +86,11 @@ class Loop:
         flat = self.group.device.type == "cpu" and takes_documents(engine.bare)
         self.batching = Batching(config, pad_token_id, flat=flat)
         self.losses: dict[int, float] = {}
-        alone = self.group.world == 1 and self.engine.accumulates
-        self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, alone=alone)
+        again: Again = "here" if self.group.world == 1 else "from a checkpoint"
+        self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, again)
+        if not self.engine.accumulates:
+            self.micro_batch.again = "never"
+        self.micro_batch.at_most(most_rows)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:
         """Train from the start, or from checkpoint-`resume_from`, to `max_steps`.
@@ -89,10 +99,13 @@ class Loop:
         """
         done = resume_from or 0
         if resume_from is not None:
-            self.losses, self.micro_batch.rows = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
+            self.losses, rows = self.checkpoints.restore(resume_from, self.engine, self.scheduler)
+            self.micro_batch.at_most(rows)
         yield self._started(done)
         if resume_from is None:
             yield self._validation(0)
+            if self.guard:
+                yield from self.guard.begin(self.engine)
         while done < self.config.max_steps:
             yield from self._step(done)
             done += 1
@@ -101,12 +114,33 @@ class Loop:
             last, reason = done == self.config.max_steps, self.stop()
             if done % self.config.eval_steps == 0 or last:
                 yield self._validation(done)
-            if done % self.config.save_steps == 0 or last or reason:
+            guarded = yield from self._guarded(done, last)
+            if self.back_to is not None:
+                break
+            if done % self.config.save_steps == 0 or last or reason or guarded:
                 yield from self._save(done)
-            if reason and not last:
-                yield Stopped(time=now(), step=done, reason=reason)
+            # What is red is not published by itself, not even after the last step: a resume does it.
+            if why := self.forgot or (None if last else reason):
+                yield Stopped(time=now(), step=done, reason=why)
                 return
         yield Finished(time=now(), step=done, peak_memory_bytes=peak_memory_bytes())
+
+    @property
+    def back_to(self) -> int | None:
+        """The step whose weights are in place again, after which the run takes no more; None: those of the last."""
+        return self.guard.back_to if self.guard else None
+
+    @property
+    def forgot(self) -> str | None:
+        """Why the guard has the run stopped; None: it has not."""
+        return self.guard.stop if self.guard else None
+
+    def _guarded(self, step: int, last: bool) -> Generator[Watched | Acted, None, bool]:
+        """Look at general ability where it is time; returns whether the state has to be saved."""
+        if self.guard is None:
+            return False
+        yield from self.guard.after(step, last=last, engine=self.engine, scheduler=self.scheduler)
+        return self.guard.saves(step)
 
     def _started(self, step: int) -> Started:
         return Started(

@@ -1,5 +1,5 @@
-"""`python -m rankwise.train.torchrun RUN DEVICES [--resume]`: torchrun around the worker, and one clear error when a
-process of it dies.
+"""`python -m rankwise.train.torchrun RUN DEVICES [--resume] [--micro-batch N]`: torchrun around the worker, and
+one clear error when a process of it dies.
 
 Everything that torchrun's own variables say holds: PET_NNODES, PET_NODE_RANK, PET_NPROC_PER_NODE, PET_MASTER_ADDR,
 PET_MASTER_PORT, PET_RDZV_BACKEND and the others (an option of torchrun in capitals after PET_). Standard input is
@@ -20,12 +20,12 @@ from rankwise.records import EVENT, Failed
 from rankwise.store import Run, now
 
 
-def main(folder: str, devices: str, *resume: str) -> int:
+def main(folder: str, devices: str, *flags: str) -> int:
     """Returns the exit code of the run; a failure is the last event, on disk and on standard output."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     options = ["--nproc-per-node", devices] if "PET_NPROC_PER_NODE" not in os.environ else []
-    asked = [*options, "--signals-to-handle", "SIGQUIT", "-m", "rankwise.worker", folder, "--held", *resume]
+    asked = [*options, "--signals-to-handle", "SIGQUIT", "-m", "rankwise.worker", folder, "--held", *flags]
     try:
         torchrun.run(torchrun.parse_args(asked))
     except ChildFailedError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import JobError
-from rankwise.records import Event, Step, TrainConfig, Validation
+from rankwise.records import Event, Step, TrainConfig, Validation, Watched
 
 LOG = logging.getLogger(__name__)
 PROJECT = "rankwise"
@@ -116,7 +116,11 @@ def numbers(event: Event) -> dict[str, float]:
             "train/tokens_per_second": event.tokens / event.seconds if event.seconds > 0 else 0.0,
         }
     if isinstance(event, Validation):
-        return {"eval/loss": event.loss}
+        shares = {"eval/fact_accuracy": event.fact_accuracy, "eval/other_accuracy": event.other_accuracy}
+        return {"eval/loss": event.loss} | {name: share for name, share in shares.items() if share is not None}
+    if isinstance(event, Watched):
+        kl = {} if event.kl is None else {"forgetting/kl": event.kl}
+        return {f"forgetting/{s.name.replace(' ', '_')}": s.difference for s in event.slices} | kl
     return {}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rankwise.records import (
+    Acted,
     Actual,
     Estimate,
     Event,
@@ -14,8 +15,11 @@ from rankwise.records import (
     Step,
     TimeEstimate,
     Validation,
+    Watched,
 )
 from rankwise.watch.findings import find
+from rankwise.watch.forgotten import forgotten
+from rankwise.watch.spectra import sum_up
 
 
 def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
@@ -40,9 +44,11 @@ def summarise(plan: Plan, events: Sequence[Event]) -> Evidence:
         train_seconds=sum(s.seconds for s in steps) if steps else None,
         padding_share=_padding_share(steps),
         overhead_share=_overhead_share(steps),
+        forgetting=forgotten(plan, events),
         actuals=tuple(_actuals(estimate, events)) if estimate else (),
         findings=tuple(find(plan, events)),
         evaluation=None,
+        spectrum=sum_up(events),
     )
 
 
@@ -63,11 +69,12 @@ def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:
     started = next((e for e in events if isinstance(e, Started)), None)
     steps = [e for e in events if isinstance(e, Step)]
     seconds = sum(e.seconds for e in steps) if finished else None
+    cut = any(isinstance(e, Acted) and e.action == "rollback" for e in events)  # before the steps that were planned
     tokens = sum(e.tokens for e in steps)
     memory, clock = estimate.memory, estimate.time
     peak = finished.peak_memory_bytes if finished else None
     return [
-        *_durations(clock, events, seconds),
+        *_durations(clock, events, seconds, cut=cut),
         _actual(
             "tokens_per_second",
             "tokens/s",
@@ -96,21 +103,24 @@ def _actuals(estimate: Estimate, events: Sequence[Event]) -> list[Actual]:
     ]
 
 
-def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | None) -> list[Actual]:
-    """The run and its parts. Only parts that were predicted count in the whole: like is compared with like."""
+def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | None, *, cut: bool) -> list[Actual]:
+    """The run and its parts. Only parts that were predicted count in the whole: like is compared with like. Of a run
+    that was cut short the step alone can be.
+    """
     steps = sum(isinstance(e, Step) for e in events)
     started = next((e for e in events if isinstance(e, Started)), None)
-    validating, saving = (
-        None if stepping is None else sum(e.seconds for e in events if isinstance(e, kind))
-        for kind in (Validation, Saved)
+    validating, saving, watching = (
+        None if stepping is None or cut else sum(e.seconds for e in events if isinstance(e, kind))
+        for kind in (Validation, Saved, Watched)
     )
     beside = {
         "load": (clock.load_seconds, started.load_seconds if started else None),
         "validations": (clock.evaluation_seconds, validating),
         "checkpoints": (clock.save_seconds, saving),
+        "watches": (clock.watch.seconds if clock.watch else None, watching),
     }
     counted = {name: took for name, (predicted, took) in beside.items() if predicted is not None and took is not None}
-    whole = None if stepping is None else stepping + sum(counted.values())
+    whole = None if stepping is None or cut else stepping + sum(counted.values())
 
     def part(quantity: str, predicted: float | None, took: float | None, source: str) -> Actual:
         around = clock.relative
@@ -121,6 +131,11 @@ def _durations(clock: TimeEstimate, events: Sequence[Event], stepping: float | N
         part("step_seconds", clock.step_seconds, stepping / steps if stepping and steps else None, "mean of all steps"),
         part("validation_seconds", clock.evaluation_seconds, validating, "sum over validations"),
         part("save_seconds", clock.save_seconds, saving, "sum over checkpoints"),
+        *(
+            [part("watch_seconds", clock.watch.seconds, watching, "sum over looks at general ability")]
+            if clock.watch
+            else []
+        ),
         _actual("train_seconds", "s", clock.train_seconds, clock.interval, whole, " + ".join(["steps", *counted])),
     ]
 

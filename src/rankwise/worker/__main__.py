@@ -36,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rankwise.worker")
     parser.add_argument("run", type=Path)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--micro-batch", type=int, help="rows in one forward pass at the most, where memory ran out")
     parser.add_argument("--held", action="store_true", help="standard input is the launcher's: bytes ask to stop")
     arguments = parser.parse_args()
     events_out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -47,7 +48,8 @@ def main() -> int:
         threading.Thread(target=_die_with_parent, args=(stop_signal,), daemon=True).start()
     try:
         run, began = Run.open(arguments.run), psutil.Process().create_time()
-        for event in work(run, resume=arguments.resume, stop_signal=stop_signal, began=began):
+        rows = arguments.micro_batch
+        for event in work(run, resume=arguments.resume, stop_signal=stop_signal, micro_batch=rows, began=began):
             if rank() == 0:
                 print(event.model_dump_json(), file=events_out)
     except RankwiseError as error:

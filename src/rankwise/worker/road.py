@@ -1,29 +1,24 @@
 """From a run folder to its events: the plan carried out, step by step."""
 
-import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from rankwise.errors import DataError, RankwiseError, TrainingError
+from rankwise.errors import DataError, OutOfMemory, RankwiseError
 from rankwise.model.apart import require_apart
-from rankwise.model.attach import total_params, trainable_params
-from rankwise.model.likelihood import row_losses
+from rankwise.model.attach import adapter_scale, total_params, trainable_params
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
 from rankwise.store import Run, disk_was_full, now, write_record
 from rankwise.text.dataset import Dataset, load_dataset
-from rankwise.text.fitting import lengths_of
 from rankwise.text.general import general_path, replay_of
 from rankwise.text.hashes import cached_hash
-from rankwise.text.masks import Encoded
 from rankwise.text.sources import hash_source
 from rankwise.text.template import ChatText
 from rankwise.train.checkpoints import Checkpoints
 from rankwise.train.engines.asserted import require_planned, require_world
 from rankwise.train.engines.choice import start_engine
-from rankwise.train.engines.engine import Engine
 from rankwise.train.engines.group import Group, rank
 from rankwise.train.loop import Loop
 from rankwise.train.mirror import Mirror
@@ -34,25 +29,36 @@ from rankwise.train.trackers import reporters
 from rankwise.watch.evidence import summarise
 from rankwise.worker.models import model_to_train, whole_model
 from rankwise.worker.publishing import publish
+from rankwise.worker.spectra import Spectra
+from rankwise.worker.validating import HeldOut
+from rankwise.worker.watching import guard_of
 
 
-def work(run: Run, *, resume: bool, stop_signal: threading.Event, began: float | None = None) -> Iterator[Event]:
+def work(
+    run: Run,
+    *,
+    resume: bool,
+    stop_signal: threading.Event,
+    micro_batch: int | None = None,
+    began: float | None = None,
+) -> Iterator[Event]:
     """Carry the plan of `run` out and yield its events; they are on disk before they are yielded.
 
     Args:
+        micro_batch: rows in one forward pass at the most; None: as planned.
         began: seconds since the epoch, from when loading is counted; None: from now.
 
     Raises:
         RankwiseError: in use, not resumable, data or training faults. Already written as a `failed` event.
     """
     if rank() > 0:
-        yield from _road(run, resume, stop_signal, began or time.time())
+        yield from _road(run, resume, stop_signal, micro_batch, began or time.time())
         return
     with run.lock():
         run.stop_path.unlink(missing_ok=True)
         run.mend_events()
         try:
-            yield from _told(run, _road(run, resume, stop_signal, began or time.time()))
+            yield from _told(run, _road(run, resume, stop_signal, micro_batch, began or time.time()))
         except Exception as error:
             said = error if isinstance(error, RankwiseError) else disk_was_full(error, run.folder)
             if said is None:
@@ -79,7 +85,9 @@ def _told(run: Run, events: Iterator[Event]) -> Iterator[Event]:
             yield event
 
 
-def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) -> Iterator[Event]:
+def _road(
+    run: Run, resume: bool, stop_signal: threading.Event, micro_batch: int | None, began: float
+) -> Iterator[Event]:
     plan = run.plan()
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
@@ -109,34 +117,43 @@ def _road(run: Run, resume: bool, stop_signal: threading.Event, began: float) ->
     start, skipped = group.from_first(checkpoints.newest_sound() if resume and group.first else (None, []))
     model = model_to_train(plan, config, engine, checkpoints.path(start) if start is not None else None)
     params = trainable_params(model), total_params(model)
+    adapter = dict(zip(("adapter_r", "adapter_scaling"), adapter_scale(model), strict=True))
     engine.wrap(model, lambda wrapped: make_optimizer(wrapped, config))
     require_planned(engine, parallel, plan.facts.device.kind)
     for sentence in skipped:
         yield Note(time=now(), text=sentence)
+    guard = guard_of(plan, config, engine, checkpoints, data, chat)
+    held_out = HeldOut(engine, data.validation, chat, config.autocast)
     loop = Loop(
         engine,
         mix(data.train, data.replay, config.replay_share, seed),
         config,
         pad_token_id=chat.pad_token_id if chat.pad_token_id is not None else 0,
         checkpoints=checkpoints,
-        validate=lambda step: _validate(engine, data, config, step),
-        try_validation=lambda: row_losses(engine.module, _longest(data.validation), autocast=config.autocast),
+        validate=held_out.validate,
+        try_validation=held_out.try_longest,
         stop=lambda: _reason_to_stop(run, stop_signal, group),
         plan_hash=plan.content_hash(),
         params=params,
+        most_rows=micro_batch,
+        guard=guard,
     )
     if config.packing:
         require_apart(model, loop.two_documents(), config.autocast, loop.attention)
     load_seconds = time.time() - began
+    spectra = Spectra(plan, config, engine)
     for event in loop.events(start):
         if isinstance(event, Started):
-            event = event.model_copy(update={"load_seconds": load_seconds})
+            event = event.model_copy(update={"load_seconds": load_seconds, **adapter})
         if isinstance(event, Finished):
-            yield from _keep_best(loop, checkpoints, event.step)
+            if loop.back_to is None:
+                yield from _keep_best(loop, checkpoints, event.step)
             whole = whole_model(plan, config, engine)
             if whole is not None:
                 publish(run, plan, whole, data, chat)
         yield event
+        if isinstance(event, Validation):
+            yield from spectra.after(event.step)
     if group.first:
         write_record(run.evidence_path, summarise(plan, run.events()))
     group.meet()
@@ -191,35 +208,6 @@ def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
         )
 
 
-def _validate(engine: Engine, data: Dataset, config: TrainConfig, step: int) -> Validation:
-    """Every process looks at its share of the rows, and at equally many: under ZeRO-3 and FSDP all must be there."""
-    began, group, rows = time.monotonic(), engine.group, data.validation
-    own = [rows[i] for i in range(group.rank, len(rows), group.world)]
-    filled = own + [rows[0]] * (-(-len(rows) // group.world) - len(own))
-    found = row_losses(engine.module, filled, autocast=config.autocast)[: len(own)]
-    losses = [said for each in group.gathered(found) for said in each]
-    tokens = sum(count for _, count in losses)
-    loss = sum(loss for loss, _ in losses) / tokens
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"after step {step} the held-out loss is {loss}",
-            expected="a finite number",
-            fix="lower train.learning_rate; the last checkpoint is as it was",
-        )
-    return Validation(
-        time=now(),
-        step=step,
-        loss=loss,
-        supervised_tokens=tokens,
-        seconds=time.monotonic() - began,
-    )
-
-
-def _longest(rows: Sequence[Encoded]) -> list[Encoded]:
-    lengths = lengths_of(rows)
-    return [rows[max(range(len(rows)), key=lengths.__getitem__)]]
-
-
 REASONS = (None, "a file named `stop` was put into the run folder", "asked to stop (Ctrl-C or SIGTERM)")
 
 
@@ -244,4 +232,5 @@ def _keep_best(loop: Loop, checkpoints: Checkpoints, last: int) -> Iterator[Note
 
 def failed(error: RankwiseError) -> Failed:
     """The event that ends a run which went wrong."""
-    return Failed(time=now(), what=error.what, expected=error.expected, fix=error.fix)
+    rows = error.rows if isinstance(error, OutOfMemory) else None
+    return Failed(time=now(), what=error.what, expected=error.expected, fix=error.fix, out_of_memory_rows=rows)

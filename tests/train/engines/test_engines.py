@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rankwise import api
-from rankwise.records import Rehearsed, Started, Step, Validation
+from rankwise.records import Rehearsed, SpectrumSeen, Started, Step, Validation, Watched
 from rankwise.store import Run
 from tests.train.engines.two import carry, missing_for_deepspeed, needs_deepspeed, planned
 from tests.training import carry_out, published, toy_model
@@ -124,6 +124,10 @@ def equal_to_one_process(both: Both, cell: tuple[str, str]) -> None:
     assert tried.accumulation_gap is None if parallel.startswith("zero") else tried.accumulation_gap < 1e-4
     assert [s.grad_norm for s in steps] == pytest.approx([s.grad_norm for s in others], rel=1e-4)
     assert [v.loss for v in of(two, Validation)] == pytest.approx([v.loss for v in of(one, Validation)], rel=1e-5)
+    spectra = [of(events, SpectrumSeen)[-1:] for events in (two, one)]
+    if method in ("lora", "dora"):  # of the whole adapter, whoever holds parts of it
+        norms = [{m.module: m.norm for m in seen.modules} for (seen,) in spectra]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-3) and len(norms[0]) == 14
     started = of(two, Started)[0]
     assert (started.world_size, started.engine, started.device) == (2, CLASSES[parallel], "cpu")
     share = started.local_params / of(one, Started)[0].local_params
@@ -139,6 +143,9 @@ def same_after_resume(both: Both, cell: tuple[str, str]) -> None:
     assert [e.step for e in of(raw, Started)] == [0, 2]
     assert [s.loss for s in of(broken, Step)] == [s.loss for s in of(whole, Step)]
     assert [v.loss for v in of(broken, Validation)] == [v.loss for v in of(whole, Validation)]
+    assert [(w.step, w.slices, w.kl) for w in of(broken, Watched)] == [
+        (w.step, w.slices, w.kl) for w in of(whole, Watched)
+    ]
     one, other = (load_file(next(published(r).glob("*.safetensors"))) for r in (both.resumed[cell], both.two[cell]))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -163,6 +170,18 @@ def loads_and_is_proven(both: Both, cell: tuple[str, str]) -> None:
 @cells(USUAL)
 def test_two_processes_learn_what_one_learns(usual: Both, cell: tuple[str, str]) -> None:
     equal_to_one_process(usual, cell)
+
+
+@cells(USUAL)
+def test_two_processes_see_the_forgetting_that_one_sees(usual: Both, cell: tuple[str, str]) -> None:
+    two, one = of(usual.two[cell].events(), Watched), of(usual.alone(cell[1]).events(), Watched)
+    assert [w.step for w in two] == [w.step for w in one] == [0, 1, 2, 3]
+    for ours, theirs in zip(two, one, strict=True):
+        assert [s.name for s in ours.slices] == ["general text", "general questions"]
+        assert [s.items for s in ours.slices] == [7, 7]  # which two processes cannot halve
+        assert [s.value for s in ours.slices] == pytest.approx([s.value for s in theirs.slices], rel=1e-4)
+        assert ours.kl == pytest.approx(theirs.kl, rel=1e-2, abs=1e-6)
+    assert abs(two[-1].slices[0].difference) > 1e-3 and two[-1].kl > 0
 
 
 @cells(USUAL)

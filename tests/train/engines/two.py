@@ -15,6 +15,7 @@ import pytest
 from rankwise import api
 from rankwise.store import Run, cache_folder
 from tests.training import environment, toy_job
+from tests.watched import ability_files
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -69,5 +70,6 @@ def planned(folder: Path, model: Path, method: Any, parallel: str | None, **trai
     one = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
     train = {**SIZES, **EASY, **(two if parallel else one), **train}
     hardware = {"gpu": "cpu", "count": 2 if parallel else 1}
-    job = toy_job(folder, model, method, rows=23, hardware=hardware, train=train)
+    watched = {"watch_steps": 1, **ability_files(folder)}
+    job = toy_job(folder, model, method, rows=23, hardware=hardware, train=train, forgetting=watched)
     return api.prepare(job, folder / "run", {})

@@ -1,0 +1,1 @@
+"""Runs that forget, what the watch makes of them, and what watching costs."""

@@ -1,0 +1,96 @@
+"""Runs of one job: what each is told, and what came of it. All through the product: job, plan, worker, evidence."""
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.watch.rows import Row
+from rankwise import api
+from rankwise.records import Acted, Saved, SpectrumSeen, Started, Step, Stopped, Watched
+from rankwise.store import Run
+from rankwise.worker import work
+
+BATCH = 8
+EVERY = 5  # steps between two looks of the runs that are compared; the planned one has its own
+REPLAY = {"self_generated": 32, "share": 0.3}
+SUGGESTED = {"self_generated": 32, "share": 0.05}  # the share that a plan asks for where language and domain stay
+
+
+def write_rows(folder: Path, rows: list[Row], held_out: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, some in (("train", rows[held_out:]), ("validation", rows[:held_out])):
+        text = "".join(json.dumps(row) + "\n" for row in some)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def bad(steps: int, action: str, general: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The worst corner (X3): rank 1 at a high rate; with `general` rows replayed, all else equal."""
+    return {
+        "method": {"name": "lora", "r": 1, "lora_alpha": 2, "lora_dropout": 0.0},
+        "data": {"general": general} if general else {},
+        "forgetting": {"action": action, "watch_steps": EVERY},
+        "train": {
+            "max_steps": steps,
+            "learning_rate": 1e-3,
+            "lr_scheduler_type": "constant",
+            "warmup_steps": 0,
+            "per_device_train_batch_size": BATCH,
+            "gradient_accumulation_steps": 1,
+            "eval_steps": EVERY,
+            "save_steps": EVERY,
+        },
+    }
+
+
+def planned(general: dict[str, Any] | None) -> dict[str, Any]:
+    """What the plan chooses when it is told nothing about method and rate."""
+    return {"data": {"general": general} if general else {}}
+
+
+def prepared(folder: Path, name: str, said: dict[str, Any]) -> Run:
+    """A planned run of the rows in `folder`."""
+    job = {"goal": "instruction", "model": "embedded", "hardware": "cpu", **said}
+    job["data"] = {"train": "train.jsonl", "validation": "validation.jsonl", **said["data"]}
+    path = folder / f"{name}.yaml"  # JSON is YAML; a .json would be taken for a plan
+    path.write_text(json.dumps(job), encoding="utf-8")
+    return api.prepare(path, folder / name, {})
+
+
+def carried_out(run: Run) -> float:
+    """Seconds of the whole run: one that is stopped is resumed until it ends."""
+    began = time.monotonic()
+    while (state := run.state()) in ("planned", "stopped"):
+        for event in work(run, resume=state == "stopped", stop_signal=threading.Event()):
+            if isinstance(event, Watched | Acted | Stopped):
+                sys.stderr.write(f"{run.name}: {event.model_dump_json(exclude={'time'})}\n")
+    return time.monotonic() - began
+
+
+def outcome(arm: str, run: Run, seconds: float) -> dict[str, Any]:
+    """Everything of one run that the metrics and the page are made of."""
+    plan, evidence, raw = run.plan(), run.evidence(), run.raw_events()
+    config, estimate = plan.verdict.config, plan.chosen()
+    assert config and estimate and evidence.forgetting
+    events = run.events()
+    looks = [e for e in events if isinstance(e, Watched)]
+    return {
+        "arm": arm,
+        "seconds": seconds,
+        "config": {k: v for k, v in config.model_dump(mode="json").items() if v is not None},
+        "candidate": plan.verdict.candidate,
+        "steps": [{"step": e.step, "loss": e.loss, "seconds": e.seconds} for e in events if isinstance(e, Step)],
+        "looks": [e.model_dump(mode="json", exclude={"time"}) for e in looks],
+        "acted": [e.model_dump(mode="json", exclude={"time"}) for e in raw if isinstance(e, Acted)],
+        "stopped": [e.model_dump(mode="json", exclude={"time"}) for e in raw if isinstance(e, Stopped)],
+        "started": [e.step for e in raw if isinstance(e, Started)],
+        "saved_seconds": [e.seconds for e in events if isinstance(e, Saved)],
+        "spectrum_seconds": [e.seconds for e in events if isinstance(e, SpectrumSeen)],
+        "forgetting": evidence.forgetting.model_dump(mode="json"),
+        "findings": [f.model_dump(mode="json") for f in evidence.findings],
+        "planned_watch": estimate.time.watch.model_dump(mode="json") if estimate.time.watch else None,
+        "planned_step_seconds": estimate.time.step_seconds,
+        "watched": [s.model_dump(mode="json") for s in plan.facts.data.watched],
+    }
