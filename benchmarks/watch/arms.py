@@ -15,8 +15,10 @@ from rankwise.worker import work
 
 BATCH = 8
 EVERY = 5  # steps between two looks of the runs that are compared; the planned one has its own
-REPLAY = {"self_generated": 32, "share": 0.3}
-SUGGESTED = {"self_generated": 32, "share": 0.05}  # the share that a plan asks for where language and domain stay
+# Rows that the base wrote: half of them are looked at in every run, the other half is replayed where a share says so.
+WRITTEN = {"self_generated": 32}
+NONE, REPLAY = {**WRITTEN, "share": 0.0}, {**WRITTEN, "share": 0.3}
+SUGGESTED = {**WRITTEN, "share": 0.05}  # what a plan asks for where language and domain stay (rule `replay`)
 
 
 def write_rows(folder: Path, rows: list[Row], held_out: int) -> None:
@@ -26,12 +28,12 @@ def write_rows(folder: Path, rows: list[Row], held_out: int) -> None:
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def bad(steps: int, action: str, general: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The worst corner (X3): rank 1 at a high rate; with `general` rows replayed, all else equal."""
+def bad(steps: int, action: str, general: dict[str, Any], every: int = EVERY) -> dict[str, Any]:
+    """The worst corner (X3): rank 1 at a high rate, with the alpha of 32 that recipes leave as it is."""
     return {
-        "method": {"name": "lora", "r": 1, "lora_alpha": 2, "lora_dropout": 0.0},
-        "data": {"general": general} if general else {},
-        "forgetting": {"action": action, "watch_steps": EVERY},
+        "method": {"name": "lora", "r": 1, "lora_alpha": 32, "lora_dropout": 0.0},
+        "data": {"general": general},
+        "forgetting": {"action": action, "watch_steps": every},
         "train": {
             "max_steps": steps,
             "learning_rate": 1e-3,
@@ -39,15 +41,15 @@ def bad(steps: int, action: str, general: dict[str, Any] | None = None) -> dict[
             "warmup_steps": 0,
             "per_device_train_batch_size": BATCH,
             "gradient_accumulation_steps": 1,
-            "eval_steps": EVERY,
-            "save_steps": EVERY,
+            "eval_steps": every,
+            "save_steps": every,
         },
     }
 
 
-def planned(general: dict[str, Any] | None) -> dict[str, Any]:
+def planned(general: dict[str, Any]) -> dict[str, Any]:
     """What the plan chooses when it is told nothing about method and rate."""
-    return {"data": {"general": general} if general else {}}
+    return {"data": {"general": general}}
 
 
 def prepared(folder: Path, name: str, said: dict[str, Any]) -> Run:
