@@ -10,13 +10,15 @@ from typing import Any
 from benchmarks.watch.rows import Row
 from rankwise import api
 from rankwise.records import Acted, Saved, SpectrumSeen, Started, Step, Stopped, Watched
-from rankwise.store import Run
+from rankwise.store import Run, write_record
 from rankwise.worker import work
 
 BATCH = 8
 EVERY = 5  # steps between two looks of the runs that are compared; the planned one has its own
-REPLAY = {"self_generated": 32, "share": 0.3}
-SUGGESTED = {"self_generated": 32, "share": 0.05}  # the share that a plan asks for where language and domain stay
+# Rows that the base wrote: half of them are looked at in every run, the other half is replayed where a share says so.
+WRITTEN = {"self_generated": 32}
+NONE, REPLAY = {**WRITTEN, "share": 0.0}, {**WRITTEN, "share": 0.3}
+SUGGESTED = {**WRITTEN, "share": 0.05}  # what a plan asks for where language and domain stay (rule `replay`)
 
 
 def write_rows(folder: Path, rows: list[Row], held_out: int) -> None:
@@ -26,12 +28,12 @@ def write_rows(folder: Path, rows: list[Row], held_out: int) -> None:
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def bad(steps: int, action: str, general: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The worst corner (X3): rank 1 at a high rate; with `general` rows replayed, all else equal."""
+def bad(steps: int, action: str, general: dict[str, Any], every: int = EVERY) -> dict[str, Any]:
+    """The worst corner (X3): rank 1 at a high rate, with the alpha of 32 that recipes leave as it is."""
     return {
-        "method": {"name": "lora", "r": 1, "lora_alpha": 2, "lora_dropout": 0.0},
-        "data": {"general": general} if general else {},
-        "forgetting": {"action": action, "watch_steps": EVERY},
+        "method": {"name": "lora", "r": 1, "lora_alpha": 32, "lora_dropout": 0.0},
+        "data": {"general": general},
+        "forgetting": {"action": action, "watch_steps": every},
         "train": {
             "max_steps": steps,
             "learning_rate": 1e-3,
@@ -39,24 +41,31 @@ def bad(steps: int, action: str, general: dict[str, Any] | None = None) -> dict[
             "warmup_steps": 0,
             "per_device_train_batch_size": BATCH,
             "gradient_accumulation_steps": 1,
-            "eval_steps": EVERY,
-            "save_steps": EVERY,
+            "eval_steps": every,
+            "save_steps": every,
         },
     }
 
 
-def planned(general: dict[str, Any] | None) -> dict[str, Any]:
+def planned(general: dict[str, Any]) -> dict[str, Any]:
     """What the plan chooses when it is told nothing about method and rate."""
-    return {"data": {"general": general} if general else {}}
+    return {"data": {"general": general}}
 
 
-def prepared(folder: Path, name: str, said: dict[str, Any]) -> Run:
-    """A planned run of the rows in `folder`."""
+def prepared(folder: Path, name: str, said: dict[str, Any], items: int | None) -> Run:
+    """A planned run of the rows in `folder`, whose looks take at most `items` of each set; None: as planned."""
     job = {"goal": "instruction", "model": "embedded", "hardware": "cpu", **said}
     job["data"] = {"train": "train.jsonl", "validation": "validation.jsonl", **said["data"]}
     path = folder / f"{name}.yaml"  # JSON is YAML; a .json would be taken for a plan
     path.write_text(json.dumps(job), encoding="utf-8")
-    return api.prepare(path, folder / name, {})
+    run = api.prepare(path, folder / name, {})
+    if items is not None:
+        plan = run.plan()
+        assert plan.verdict.config is not None
+        config = plan.verdict.config.model_copy(update={"watch_items": items})
+        verdict = plan.verdict.model_copy(update={"config": config})
+        write_record(run.plan_path, plan.model_copy(update={"verdict": verdict}))
+    return run
 
 
 def carried_out(run: Run) -> float:

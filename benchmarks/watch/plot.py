@@ -7,6 +7,7 @@ from typing import Any
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 420, 64, 24, 230, 52
 COLOURS = ("#c0392b", "#e67e22", "#2471a3", "#1e8449", "#7d3c98")
 TICKS = 5
+SLICE = "general rows"
 Points = list[tuple[float, float]]
 Row = Mapping[str, Any]
 
@@ -14,11 +15,13 @@ Row = Mapping[str, Any]
 def frontier_svg(rows: Sequence[Row]) -> str:
     """What was learned (held-out loss, to the left is better) against what was forgotten (below is better)."""
     series = {
-        row["arm"]: [(p["task_loss"], p["differences"]["general text"]) for p in row["forgetting"]["frontier"]]
-        for row in rows
+        row["arm"]: [(p["task_loss"], p["differences"][SLICE]) for p in row["forgetting"]["frontier"]] for row in rows
     }
     return _svg(
-        series, "held-out loss of the task, nats per token", "rise of general loss, nats per token", _limits(rows)
+        series,
+        "held-out loss of the task, nats per token",
+        "rise of the loss on rows that the base wrote, nats per token",
+        _limits(rows),
     )
 
 
@@ -26,16 +29,15 @@ def steps_svg(rows: Sequence[Row]) -> str:
     """Forgetting by step."""
     series = {
         row["arm"]: [
-            (look["step"], next(s["difference"] for s in look["slices"] if s["name"] == "general text"))
-            for look in row["looks"]
+            (look["step"], next(s["difference"] for s in look["slices"] if s["name"] == SLICE)) for look in row["looks"]
         ]
         for row in rows
     }
-    return _svg(series, "step", "rise of general loss, nats per token", _limits(rows))
+    return _svg(series, "step", "rise of the loss on rows that the base wrote, nats per token", _limits(rows))
 
 
 def _limits(rows: Sequence[Row]) -> dict[str, float]:
-    limit = next(t for t in rows[0]["forgetting"]["thresholds"] if t["slice"] == "general text")
+    limit = next(t for t in rows[0]["forgetting"]["thresholds"] if t["slice"] == SLICE)
     return {"amber": limit["amber"], "red": limit["red"]}
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+SLICES = ("general text", "general answers", "general rows", "general questions")
 # metric, what it is, what is asked, does the found number hold?
 ASKED = (
     ("overhead", "all looks, share of a run of half an hour", "under 0.05", lambda m: m["overhead"] < 0.05),
     (
         "bad_nats",
-        "rank 1, rate 1e-3, no replay: rise of general loss at its end, nats",
+        "rank 1, rate 1e-3, no replay: rise of the loss on rows that the base wrote, at its end, nats",
         "red, and stopped (at step `bad_stopped_at`)",
         lambda m: "bad_stopped_at" in m,
     ),
@@ -45,9 +46,10 @@ def readme(result: Mapping[str, Any]) -> str:
             "| --- | --- | --- |",
             *(_asked(metrics, *line) for line in ASKED),
             "",
-            "| run | what was trained | steps | general text, last look (95 %) | questions, last look | published "
-            "| held-out loss |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            "Last look of each run; a slice's difference from the base with its 95 % interval and level:",
+            "",
+            f"| run | what was trained | steps | {' | '.join(SLICES)} | published | held-out loss |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *(_arm(row) for row in result["rows"]),
             "",
             "![rise of general loss by step](steps.svg)",
@@ -60,8 +62,7 @@ def readme(result: Mapping[str, Any]) -> str:
             "| --- | --- | --- | --- | --- |",
             *(_threshold(t) for t in result["rows"][2]["forgetting"]["thresholds"]),
             "",
-            f"A look takes {metrics['look_seconds']:.1f} s here, the base's first one {metrics['base_seconds']:.1f} s; "
-            f"all runs took {metrics['seconds']:.0f} s.",
+            f"A look takes {metrics['look_seconds']:.1f} s here; all runs took {metrics['seconds']:.0f} s.",
             f"torch {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
             "",
         ]
@@ -77,17 +78,21 @@ def _asked(metrics: Mapping[str, float], name: str, what: str, wanted: str, hold
 
 def _arm(row: Mapping[str, Any]) -> str:
     config, last, found = row["config"], row["looks"][-1], row["forgetting"]
-    text, questions = (next(s for s in last["slices"] if s["name"] == n) for n in ("general text", "general questions"))
-    low, high = text["interval"]
+    parts = {part["name"]: part for part in last["slices"]}
     loss = next((p["task_loss"] for p in found["frontier"] if p["step"] == found["step"]), None)
     replay = f", replay {config['replay_share']:.0%}" if config["replay_share"] else ""
-    what = f"{config['method']} r = {config.get('r')}, rate {config['learning_rate']:g}{replay}"
+    scale = f", alpha {config['lora_alpha']:g}" if "lora_alpha" in config else ""
+    what = f"{config['method']} r = {config.get('r')}{scale}, rate {config['learning_rate']:g}{replay}"
     return (
         f"| {row['arm']} | {what} | {row['steps'][-1]['step']} of {config['max_steps']} "
-        f"| {text['difference']:+.3f} ({low:+.3f} to {high:+.3f}), {text['level']} "
-        f"| {questions['baseline']:.0%} -> {questions['value']:.0%}, {questions['level']} "
+        f"| {' | '.join(_part(parts[name]) for name in SLICES)} "
         f"| step {found['step']}, {found['level']} | {'' if loss is None else f'{loss:.4f}'} |"
     )
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    low, high = part["interval"]
+    return f"{part['difference']:+.3f} ({low:+.3f} to {high:+.3f}), {part['level']}"
 
 
 def _threshold(limit: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ def test_our_own_sets_are_sound() -> None:
     assert 40 <= len(texts) == len(set(texts)) and all(text and 150 < len(text) < 500 for text in texts)
     asked = [row.messages for row in read_rows(OWN_ANSWERS).rows]
     assert all(m is not None and [turn["role"] for turn in m] == ["user", "assistant"] for m in asked)
-    assert 30 <= len(asked) == len({m[0]["content"] for m in asked if m})
+    assert 20 <= len(asked) == len({m[0]["content"] for m in asked if m})
     probes = read_probes(OWN_QUESTIONS)
     assert 60 <= len(probes) == len({p.question for p in probes})
     assert all(len(p.choices) == 4 for p in probes)
@@ -53,7 +53,7 @@ def test_texts_are_labelled_throughout_without_their_end(chat: ChatText) -> None
     assert (questions.name, questions.metric, questions.chance) == ("general questions", "choice", 0.25)
     (said,) = answers.items[0]
     assert answers.name == "general answers" and IGNORE in said.labels
-    assert [label for label in said.labels if label != IGNORE][-1] in chat.stop_token_ids
+    assert said.labels[-1] == said.ids[-1]  # cut within the answer: a token of this tokenizer is a byte
 
 
 def test_a_model_that_cannot_converse_is_asked_no_answers(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_is_asked_has_a_hash(chat: ChatText) -> None:
 
 def test_the_cost_is_that_of_the_rows(chat: ChatText) -> None:
     text, answers, questions = watched_facts(ability_sets(job(), chat, []))
-    assert (text.items, answers.items, questions.items) == (48, 36, 80)
+    assert (text.items, answers.items, questions.items) == (48, 24, 80)
     assert 0.9 * text.tokens < text.labelled < text.tokens  # a first token is predicted from nothing
     assert questions.labelled < questions.tokens
     described = described_facts()

@@ -18,7 +18,7 @@ LEVELS = {  # level -> colour and symbol
     "unknown": ("var(--muted)", "circle-open"),
 }
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # of one slice after the other
-TITLES = {"nats per token": "loss above the base (nats)", "share": "right, points above the base"}
+TITLES = {"nats per token": "loss above the base (nats)", "share": "right (points)"}
 POINTS = 300  # of one slice
 
 
@@ -136,7 +136,7 @@ def frontier_figure(events: Sequence[Event]) -> dict[str, Any] | None:
             }
         )
     drawn = layout(340, "validation loss (nats per token)") | {"hovermode": "closest"}
-    drawn["xaxis"]["autorange"] = "reversed"
+    drawn["xaxis"] |= {"autorange": "reversed", "rangemode": "normal"}
     drawn["yaxis"] = AXIS | {"title": {"text": "loss above the base (nats)"} | SMALL, "rangemode": "tozero"}
     return {"data": data, "layout": drawn}
 

@@ -219,7 +219,7 @@ def _lines(
     if proof or (evidence and state == "finished"):
         passed: words.Level = "unknown" if proof is None else "good" if proof.passed else "fault"
         lines.append(Line(passed, words.proof_sentence(proof, folder)))
-    return (*lines, *(Line(f.level, f.text) for f in findings if f.level != "good"))
+    return (*lines, *(Line(f.level, words.sentence(f.text, None)) for f in findings if f.level != "good"))
 
 
 def _endings(events: Sequence[Event], state: str) -> list[Line]:

@@ -73,6 +73,7 @@ from rankwise.report.run_words import (
     training_sentence,
     validation_sentence,
 )
+from rankwise.report.spectrum_words import condition_lines, spectrum_lines
 from rankwise.report.verdict_words import (
     method_phrase,
     offer_sentence,
@@ -103,6 +104,7 @@ __all__ = [
     "common_scale",
     "comparison_line",
     "comparison_of",
+    "condition_lines",
     "count",
     "difference",
     "duration",
@@ -147,6 +149,7 @@ __all__ = [
     "size",
     "size_range",
     "size_scale",
+    "spectrum_lines",
     "state_sentence",
     "stored_bytes",
     "training_sentence",
