@@ -63,7 +63,7 @@ def run_page(
     run = run_view(plan, events, evidence, artifact, state, folder, findings)
     curves = charts.training_curves(events)
     reliability = reliability_figures(evidence.evaluation if evidence else None)
-    figures = ({"curves-data": curves} if curves else {}) | watch_figures(events) | reliability
+    figures = ({"curves-data": curves} if curves else {}) | watch_figures(events, evidence) | reliability
     context = {"plan": plan, "view": view, "run": run, "evidence": evidence, "artifact": artifact}
     context |= {"watch": watch_view(events), "reliability": list(reliability)}
     return render("run.html.j2", context, version=plan.rankwise_version, figures=figures)
