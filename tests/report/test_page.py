@@ -254,6 +254,14 @@ def test_findings_come_first_and_each_with_the_section_that_explains_it() -> Non
     assert "still_learning, explained in docs/findings.md#learned" in page.text
 
 
+def test_what_is_worst_is_told_first() -> None:
+    first, second = build_evidence().findings
+    worse = first.model_copy(update={"name": "worst", "level": "fault", "text": "All is lost"})
+    page = Page(whole_run(evidence=build_evidence(findings=(second, first, worse))))
+    told = [page.text.rindex(said) for said in ("All is lost", "still fell", "The best validation loss")]
+    assert told == sorted(told)
+
+
 def test_findings_so_far_are_on_the_page_of_a_run_that_goes_on() -> None:
     so_far = build_evidence().findings
     page = Page(run_page(build_plan(), build_events(7), None, None, "running", findings=so_far))
