@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.watch.rows import Row
 from rankwise import api
 from rankwise.records import Acted, Saved, SpectrumSeen, Started, Step, Stopped, Watched
-from rankwise.store import Run
+from rankwise.store import Run, write_record
 from rankwise.worker import work
 
 BATCH = 8
@@ -52,13 +52,20 @@ def planned(general: dict[str, Any]) -> dict[str, Any]:
     return {"data": {"general": general}}
 
 
-def prepared(folder: Path, name: str, said: dict[str, Any]) -> Run:
-    """A planned run of the rows in `folder`."""
+def prepared(folder: Path, name: str, said: dict[str, Any], items: int | None) -> Run:
+    """A planned run of the rows in `folder`, whose looks take at most `items` of each set; None: as planned."""
     job = {"goal": "instruction", "model": "embedded", "hardware": "cpu", **said}
     job["data"] = {"train": "train.jsonl", "validation": "validation.jsonl", **said["data"]}
     path = folder / f"{name}.yaml"  # JSON is YAML; a .json would be taken for a plan
     path.write_text(json.dumps(job), encoding="utf-8")
-    return api.prepare(path, folder / name, {})
+    run = api.prepare(path, folder / name, {})
+    if items is not None:
+        plan = run.plan()
+        assert plan.verdict.config is not None
+        config = plan.verdict.config.model_copy(update={"watch_items": items})
+        verdict = plan.verdict.model_copy(update={"config": config})
+        write_record(run.plan_path, plan.model_copy(update={"verdict": verdict}))
+    return run
 
 
 def carried_out(run: Run) -> float:

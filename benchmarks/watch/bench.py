@@ -23,7 +23,7 @@ from benchmarks.watch.readme import readme
 from benchmarks.watch.rows import task_rows
 
 HERE = Path(__file__).parent
-STEPS, BATCH_ROWS, HELD_OUT = 20, 8, 16
+STEPS, BATCH_ROWS, HELD_OUT = 15, 8, 16
 HALF_HOUR = 1800.0
 SLICE = "general rows"  # what the base wrote, and is never trained on: in every run the same
 
@@ -45,7 +45,7 @@ def measured(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     write_rows(place, rows, HELD_OUT)
     found = []
     for name, said in arms(asked.steps).items():
-        run = prepared(place, name.replace(", ", "-").replace(" ", "-"), said)
+        run = prepared(place, name.replace(", ", "-").replace(" ", "-"), said, asked.items)
         found.append(outcome(name, run, carried_out(run)))
     return {
         "metrics": metrics(found),
@@ -112,7 +112,10 @@ def overhead(row: Mapping[str, Any]) -> float:
     steps = math.ceil(HALF_HOUR / step)
     items = max(s.items for s in sets)
     half_an_hour = plan_watch(sets, None, steps, math.ceil(steps / 4), HALF_HOUR, lambda n: told * n / items)
-    each = look_seconds(row) * half_an_hour.items / items
+    taken = row["config"]["watch_items"]
+    each = (
+        look_seconds(row) * sum(min(s.items, half_an_hour.items) for s in sets) / sum(min(s.items, taken) for s in sets)
+    )
     looking = half_an_hour.looks * each
     return looking / (HALF_HOUR + looking)
 
@@ -122,6 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.watch.bench", description=__doc__)
     parser.add_argument("--rows", type=Path, help="JSONL of question, choices, answer (an index)")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the bad runs (default: %(default)s)")
+    parser.add_argument(
+        "--items", type=int, help="rows or questions of each set that a look takes (default: as planned)"
+    )
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json, README.md and the plots")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rankwise-bench-") as place:
