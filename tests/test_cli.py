@@ -182,6 +182,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "--no-optimizer-in-backward": ("", False),
     "--report-to": ("none", "none"),
 }
+FUNCTIONS = {"--metrics"}
 FILES = {
     "--train",
     "--general",
@@ -199,9 +200,8 @@ WITHOUT_A_CORPUS = {"--general-self-generated"}
 
 def test_every_option_is_tried_below() -> None:
     positive = {flag for flag in GIVEN if not flag.startswith("--no-")}
-    assert positive | FILES | DESCRIBED | WITHOUT_A_CORPUS | {"--adapter", "--forgetting-tasks-path"} == set(
-        JOB_OPTIONS
-    )
+    paths = {"--adapter", "--forgetting-tasks-path"}
+    assert positive | FILES | FUNCTIONS | DESCRIBED | WITHOUT_A_CORPUS | paths == set(JOB_OPTIONS)
     assert {f"--no-{f[2:]}" for f, (_, kind, _) in JOB_OPTIONS.items() if kind is bool} == set(GIVEN) - positive
 
 
@@ -248,6 +248,16 @@ def test_a_file_given_as_an_option_reaches_the_job(flag: str, here: Path, monkey
     path = write_job(here / "there")
     (here / "mine.json").write_text("{}")
     assert at(planned(monkeypatch, path, flag, "mine.json"), JOB_OPTIONS[flag][0]) == (here / "mine.json").resolve()
+
+
+def test_metrics_given_as_an_option_are_files_with_their_functions(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_job(here / "there")
+    (here / "there" / "mine.py").write_text("def f(p, e, a):\n    return 1.0\n")
+    job = planned(monkeypatch, path, "--metrics", "mine.py:f,mine.py:g")
+    mine = (here / "there" / "mine.py").resolve()
+    assert job.eval.metrics == (f"{mine}:f", f"{mine}:g")
+    assert "no such file: no.py" in refused(2, "plan", path, "--metrics", "no.py:f")["what"]
+    assert "is not FILE.py:FUNCTION" in refused(2, "plan", path, "--metrics", "mine.py")["what"]
 
 
 def test_an_adapter_given_as_an_option_is_a_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +384,28 @@ def test_nothing_at_all_is_a_usage_error() -> None:
     assert refused(2, "train")["what"] == "nothing to train"
     assert refused(2, "train", "runs/x", "--resume", "--seed", 3)["what"].startswith("a run is resumed as it was")
     assert "--json needs --prompt" in document(run("chat", _made(Path("x"), True), "--json"))["error"]["what"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--require", "fatcs>=0.6"], "nothing is named fatcs"),
+        (["--require", "facts"], "cannot be read"),
+        (["--judge", "http://localhost:1/v1"], "needs both --judge URL and --judge-model"),
+        (["--judge", "ftp://host", "--judge-model", "m"], "judge's URL"),
+        (["--judge", "http://h/v1", "--judge-model", "m", "--rubric", "no.txt"], "there is no file no.txt"),
+    ],
+)
+def test_a_wrong_option_of_eval_is_told_before_anything_runs(options: list[str], said: str, here: Path) -> None:
+    folder = _made(here / "runs" / "a", True)
+    assert said in refused(2, "eval", folder, *options)["what"]
+
+
+def test_two_runs_are_compared_and_a_model_is_none(here: Path, job: Path) -> None:
+    error = refused(2, "eval", "embedded", "--job", job, "--against", "runs/a")
+    assert "--against compares two runs" in error["what"]
+    error = refused(2, "eval", "runs/a", "--tasks", "arc_easy", "--require", "facts>=0.6")
+    assert "--require is about our own questions" in error["what"]
 
 
 @pytest.mark.parametrize("command", ["show", "report", "merge", "verify", "chat", "eval"])

@@ -1,12 +1,15 @@
 """Following a run from another process: every line once, as soon as it is whole, until nobody writes."""
 
+import json
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from rankwise import api
+from rankwise.cli import app
 from rankwise.errors import RunError
 from rankwise.records import Event
 from rankwise.store import Run
@@ -72,6 +75,20 @@ def test_a_line_that_is_no_event_is_an_error(run: Run) -> None:
     run.events_path.write_text('{"event": "surprise"}\n')
     with pytest.raises(RunError, match="not an event of this version"):
         list(api.follow(run))
+
+
+def test_watch_live_tells_a_run_as_train_does(run: Run) -> None:
+    write(run, whole_run())
+    done = CliRunner().invoke(app, ["watch", str(run.folder), "--live", "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["state"] == "finished"
+    assert "step 20/20" in done.stderr and "finished at step 20" in done.stderr
+    assert done.stderr.count("[docs/findings.md#learned]") == 1
+
+
+@pytest.mark.parametrize("beside", [("--truncate",), ("--base", "embedded"), ("--page", "x.html"), ("--adapter-only",)])
+def test_watch_live_reads_no_weights(beside: tuple[str, ...], run: Run) -> None:
+    done = CliRunner().invoke(app, ["watch", str(run.folder), "--live", *beside])
+    assert done.exit_code == 2 and "--live follows the events" in done.stderr
 
 
 def test_memory_of_what_this_process_has_started() -> None:

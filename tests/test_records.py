@@ -61,7 +61,24 @@ def _evaluation() -> Evaluation:
         source="paired bootstrap",
     )
     answer = records.Answer(kind="format", prompt="p", expected="e", base="b", tuned="t", base_ok=False, tuned_ok=True)
-    return Evaluation(comparisons=(compared,), answers=(answer,), seconds=3.0, notes=("few items",))
+    half = records.Bin(low=0.0, high=0.5, items=1, confidence=0.4, accuracy=1.0)
+    plot = records.Reliability(kind="answers", base=(half,), tuned=(half,))
+    length = records.Measurement(value=9.0, interval=(8.0, 10.0), unit="tokens", items=48, source="counted")
+    tendency = records.Tendency(name="answer_length", base=length, tuned=length)
+    return Evaluation(
+        comparisons=(compared,),
+        answers=(answer,),
+        reliability=(plot,),
+        tendencies=(tendency,),
+        seconds=3.0,
+        notes=("few items",),
+    )
+
+
+def _gate() -> records.Gate:
+    return records.Gate(
+        requirement="facts>=0.6", name="facts", comparison=">=", limit=0.6, value=0.03, unit="share", met=False
+    )
 
 
 def _offer() -> records.Offer:
@@ -117,6 +134,7 @@ def _whole() -> list[Record]:
         builders.a100(),
         builders.diagnosis(prompting=0.5),
         _audit(),
+        _gate(),
         _offer(),
         candidate,
         asked,

@@ -133,8 +133,13 @@ def evaluated_and_asked(folder: Path) -> None:
     evaluated = cli("eval", folder, "--json")
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = {c["metric"]: c for c in only_document(evaluated.stdout)["comparisons"]}
-    assert set(metrics) == {"heldout_loss", "format", "exact_match", "facts", "general_loss"}
+    assert {"heldout_loss", "format", "exact_match", "facts", "facts_f1", "general_loss"} <= set(metrics)
     assert metrics["heldout_loss"]["answer"] == "better"
+    shown = cli("show", folder)
+    assert shown.stdout.splitlines()[0] == only_document(evaluated.stdout)["verdict"]
+    required = cli("eval", folder, "--require", "heldout_loss.difference<0", "--require", "facts>=2")
+    assert required.returncode == 3 and required.stdout.startswith(shown.stdout.splitlines()[0])
+    assert "NOT met: `facts>=2`: facts is" in required.stderr and "heldout_loss" not in required.stderr
     said = cli("chat", folder, "--prompt", "9 prices", "--max-new-tokens", 8, "--json")
     assert said.returncode == 0 and set(only_document(said.stdout)) == {"prompt", "answer", "base"}
     assert only_document(cli("show", folder, "--json").stdout)["evaluation"]["comparisons"]

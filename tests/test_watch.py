@@ -162,6 +162,18 @@ def test_what_a_rank_is_worth_and_a_smaller_adapter_with_its_proof(run: Run, tmp
     assert watched.spectrum.rank == 3
 
 
+@pytest.mark.prove
+@pytest.mark.parametrize("method", ["rslora", "dora", "qlora", "lora-8bit", "pissa"])
+def test_every_kind_of_lora_is_made_smaller_with_its_proof(method: str, base: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path, base, {"name": method, "r": 4}, train={"max_steps": 12})
+    found = api.watch(run.folder, truncate=True)
+    assert found.truncation is not None and found.truncation.full_rank == (8 if method == "pissa" else 4)
+    shrunk, outcome = api.shrink(run, 2, tmp_path / "smaller")
+    assert shrunk.passed, [c for c in outcome.checks if not c.passed]
+    with pytest.raises(UsageError, match="rank 9 for an adapter of rank"):
+        api.shrink(run, 9, tmp_path / "larger")
+
+
 @pytest.mark.parametrize("rank", [8, 20])
 def test_a_rank_that_is_none_below_is_refused(rank: int, run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"rank {rank} for an adapter of rank 8"):
@@ -201,12 +213,27 @@ def test_a_log_alone_has_findings_and_no_spectrum(trainer: Path, tmp_path: Path)
 def test_general_rows_show_what_was_forgotten(trainer: Path, base: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", toy_rows(12))
     found = api.watch(trainer, base=str(base), general=rows, data=rows, truncate=True)
-    held, general = found.comparisons
-    assert (held.metric, general.metric) == ("heldout_loss", "general_loss") and general.items == 12
-    assert (general.base, general.tuned) == (held.base, held.tuned) and general.base != general.tuned
+    (held,) = found.comparisons
+    assert held.metric == "heldout_loss" and held.items == 12 and found.forgetting is not None
+    (general,) = found.forgetting.slices
+    assert (general.baseline, general.value) == pytest.approx((held.base, held.tuned), abs=1e-5)
+    assert general.items == 12 and general.baseline != general.value and found.forgetting.step == 6
     cut = found.truncation
     assert cut is not None and cut.full_rank == 4 and [r.rank for r in cut.ranks] == [1, 2]
     assert (cut.base_loss, cut.full_loss) == pytest.approx((held.base, held.tuned), abs=1e-5)
+
+
+def test_general_ability_is_asked_of_our_own_sets_and_what_is_red_is_a_fault(base: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.embed_tokens.weight"] *= 4  # four times as sure of everything
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    result = call(broken, "--base", base, "--forgetting", "--json")
+    found = Watching.model_validate(json.loads(result.stdout))
+    assert result.exit_code == 3 and found.forgetting is not None and found.forgetting.level == "red"
+    assert [s.name for s in found.forgetting.slices] == ["general text", "general answers", "general questions"]
+    assert [f.name for f in found.findings if f.level == "fault"] == ["forgot"]
 
 
 def test_a_whole_model_is_watched_by_its_difference(base: Path, tmp_path: Path) -> None:

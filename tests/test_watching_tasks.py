@@ -12,7 +12,7 @@ from rankwise.model.load import load_base
 from rankwise.records import Failed, Slice, Watched
 from rankwise.store import Run
 from tests.lmtasks import write_tasks
-from tests.training import carry_out, losses, toy_model, toy_run
+from tests.training import carry_out, cli, losses, toy_job, toy_model, toy_run
 from tests.watched import ability_files
 
 pytest.importorskip("lm_eval", reason="the extra `eval` is not installed")
@@ -63,6 +63,29 @@ def test_being_watched_changes_nothing_of_the_training(model: Path, tasks: Path,
     one = carry_out(watched(tmp_path / "one", model, tasks))
     other = carry_out(watched(tmp_path / "other", model, None))
     assert losses(one) == losses(other)
+
+
+@pytest.mark.prove
+def test_two_processes_see_the_same_whether_or_not_the_model_is_split(
+    model: Path, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DDP shares the items; of a split model every process asks all. Each asks the base itself."""
+    seen: dict[str, list[dict[str, Slice]]] = {}
+    for parallel in ("ddp", "fsdp"):
+        monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / parallel / "cache"))
+        folder = tmp_path / parallel
+        said = {"watch_steps": 3, **ability_files(folder), "tasks": [*TASKS, "small_answers"], "limit": 7}
+        train = {"bf16": False, "max_steps": 3, "parallel": parallel}
+        hardware = {"gpu": "cpu", "count": 2}
+        forgetting = {**said, "tasks_path": str(tasks)}
+        job = toy_job(folder, model, "lora", hardware=hardware, forgetting=forgetting, train=train)
+        done = cli("train", job, "--out", folder / "run", "--json", timeout=900)
+        assert done.returncode == 0, done.stderr
+        seen[parallel] = slices(Run(folder / "run"))
+    for shared, whole in zip(seen["ddp"], seen["fsdp"], strict=True):
+        assert [s.name for s in shared.values()][2:] == [*TASKS, "small_answers"]
+        for name in shared:
+            assert shared[name].value == pytest.approx(whole[name].value, abs=1e-4), name
 
 
 def test_a_task_whose_data_are_not_here_ends_the_run_before_it_begins(

@@ -32,31 +32,38 @@ MOST_SECONDS, MOST_BYTES = 20.0, 1e9  # musts, of the adapter alone
 
 
 def spectrum_rows() -> list[dict[str, Any]]:
-    """What was measured: `what`, `matrices`, `seconds`, `peak_bytes`, and how it was taken."""
+    """What was measured: `what`, `matrices`, `seconds` of the whole process, `watch_seconds` of its work, `cpu_seconds`
+    of both cores together (which say most where other programs run), `peak_bytes`, and `seconds_all_layers`.
+    """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         _in_process("write", folder, folder)
         alone = _in_process("adapter", folder / "adapter", folder)
         first = _in_process("base", folder / "layer", folder)
         again = _in_process("base", folder / "layer", folder)
-    matrices = LAYERS * len(SHAPES)
-    shared = {"model": "shapes of Llama-3-8B, random", "rank": RANK, "threads": THREADS}
-    rows = [
-        {"what": "adapter alone, all modules", "matrices": matrices, "layers_measured": LAYERS, **alone},
-        {"what": "with the base, its directions computed", "matrices": len(SHAPES), "layers_measured": 1, **first},
-        {"what": "with the base, its directions remembered", "matrices": len(SHAPES), "layers_measured": 1, **again},
+        live = _in_process("live", folder, folder)
+    matrices, layer = LAYERS * len(SHAPES), len(SHAPES)
+    shapes = {"model": "shapes of Llama-3-8B, random", "rank": RANK, "threads": THREADS}
+    embedded = {"model": "embedded", "rank": 16, "threads": THREADS}
+    return [
+        _row("adapter alone, all modules", matrices, 1, alone | shapes),
+        _row("with the base, its directions computed", layer, LAYERS, first | shapes),
+        _row("with the base, its directions remembered", layer, LAYERS, again | shapes),
+        _row("once while a run trains, the base's directions remembered", live.pop("matrices"), 1, live | embedded),
     ]
-    return [row | shared | _whole(row) for row in rows]
 
 
-def _whole(row: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of all layers: measured, or one layer's work so often, imports counted once."""
-    work = row["seconds"] - row["import_seconds"]
-    return {"seconds_all_layers": row["import_seconds"] + work * LAYERS / row["layers_measured"]}
+def _row(what: str, matrices: int, times: int, measured: dict[str, Any]) -> dict[str, Any]:
+    """The work of what was measured, so many times; the start of the process and the imports once."""
+    start = measured["seconds"] - measured["watch_seconds"]
+    whole = start + times * measured["watch_seconds"]
+    return {"what": what, "matrices": matrices, "measured_times": times, **measured, "seconds_all_layers": whole}
 
 
 def _in_process(what: str, folder: Path, place: Path) -> dict[str, Any]:
-    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "RANKWISE_CACHE": str(place / "cache")}
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS)}
+    if what != "live":  # the embedded model lies in the usual cache
+        environment["RANKWISE_CACHE"] = str(place / "cache")
     command = [sys.executable, "-m", "benchmarks.watch.spectrum", what, str(folder)]
     began = time.perf_counter()
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -65,17 +72,47 @@ def _in_process(what: str, folder: Path, place: Path) -> dict[str, Any]:
 
 
 def _measured(what: str, folder: Path) -> dict[str, Any]:
-    began = time.perf_counter()
     from rankwise import api
     from rankwise.watch import spectrum  # noqa: F401  torch, before the clock of the work runs
 
-    imported = time.perf_counter() - began
-    found = api.watch(
-        folder, adapter_only=what == "adapter", base=None if what == "adapter" else str(folder.parent / "base")
-    )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    base = None if what == "adapter" else str(folder.parent / "base")
+    found = api.watch(folder, adapter_only=base is None, base=base)
     assert len(found.modules) == len(SHAPES) * (LAYERS if what == "adapter" else 1)
-    return {"peak_bytes": peak, "import_seconds": imported, "watch_seconds": found.seconds}
+    return {"watch_seconds": found.seconds} | _used()
+
+
+def _live() -> dict[str, Any]:
+    """A spectrum as the worker takes it, of LoRA on all linear layers of the embedded model."""
+    import torch
+
+    from rankwise.methods import AdapterOptions
+    from rankwise.model.adapterproducts import live_products
+    from rankwise.model.attach import wrap
+    from rankwise.model.load import load_base
+    from rankwise.model.locate import locate
+    from rankwise.watch.directions import Base
+    from rankwise.watch.spectrum import directions_under, product_spectrum
+
+    folder = locate("embedded")
+    options = AdapterOptions(16, 32.0, target_modules="all-linear")
+    model = wrap(load_base(folder, dtype="bf16"), "lora", options, seed=0).model
+    with torch.no_grad():
+        for product in live_products(model):
+            product.b.normal_(std=0.01)
+    base = Base(folder)
+    for product in live_products(model):
+        directions_under(product, base)
+    began = time.perf_counter()
+    seen = [product_spectrum(product, directions_under(product, base)) for product in live_products(model)]
+    return {"watch_seconds": time.perf_counter() - began, "matrices": len(seen)} | _used()
+
+
+def _used() -> dict[str, Any]:
+    """Peak resident set of this process (VmHWM, which begins anew with a program) and its processor time."""
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {"peak_bytes": peak * 1024, "cpu_seconds": used.ru_utime + used.ru_stime}
 
 
 def _write(folder: Path) -> dict[str, Any]:
@@ -106,10 +143,11 @@ def main() -> None:
     """The table; called with an order and a folder, one measurement."""
     if len(sys.argv) == 3:
         order, folder = sys.argv[1], Path(sys.argv[2])
-        print(json.dumps(_write(folder) if order == "write" else _measured(order, folder)))  # noqa: T201
+        orders = {"write": lambda: _write(folder), "live": _live}
+        sys.stdout.write(json.dumps(orders.get(order, lambda: _measured(order, folder))()) + "\n")
         return
     for row in spectrum_rows():
-        print(json.dumps(row))  # noqa: T201
+        sys.stdout.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

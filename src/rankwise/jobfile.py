@@ -240,6 +240,7 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
     if train.deepspeed:
         found = _resolve(train.deepspeed, base, where, ("train", "deepspeed"))
         train = train.model_copy(update={"deepspeed": found})
+    metrics = tuple(_resolve_metric(said, base, where) for said in job.eval.metrics)
     forgetting = job.forgetting
     for key in ("general", "questions"):
         if path := getattr(forgetting, key):
@@ -257,6 +258,7 @@ def _absolute_paths(job: Job, base: Path, where: _Where) -> Job:
         update={
             "data": data.model_copy(update=changes),
             "format": answer,
+            "eval": job.eval.model_copy(update={"metrics": metrics}),
             "costs": costs,
             "model": model,
             "train": train,
@@ -273,6 +275,12 @@ def _resolve(path: Path, base: Path, where: _Where, loc: tuple[str, ...]) -> Pat
         if (folder / path).is_file():
             return (folder / path).resolve()
     raise _no_such_file(path, base, where, loc, "a file that exists")
+
+
+def _resolve_metric(said: str, base: Path, where: _Where) -> str:
+    """FILE.py:FUNCTION with the file's whole path; whether the function is there shows when it is loaded."""
+    file, _, name = said.rpartition(":")
+    return f"{_resolve(Path(file), base, where, ('eval', 'metrics'))}:{name}"
 
 
 def _resolve_folder(path: Path, base: Path, where: _Where, loc: tuple[str, ...], expected: str) -> Path:

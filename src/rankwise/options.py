@@ -63,6 +63,7 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--retrieval": ("retrieval", str, "possible | no."),
     "--json-schema": ("format.json_schema", str, "JSON schema that an answer must satisfy."),
     "--regex": ("format.regex", str, "Regular expression that an answer must match."),
+    "--metrics": ("eval.metrics", str, "Your own metrics for `rankwise eval`: FILE.py:FUNCTION, several with commas."),
     "--engine": ("serving.engine", str, "embedded | vllm."),
     "--serving-format": (
         "serving.serving_format",

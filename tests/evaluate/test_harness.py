@@ -18,6 +18,7 @@ from rankwise.evaluate.harness_tasks import Asked, load_tasks
 from rankwise.model.attach import attach, untouched
 from rankwise.model.load import load_base
 from rankwise.records import BenchmarkScore
+from rankwise.store import cache_folder
 from tests.lmtasks import CHOICE, QUESTIONS, write_tasks
 from tests.tiny import tiny_config, tiny_llama
 
@@ -76,6 +77,12 @@ def test_the_numbers_are_the_harness_s_own(tiny: Path, folder: Path, monkeypatch
             assert ours.stderr == (stderr if isinstance(stderr, float) else None), (task, metric)
             compared += ours.stderr is not None
     assert compared >= 8
+
+
+def test_a_task_without_a_fault_is_warned_of_nothing(tiny: Path, folder: Path) -> None:
+    asked = Asked(("small_arc",), folder, limit=2)
+    (loaded,), _ = load_tasks(asked)
+    assert score(base(tiny), load_tokenizer(tiny), loaded, asked).notes == ()
 
 
 def test_so_are_those_with_examples_and_with_the_chat_template(
@@ -196,7 +203,7 @@ def test_what_the_harness_warns_of_is_kept(tmp_path: Path, folder: Path) -> None
     asked = Asked(("small_arc",), folder, limit=2)
     (loaded,), _ = load_tasks(asked)
     notes = score(base(short), load_tokenizer(short), loaded, asked).notes
-    assert any("Truncating" in note and "times)" in note for note in notes)
+    assert len(notes) == 1 and "Truncating" in notes[0] and "times)" in notes[0]
 
 
 def test_the_hash_knows_the_items_and_the_prompt(tiny: Path, folder: Path, tmp_path: Path) -> None:
@@ -240,13 +247,10 @@ def test_data_that_are_not_here_are_named_and_the_others_go_on(folder: Path, mon
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache in which the harness's own files have been read."""
-    folder = tmp_path_factory.mktemp("index")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RANKWISE_CACHE", str(folder))
-        assert len(remembered_index()) > 10_000
-    return folder
+def index() -> Path:
+    """A cache in which the harness's own files have been read: the real one, so that they are read once."""
+    assert len(remembered_index()) > 10_000
+    return cache_folder()
 
 
 def test_a_name_that_is_none_is_told_with_the_nearest(

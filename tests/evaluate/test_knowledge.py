@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankwise.evaluate.knowledge import choice_rows, chosen, states
+from rankwise.evaluate.knowledge import choice_rows, chosen, normalised, squad_words, states, token_f1
 from rankwise.model.likelihood import row_losses
 from rankwise.model.load import load_base
 from rankwise.text.masks import IGNORE
@@ -54,6 +54,39 @@ from tests.training import toy_model
 )
 def test_states(expected: str, answer: str, stated: bool) -> None:
     assert states(expected, answer) is stated
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The Cat, a dog & an apple!", ["cat", "dog", "apple"]),
+        ("  50   MG. ", ["50", "mg"]),
+        ("U.S.", ["us"]),
+        ("theory of an-other", ["theory", "of", "another"]),
+        ("3.5", ["35"]),
+        ("the", []),
+    ],
+)
+def test_words_are_those_of_squad(text: str, words: list[str]) -> None:
+    """What `normalize_answer` of SQuAD's evaluate-v1.1.py gives, split."""
+    assert squad_words(text) == words
+
+
+@pytest.mark.parametrize(
+    ("expected", "answer", "same", "f1"),
+    [
+        ("50 mg", "50 mg", True, 1.0),
+        ("50 mg", "The 50 MG!", True, 1.0),
+        ("50 mg", "It is 50 mg", False, 2 * 0.5 * 1 / 1.5),
+        ("50 mg", "60 mg", False, 0.5),
+        ("50 mg", "mg mg mg", False, 2 * (1 / 3) * 0.5 / (1 / 3 + 0.5)),
+        ("50 mg", "", False, 0.0),
+        ("the", "a", True, 1.0),
+        ("Denver Broncos", "the Broncos of Denver", False, 0.8),
+    ],
+)
+def test_f1_is_that_of_squad(expected: str, answer: str, same: bool, f1: float) -> None:
+    assert normalised(expected, answer) is same and token_f1(expected, answer) == pytest.approx(f1)
 
 
 def test_a_choice_is_scored_by_nats_per_token() -> None:

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from rankwise.evaluate.paired import compare_losses, compare_shares
+from rankwise.evaluate.calibration import compare_calibration, reliability_bins
+from rankwise.evaluate.measures import correlation_of, mean_of, ratio_of
+from rankwise.evaluate.paired import compare_losses, compare_scores, compare_shares
 
 Z = float(norm.ppf(0.975))
 
@@ -146,3 +148,70 @@ def test_few_rows_are_not_taken_for_more_than_they_are(n: int) -> None:
     rng = np.random.default_rng(4)
     told = [compare_losses("heldout_loss", *losses(rng, n, 0.0), "test").answer for _ in range(300)]
     assert told.count("cannot tell") / 300 >= 0.91
+
+
+def test_less_may_be_better() -> None:
+    more, less = [True] * 15 + [False] * 5, [False] * 20
+    assert compare_shares("refusals", more, less, "test", higher_is_better=False).answer == "better"
+    assert compare_shares("refusals", less, more, "test", higher_is_better=False).answer == "worse"
+
+
+def test_scores_of_zero_and_one_are_compared_as_shares() -> None:
+    base, tuned = [False] * 15 + [True] * 5, [True] * 12 + [False] * 8
+    scores = compare_scores("facts_f1", [float(b) for b in base], [float(t) for t in tuned], "test")
+    assert scores == compare_shares("facts_f1", base, tuned, "test")
+
+
+def test_scores_between_are_means_with_a_paired_bootstrap() -> None:
+    draw = np.random.default_rng(3)
+    base = draw.random(40) * 0.5
+    tuned = np.clip(base + draw.normal(0.2, 0.05, 40), 0, 1)
+    found = compare_scores("facts_f1", list(base), list(tuned), "test")
+    assert found.base == pytest.approx(base.mean()) and found.tuned == pytest.approx(tuned.mean())
+    low, high = found.difference_interval
+    assert low < found.difference < high and high - low < 0.1 and found.answer == "better"
+    wide = found.base_interval[1] - found.base_interval[0]
+    assert wide > high - low, "pairing must take out what both share"
+    assert compare_scores("x", [0.5] * 5, [0.9] * 5, "few", unit="score").answer == "cannot tell"
+
+
+def test_the_intervals_of_scores_cover_as_often_as_they_claim() -> None:
+    draw = np.random.default_rng(5)
+    hits = 0
+    for _ in range(200):
+        base = draw.random(30)
+        found = compare_scores("x", list(base), list(base + draw.normal(0.1, 0.3, 30)), "test", unit="score")
+        hits += found.difference_interval[0] <= 0.1 <= found.difference_interval[1]
+    assert 180 <= hits <= 199
+
+
+def test_calibration_errors_are_compared_on_the_same_questions() -> None:
+    draw = np.random.default_rng(1)
+    sure = draw.random(300)
+    right = draw.random(300) < sure
+    fair, proud = ([(float(s), bool(r)) for s, r in zip(said, right, strict=True)] for said in (sure, sure**0.2))
+    found = compare_calibration("calibration_error", fair, proud, "test")
+    assert found.base < 0.12 < 0.2 < found.tuned and found.answer == "worse"
+    assert found.difference_interval[0] > 0
+    same = compare_calibration("calibration_error", fair, fair, "test")
+    assert same.difference == 0 and same.answer == "cannot tell"
+
+
+def test_bins_hold_every_answer_once() -> None:
+    bins = reliability_bins([(0.0, False), (0.05, True), (0.95, True), (1.0, False)])
+    assert [b.items for b in bins] == [2, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert (bins[0].confidence, bins[0].accuracy) == (pytest.approx(0.025), 0.5)
+    assert bins[-1].confidence == pytest.approx(0.975) and bins[1].confidence is None is bins[1].accuracy
+    assert [(b.low, b.high) for b in bins][::9] == [(0.0, 0.1), (0.9, 1.0)]
+
+
+def test_means_ratios_and_correlations() -> None:
+    assert mean_of([2.0, 4.0, 6.0], "tokens", "test").value == 4
+    ratio = ratio_of([10.0, 30.0, 20.0], [10.0, 10.0, 20.0], "test")
+    assert ratio is not None and ratio.value == 1.5 and ratio.interval[0] < 1.5 < ratio.interval[1]
+    found = correlation_of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0], "test")
+    assert found is not None and found.value == pytest.approx(0.8783, abs=1e-4)
+    half = Z / sqrt(3)  # Fisher's z, written out
+    assert found.interval[0] == pytest.approx(np.tanh(np.arctanh(0.87831) - half), abs=1e-3)
+    assert correlation_of([1.0] * 8, [0.0, 1.0] * 4, "test") is None
+    assert correlation_of([1.0, 2.0, 3.0], [0.0, 1.0, 1.0], "too few") is None

@@ -62,13 +62,40 @@ def test_a_dot_crosses_lines() -> None:
 
 def test_faults_are_said_with_their_file(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
-    for text, fault in (("{", "cannot be read"), ('{"type": "nonsense"}', "not a valid JSON schema")):
+    for text, fault in (
+        ("{", "cannot be read"),
+        ('{"a": 1,\n "b": }', r"s\.json:2: the JSON schema cannot be read"),
+        ('{"type": "nonsense"}', "not a valid JSON schema: .* at type"),
+        (
+            '{"properties": {"dose": {"pattern": "(["}}}',
+            "is not a 'regex', at properties/dose/pattern",
+        ),
+        ('{"properties": 3}', "not a valid JSON schema"),
+    ):
         path.write_text(text)
         with pytest.raises(DataError, match=fault) as error:
             format_rule(AnswerFormat(json_schema=path))
         assert str(path) in error.value.what
     with pytest.raises(ValidationError, match="not a regular expression"):
         format_rule(AnswerFormat(regex="(("))
+
+
+@pytest.mark.parametrize("pointer", ["#/$defs/dose", "https://example.org/dose.json", "dose.json"])
+def test_a_schema_that_points_to_what_is_not_there_is_refused_and_nothing_is_fetched(
+    tmp_path: Path, pointer: str
+) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({"properties": {"dose": {"$ref": pointer}}}))
+    with pytest.raises(DataError, match="points to a schema that is not in it") as error:
+        format_rule(AnswerFormat(json_schema=path))('{"dose": 3}')
+    assert str(path) in error.value.what and "#/$defs" in error.value.expected
+
+
+def test_a_schema_may_point_into_itself(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({"$defs": {"mg": {"type": "number"}}, "properties": {"dose": {"$ref": "#/$defs/mg"}}}))
+    rule = format_rule(AnswerFormat(json_schema=path))
+    assert rule('{"dose": 3}') and not rule('{"dose": "3"}')
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """What an evaluation is expected to ask, and what it did ask, on a real tiny model."""
 
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from rankwise.evaluate.pair import Pair, evaluate
+from rankwise.evaluate.evaluation import evaluate
+from rankwise.evaluate.exam import set_exam
+from rankwise.evaluate.pair import Pair
 from rankwise.evaluate.workload import MOST_ROWS, PROBE_TOKENS, SPARE_TOKENS, Spent, expected_work
 from rankwise.jobfile import read_job
 from rankwise.methods import METHODS
@@ -29,7 +32,13 @@ hardware: cpu
 """
 PROBES = [
     {"question": "900 yes", "answer": "yes"},
-    {"question": "901 prices please", "answer": "prices", "choices": ["prices", "hours"]},
+    {
+        "question": "901 prices please",
+        "answer": "prices",
+        "choices": ["prices", "hours"],
+        "paraphrases": ["prices, 901"],
+        "reversed": {"question": "what had prices?", "answer": "901"},
+    },
 ]
 
 
@@ -54,13 +63,13 @@ def test_the_expected_work_is_what_was_asked(subject: tuple[Job, Dataset, list[P
     job, data, probes, chat, folder = subject
     model = load_base(folder, dtype="fp32")
     pair = Pair(chat, model, lambda: nullcontext(model), lambda *_: None)
-    evaluate(job, data, probes, pair, None)
+    evaluate(set_exam(job, data, probes, ()), pair, None)
     expected, done = expected_work(job, data, probes, chat, 256), pair.spent.work()
     assert (done.rows, done.tokens, done.labelled) == (expected.rows, expected.tokens, expected.labelled)
     assert expected.rows == 2 * (len(data.validation) + len(data.general) + 2)
     prompts = [(b.rows, b.prompt) for b in expected.batches]
     assert [(b.rows, b.prompt) for b in done.batches] == prompts
-    assert sum(b.rows for b in expected.batches) == 2 * (len(data.held_out) + len(probes))
+    assert sum(b.rows for b in expected.batches) == 2 * (len(data.held_out) + len(probes) + 2)
     assert all(0 < d.steps <= PROBE_TOKENS + SPARE_TOKENS for d in done.batches)
     assert pair.spent.forward_seconds > 0 and pair.spent.generation_seconds > 0
 
@@ -91,6 +100,9 @@ def test_what_was_spent_adds_up() -> None:
     spent.scored([Encoded((1, 2), (1, -100), 2)], 0.25)
     spent.answered([[1, 2, 3], [1]], [[5, 6], [7]], 10, 2.0)
     spent.answered([[1]], [[5, 6, 7]], 3, 1.0)
+    with spent.elsewhere():
+        time.sleep(0.02)
+    assert 0.02 <= spent.elsewhere_seconds < 5
     done = spent.work()
     assert (spent.forward_seconds, spent.generation_seconds) == (0.75, 3.0)
     assert (done.rows, done.tokens, done.labelled) == (2, 5, 2)

@@ -1,13 +1,16 @@
 """Answers: batched equals single, stops where training says, and streams the same text."""
 
+from math import exp
 from pathlib import Path
 
 import pytest
 
 from rankwise.errors import ModelError
 from rankwise.model.attach import attach
-from rankwise.model.generate import answer, stream
+from rankwise.model.generate import Said, answer, answer_ids, say, stream
+from rankwise.model.likelihood import IGNORE, row_losses
 from rankwise.model.load import load_base
+from rankwise.text.masks import Encoded
 from rankwise.text.template import ChatText
 from tests.tiny import tiny_config, tiny_llama
 
@@ -92,6 +95,22 @@ def test_the_end_of_the_context(tmp_path: Path) -> None:
     assert answer(model, text, [near, CONVERSATIONS[0]], 100)[0] == alone[0]
     with pytest.raises(ModelError, match="64 positions"):
         answer(model, text, [[{"role": "user", "content": "z" * 80}]], 4)
+
+
+def test_an_answer_knows_how_probable_it_was_and_how_it_ended(llama: Path) -> None:
+    """The probabilities are those of a forward pass over the answer; a batch changes nothing."""
+    model, text = load_base(llama, dtype="fp32"), ChatText.from_folder(llama)
+    said = say(model, text, CONVERSATIONS, 12, batch_size=3)
+    assert [s.ids for s in said] == answer_ids(model, text, CONVERSATIONS, 12)
+    for conversation, one in zip(CONVERSATIONS, said, strict=True):
+        assert len(one.log_probs) == len(one.ids) and one.ended is (len(one.ids) < 12)
+        if one.ids:
+            prompt = text.encode_prompt(conversation)
+            row = Encoded((*prompt, *one.ids), (*[IGNORE] * len(prompt), *one.ids), 0)
+            ((nats, count),) = row_losses(model, [row])
+            assert sum(one.log_probs) == pytest.approx(-nats, abs=1e-3)
+            assert one.probability == pytest.approx(exp(-nats / count), abs=1e-4)
+    assert Said([], True, []).probability is None
 
 
 def test_nothing_asked_nothing_answered(llama: Path) -> None:

@@ -59,6 +59,12 @@ def test_the_values_of_the_factors_are_theirs() -> None:
     assert torch.allclose(found.b, torch.linalg.svdvals(product.b), rtol=1e-3)
 
 
+def test_it_leaves_the_number_of_threads_alone() -> None:
+    before = torch.get_num_threads()
+    singular_values(drawn(30, 20, 4, 2.0, 0))
+    assert torch.get_num_threads() == before
+
+
 def test_bf16_factors_are_computed_in_fp32() -> None:
     product = drawn(30, 20, 4, 2.0, 0)
     half = Product("m", product.a.bfloat16(), product.b.bfloat16(), 2.0)

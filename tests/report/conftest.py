@@ -11,6 +11,7 @@ from rankwise.records import (
     Actual,
     Answer,
     Artifact,
+    Bin,
     Check,
     Comparison,
     DataFacts,
@@ -26,6 +27,7 @@ from rankwise.records import (
     Job,
     Lineage,
     LinearShape,
+    Measurement,
     MemoryEstimate,
     ModelFacts,
     ModuleSpectrum,
@@ -35,6 +37,7 @@ from rankwise.records import (
     Reason,
     Rehearsed,
     Rejection,
+    Reliability,
     Rung,
     Saved,
     Slice,
@@ -42,6 +45,7 @@ from rankwise.records import (
     Started,
     Step,
     Tariff,
+    Tendency,
     TrainConfig,
     Validation,
     Verdict,
@@ -517,10 +521,27 @@ def build_answers() -> tuple[Answer, ...]:
             tuned=f"The single dose of {drug} is {said}.",
             base_ok=False,
             tuned_ok=said == right,
+            base_sure=0.24,
+            tuned_sure=0.94,
         )
         for drug, right, said in drugs * 2
     )
     return styled + facts
+
+
+def build_reliability() -> Reliability:
+    """Base: six unsure answers, all wrong; tuned: six sure ones, of which two are right."""
+    empty = [Bin(low=n / 10, high=(n + 1) / 10, items=0, confidence=None, accuracy=None) for n in range(10)]
+    base, tuned = list(empty), list(empty)
+    base[2] = Bin(low=0.2, high=0.3, items=6, confidence=0.24, accuracy=0.0)
+    tuned[9] = Bin(low=0.9, high=1.0, items=6, confidence=0.94, accuracy=1 / 3)
+    return Reliability(kind="answers", base=tuple(base), tuned=tuple(tuned))
+
+
+def build_tendency() -> Tendency:
+    base = Measurement(value=61.2, interval=(55.0, 68.5), unit="tokens", items=48, source="by hand")
+    tuned = Measurement(value=38.4, interval=(37.1, 39.8), unit="tokens", items=48, source="by hand")
+    return Tendency(name="answer_length", base=base, tuned=tuned)
 
 
 def build_evaluation(**changes: Any) -> Evaluation:
@@ -529,10 +550,13 @@ def build_evaluation(**changes: Any) -> Evaluation:
             build_comparison("format", 0.02, 0.99, 0.90, 1.0),
             build_comparison("exact_match", 0.0, 0.83, 0.71, 0.94),
             build_comparison("facts", 0.25, 0.25, -0.03, 0.03),
+            build_comparison("confident_wrong", 0.03, 0.53, 0.31, 0.67),
             build_comparison("heldout_loss", 2.412, 0.117, -2.41, -2.18),
             build_comparison("general_loss", 1.834, 1.861, 0.004, 0.051),
         ),
         "answers": build_answers(),
+        "reliability": (build_reliability(),),
+        "tendencies": (build_tendency(),),
         "seconds": 96.4,
         "notes": ("32 questions are few: a difference of less than 15 points cannot be seen.",),
     }

@@ -57,4 +57,4 @@ def test_the_tasks_of_a_group_are_left_to_the_file() -> None:
 
 def test_a_failure_is_one_line() -> None:
     failed = BenchmarkFailure(task="arc", what="the dataset x is not here", expected="", fix="fetch it")
-    assert failure_line(failed) == "the dataset x is not here. fetch it"
+    assert failure_line(failed) == "the dataset x is not here; fix: fetch it"

@@ -8,20 +8,22 @@ from tests.report.conftest import build_comparison, build_evaluation
 
 TALKS = build_comparison("format", 0.02, 0.99, 0.90, 1.0)
 TALKS_WORSE = build_comparison("format", 0.5, 0.4, -0.18, -0.03)
-TALKS_UNSURE = build_comparison("format", 0.5, 0.55, -0.05, 0.15)
+TALKS_THE_SAME = build_comparison("format", 0.02, 0.04, -0.03, 0.07)
+TALKS_UNSURE = build_comparison("format", 0.5, 0.55, -0.05, 0.25)
 KNOWS = build_comparison("facts", 0.25, 0.65, 0.28, 0.52)
 KNOWS_LESS = build_comparison("facts", 0.4, 0.28, -0.20, -0.04)
-KNOWS_NO_MORE = build_comparison("facts", 0.25, 0.25, -0.03, 0.03)
+KNOWS_NO_MORE = build_comparison("facts", 0.03, 0.06, -0.04, 0.12)
 KNOWS_UNSURE = build_comparison("facts", 0.25, 0.30, -0.10, 0.20)
 
-T = "It learned how to talk (+97 points of format: 2 % -> 99 %)"
-W = "It talks worse than before (-10 points of format: 50 % -> 40 %, interval -18 to -3)"
-U = "Whether it learned how to talk, we cannot tell (+5 points of format: 50 % -> 55 %, interval -5 to +15)"
+T = "It learned how to talk (+97 points format: 2 % -> 99 %)"
+W = "It talks worse than before (-10 points format: 50 % -> 40 %, interval -18 to -3)"
+S = "+2 points format: 2 % -> 4 %, interval -3 to +7 covers 0"
+U = "Whether it learned how to talk, we cannot tell (+5 points format: 50 % -> 55 %, interval -5 to +25 covers 0)"
 M = "How it talks was not measured"
-K = "+40 points of facts: 25 % -> 65 %, interval +28 to +52"
-L = "it knows less than before (-12 points of facts: 40 % -> 28 %, interval -20 to -4)"
-N = "+0 points of facts, interval -3 to +3: cannot tell from none"
-C = "whether it learned what is true, we cannot tell (+5 points of facts: 25 % -> 30 %, interval -10 to +20)"
+K = "+40 points facts: 25 % -> 65 %, interval +28 to +52"
+L = "it lost what is true: it knows less than before (-12 points facts: 40 % -> 28 %, interval -20 to -4)"
+N = "+3 points facts, interval -4 to +12 covers 0"
+C = "whether it learned what is true, we cannot tell (+5 points facts: 25 % -> 30 %, interval -10 to +20 covers 0)"
 X = "what it knows was not measured (the job gives no `data.facts`)"
 
 HEADLINES = [
@@ -35,6 +37,11 @@ HEADLINES = [
     (TALKS_WORSE, KNOWS_UNSURE, f"{W}; {C}."),
     (TALKS_WORSE, KNOWS_LESS, f"{W}; {L}."),
     (TALKS_WORSE, None, f"{W}; {X}."),
+    (TALKS_THE_SAME, KNOWS, f"It did not learn how to talk ({S}); it learned what is true ({K})."),
+    (TALKS_THE_SAME, KNOWS_NO_MORE, f"It learned neither how to talk ({S}) nor what is true ({N})."),
+    (TALKS_THE_SAME, KNOWS_UNSURE, f"It did not learn how to talk ({S}); {C}."),
+    (TALKS_THE_SAME, KNOWS_LESS, f"It did not learn how to talk ({S}); {L}."),
+    (TALKS_THE_SAME, None, f"It did not learn how to talk ({S}); {X}."),
     (TALKS_UNSURE, KNOWS, f"{U}; it learned what is true ({K})."),
     (TALKS_UNSURE, KNOWS_NO_MORE, f"{U}; it did not learn what is true ({N})."),
     (TALKS_UNSURE, KNOWS_UNSURE, f"{U}; {C}."),
@@ -59,14 +66,23 @@ def test_headline(talk: Comparison | None, facts: Comparison | None, expected: s
 
 
 def test_every_combination_is_covered() -> None:
-    assert len({(talk and talk.difference, facts and facts.difference_interval) for talk, facts, _ in HEADLINES}) == 20
+    assert len({(talk and talk.difference, facts and facts.difference_interval) for talk, facts, _ in HEADLINES}) == 25
+    assert len({expected for _, _, expected in HEADLINES}) == 25
+
+
+def test_against_another_run_it_is_better_or_worse_and_not_learned() -> None:
+    evaluation = build_evaluation(comparisons=(KNOWS_LESS, TALKS), against="runs/a")
+    assert words.knows_or_sounds(evaluation) == (
+        "Against runs/a it is better in +97 points format: 2 % -> 99 %, interval +90 to +100; "
+        "worse in -12 points facts: 40 % -> 28 %, interval -20 to -4."
+    )
 
 
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
-        ("exact_match", "It learned how to talk (+83 points of exact answers: 0 % -> 83 %)"),
-        ("heldout_loss", "It learned how to talk (-2.295 nats of held-out loss: 2.412 nats -> 0.117 nats)"),
+        ("exact_match", "It learned how to talk (+83 points exact answers: 0 % -> 83 %)"),
+        ("heldout_loss", "It learned how to talk (-2.295 nats held-out loss: 2.412 nats -> 0.117 nats)"),
     ],
 )
 def test_other_measures_of_talk_stand_in(metric: str, expected: str) -> None:

@@ -10,8 +10,9 @@ from tests.report.conftest import build_actual, build_evidence, build_verificati
 def test_outcome_of_a_whole_run() -> None:
     lines = words.outcome_lines(build_evidence(), build_verification(), budget_nats=0.1, folder="runs/a")
     assert lines == [
-        "It learned how to talk (+97 points of format: 2 % -> 99 %) and not what is true "
-        "(+0 points of facts, interval -3 to +3: cannot tell from none).",
+        "Of 6 facts the untouched base knew none, so there was none to lose.",
+        "Confident and wrong: 53 % of its answers to closed-book questions are wrong at a mean probability of 70 % or "
+        "more (before: 3 %).",
         "Forgetting is within the budget: general loss changed by +0.027 nats per token "
         "(95 %: +0.004 to +0.051), budget 0.1 nats.",
         "Trained 30 of 30 steps on 21,840 tokens in 1 min 58 s: loss 2.087 -> 0.099 nats.",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from rankwise.errors import DataError
 from rankwise.text.formats import Probe, read_probes
+from rankwise.text.probes import wordings
 
 
 def write(folder: Path, *rows: object) -> Path:
@@ -42,6 +43,10 @@ def test_open_and_multiple_choice_probes(tmp_path: Path) -> None:
         ({"question": "a", "answer": "a", "choices": "ab"}, "choices is 'ab'"),
         ({"question": "a", "answer": "a", "choices": ["a", 1]}, "choices[1] is not text"),
         ({"question": "a", "answer": "a", "choices": ["a", "a"]}, "repeat"),
+        ({"question": "a", "answer": "a", "paraphrases": "b"}, "paraphrases is 'b'"),
+        ({"question": "a", "answer": "a", "paraphrases": ["b", ""]}, "paraphrases[1] is empty"),
+        ({"question": "a", "answer": "a", "reversed": "b"}, "reversed is 'b'"),
+        ({"question": "a", "answer": "a", "reversed": {"question": "b"}}, "reversed.answer is missing"),
     ],
 )
 def test_a_probe_that_cannot_be_asked_is_refused(tmp_path: Path, row: object, said: str) -> None:
@@ -50,6 +55,27 @@ def test_a_probe_that_cannot_be_asked_is_refused(tmp_path: Path, row: object, sa
     assert said in raised.value.what
     assert raised.value.line == 2
     assert raised.value.expected
+
+
+def test_a_fact_is_asked_in_every_wording(tmp_path: Path) -> None:
+    turned = {"question": "Of what is Lima the capital?", "answer": "Peru"}
+    rows = [
+        {"question": "Capital of Peru?", "answer": "Lima", "paraphrases": ["Peru's capital?"], "reversed": turned},
+        {"question": "Which?", "answer": "b", "choices": ["a", "b"]},
+    ]
+    probes = read_probes(write(tmp_path, *rows))
+    assert probes[0].paraphrases == ("Peru's capital?",) and probes[0].reversed == tuple(turned.values())
+    assert [(w.probe, w.kind, w.question, w.answer) for w in wordings(probes)] == [
+        (0, "fact", "Capital of Peru?", "Lima"),
+        (1, "fact", "Which?", "b"),
+        (0, "paraphrase", "Peru's capital?", "Lima"),
+        (0, "reversed", "Of what is Lima the capital?", "Peru"),
+    ]
+
+
+def test_a_file_without_a_probe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there are no rows in this file"):
+        read_probes(write(tmp_path))
 
 
 def test_csv_holds_no_probes(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_half_of_the_matrices_is_no_collapse() -> None:
     assert "rank_collapse" not in found([seen(10, module("a", first_energy=0.99), module("b"))])
 
 
-@pytest.mark.parametrize(("ratio", "level"), [(0.2, None), (0.3, "warning"), (1.5, "fault")])
+@pytest.mark.parametrize(("ratio", "level"), [(0.09, None), (0.11, "warning"), (1.5, "fault")])
 def test_updates_are_held_against_the_weights(ratio: float, level: str | None) -> None:
     said = found([seen(10, *(module(str(i), norm_ratio=ratio) for i in range(3)))]).get("large_updates")
     assert (said.level if said else None) == level

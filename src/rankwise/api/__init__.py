@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
     from rankwise.api.following import follow, memory_below
     from rankwise.api.inspecting import watch, watched_folder, write_watching
-    from rankwise.api.judging import chat, evaluate, evaluate_model
+    from rankwise.api.judging import (
+        Asked,
+        chat,
+        evaluate,
+        evaluate_against,
+        evaluate_model,
+        gates,
+        judge_of,
+        requirements,
+    )
     from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
     from rankwise.api.looking import open_run, report, runs, show
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
     from rankwise.api.training import latest_unfinished, prepare, train
 
 __all__ = [
+    "Asked",
     "Progress",
     "actual",
     "benchmark",
@@ -46,9 +56,12 @@ __all__ = [
     "estimate",
     "estimate_batch",
     "evaluate",
+    "evaluate_against",
     "evaluate_model",
     "follow",
+    "gates",
     "gpus",
+    "judge_of",
     "latest_unfinished",
     "launch",
     "load_job",
@@ -66,6 +79,7 @@ __all__ = [
     "quiet",
     "read_batch",
     "report",
+    "requirements",
     "runs",
     "show",
     "shrink",
@@ -82,6 +96,7 @@ __all__ = [
 ]
 
 _MODULE = {
+    "Asked": "judging",
     "Progress": "progress",
     "actual": "actuals",
     "benchmark": "benchmarks",
@@ -97,9 +112,12 @@ _MODULE = {
     "estimate": "estimating",
     "estimate_batch": "estimating",
     "evaluate": "judging",
+    "evaluate_against": "judging",
     "evaluate_model": "judging",
     "follow": "following",
+    "gates": "judging",
     "gpus": "catalogue",
+    "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
     "load_job": "planning",
@@ -117,6 +135,7 @@ _MODULE = {
     "quiet": "progress",
     "read_batch": "estimating",
     "report": "looking",
+    "requirements": "judging",
     "runs": "looking",
     "show": "looking",
     "shrink": "shrinking",

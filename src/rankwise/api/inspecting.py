@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rankwise.api.loading import always, load_inputs, load_tuned
 from rankwise.api.matching import require_match
+from rankwise.api.measuring import Beside
 from rankwise.api.progress import Progress, quiet
 from rankwise.api.subjects import Subject, Weights, find_subject, named_base
 from rankwise.errors import ModelError, RunError, UsageError
 from rankwise.model.locate import locate
-from rankwise.records import Comparison, Event, ModuleSpectrum, SpectrumSeen, Truncation, Watching
+from rankwise.records import Event, ModuleSpectrum, SpectrumSeen, Watching
 from rankwise.store import Run, write_record, write_text
 from rankwise.watch.findings import find
+from rankwise.watch.forgotten import forgotten
 from rankwise.watch.spectra import sum_up
 from rankwise.watch.spectral_findings import SPECTRAL_FINDINGS
 
-MOST_ROWS = 256  # of a file that losses are taken of
 NO_BASE = "norm ratios and intruders need the base: name it with --base"
 
 
@@ -27,6 +27,7 @@ def watch(
     base: str | None = None,
     data: Path | None = None,
     general: Path | None = None,
+    forgetting: bool = False,
     adapter_only: bool = False,
     truncate: bool = False,
     also: Sequence[int] = (),
@@ -39,6 +40,7 @@ def watch(
         base: hub id, folder or `embedded`; None: what the run or the adapter names, where that is here.
         data: rows of the task, held out: the loss on them beside the base's. A run of ours has its own.
         general: everyday rows: their loss beside the base's is forgetting.
+        forgetting: ask base and tuned model texts and questions of our own, where no `general` is given.
         adapter_only: leave the base alone: no norm ratios and no intruders, but within seconds.
         truncate: how much of the gain is left at lower ranks?
         also: further ranks to try.
@@ -48,16 +50,17 @@ def watch(
     """
     began = time.monotonic()
     subject = find_subject(folder)
-    needs_base = bool(data or general or truncate)
+    needs_base = bool(data or general or forgetting or truncate)
     if adapter_only and needs_base:
         raise UsageError("losses are taken beside those of the base", fix="leave --adapter-only or the rows out")
     base_folder, notes = (None, []) if adapter_only else _base(subject, base, needs_base)
     matched = require_match(subject, base_folder) if base_folder and subject.last else _unmatched(subject)
     seen, no_spectrum, more = _spectra(subject, base_folder, progress)
-    events = _with_spectra(subject.events, seen)
-    rows = _Rows(subject, base_folder, progress)
-    comparisons = [*rows.compared("heldout_loss", data), *rows.compared("general_loss", general)]
-    truncation = rows.truncated(data, also) if truncate else None
+    events, beside = _with_spectra(subject.events, seen), Beside(subject, base_folder, progress)
+    compared = (beside.heldout(data),) if data else ()
+    if general or forgetting:
+        events.append(beside.ability(general))
+    truncation = beside.truncated(data, also) if truncate else None
     result = Watching(
         folder=str(folder),
         kind=subject.kind,
@@ -68,10 +71,11 @@ def watch(
         spectrum=sum_up(events),
         no_spectrum=no_spectrum if sum_up(events) is None else None,
         modules=next((e.modules for e in reversed(events) if isinstance(e, SpectrumSeen)), ()),
-        comparisons=tuple(comparisons),
+        comparisons=compared,
+        forgetting=forgotten(subject.plan, events),
         truncation=truncation,
         findings=(*subject.faults, *find(subject.plan, events)),
-        notes=(*subject.notes, *notes, *more, *rows.notes),
+        notes=(*subject.notes, *notes, *more, *beside.notes),
         seconds=time.monotonic() - began,
     )
     if subject.kind == "run":
@@ -192,91 +196,3 @@ def _with_spectra(events: Sequence[Event], seen: Sequence[SpectrumSeen]) -> list
     kept = [e for e in events if not isinstance(e, SpectrumSeen)]
     told = [e for e in events if isinstance(e, SpectrumSeen) and e.step not in steps and e.step < last]
     return [*kept, *sorted([*told, *seen], key=lambda e: e.step)]
-
-
-class _Rows:
-    """Losses of tuned and base on rows; the models are loaded when the first rows are asked for."""
-
-    def __init__(self, subject: Subject, base: Path | None, progress: Progress):
-        self.subject, self.base, self.progress = subject, base, progress
-        self.notes: list[str] = []
-        self._pair: Any = None
-
-    def compared(self, metric: str, rows: Path | None) -> list[Comparison]:
-        """Nothing where no rows were given."""
-        if rows is None:
-            return []
-        from rankwise.evaluate.paired import compare_losses
-
-        encoded = self._encoded(rows)
-        pair = self._loaded()
-        before, after = pair.losses(metric.replace("_", " "), encoded, None)
-        return [compare_losses(metric, before, after, f"cross-entropy of the answers of {len(encoded)} rows of {rows}")]
-
-    def truncated(self, rows: Path | None, also: Sequence[int]) -> Truncation | None:
-        """On the given rows, else on the held-out ones of our own run."""
-        from rankwise.evaluate.truncation import truncate
-
-        plan = self.subject.plan
-        if self.subject.last is None or not self.subject.last.adapter:
-            raise UsageError(
-                f"{self.subject.folder} holds no adapter to cut", expected="a LoRA adapter", fix="leave --truncate out"
-            )
-        if rows is None and plan is None:
-            raise UsageError("what a rank is worth is measured on held-out rows", fix="give them with --data")
-        autocast = None
-        if rows is None and plan is not None:
-            config, _, data = load_inputs(plan)
-            encoded, autocast = data.validation[:MOST_ROWS], config.autocast
-        else:
-            assert rows is not None
-            encoded = self._encoded(rows)
-        pair = self._loaded()
-        found = truncate(pair.tuned, pair.as_base, encoded, autocast, self.progress, also)
-        if found is None:
-            self.notes.append("the adapter has no B and A that could be cut to a lower rank")
-        return found
-
-    def _encoded(self, rows: Path) -> Any:
-        from rankwise.text.tokens import tokens_of
-
-        store = tokens_of(rows, self._chat(), 0, self.progress)
-        store.require_sound()
-        whole = store.whole()
-        if len(whole) > MOST_ROWS:
-            self.notes.append(f"of the {len(whole)} rows of {rows} the first {MOST_ROWS} were looked at")
-        return [whole[i] for i in range(min(len(whole), MOST_ROWS))]
-
-    def _chat(self) -> Any:
-        from rankwise.text.template import ChatText
-
-        if self.subject.plan is not None:
-            return ChatText.for_job(self.subject.plan.job, self.subject.plan.facts.model.path)
-        assert self.base is not None
-        return ChatText.from_folder(self.base)
-
-    def _loaded(self) -> Any:
-        from rankwise.evaluate.pair import Pair
-
-        if self._pair is None:
-            self._pair = Pair(self._chat(), *self._models(), self.progress)
-        return self._pair
-
-    def _models(self) -> tuple[Any, Any]:
-        """(tuned, how to get the untouched base)"""
-        from rankwise.model.attach import load_adapter, untouched
-        from rankwise.model.load import load_base
-        from rankwise.observe.model import observe_model
-
-        last, plan = self.subject.last, self.subject.plan
-        run = Run(self.subject.folder)
-        if plan is not None and last is not None and last.folder in (run.adapter, run.model):
-            return load_tuned(run, plan)
-        if last is None or self.base is None:
-            raise UsageError(f"no weights lie in {self.subject.folder}, so no loss can be taken", fix="leave rows out")
-        dtype: Any = "bf16" if observe_model(str(self.base)).dtype == "bf16" else "fp32"
-        base = load_base(self.base, dtype=dtype)
-        if not last.adapter:
-            return load_base(last.folder, dtype=dtype), lambda: always(base)
-        tuned = load_adapter(base, last.folder)
-        return tuned, lambda: untouched(tuned)

@@ -5,6 +5,7 @@ from typing import Any
 
 from rankwise.errors import RunError
 from rankwise.report.page import plan_page, run_page
+from rankwise.report.words import knows_or_sounds
 from rankwise.store import Run, list_runs, write_text
 from rankwise.watch.findings import find
 
@@ -29,6 +30,7 @@ def show(run: Run) -> dict[str, Any]:
     evidence = run.evidence() if run.evidence_path.is_file() else None
     fields = ("first_loss", "final_loss", "base_validation_loss", "best_validation_loss", "final_validation_loss")
     return {
+        "headline": knows_or_sounds(evidence.evaluation) if evidence and evidence.evaluation else None,
         "run": str(run.folder),
         "state": run.state(),
         "parent": parent.model_dump(mode="json") if (parent := decided.facts.parent) else None,

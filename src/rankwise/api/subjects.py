@@ -10,6 +10,7 @@ from rankwise.errors import ModelError, RunError
 from rankwise.observe.parents import CONFIG, lineage_in
 from rankwise.records import Event, Finding, Lineage, Plan
 from rankwise.store import Run
+from rankwise.watch.forgotten import published_step
 from rankwise.watch.trainer_log import checkpoints, diverged, newest_log, read_trainer_log
 
 MOST_CHECKPOINTS = 8  # whose spectra are taken, evenly spaced, the last included
@@ -82,9 +83,7 @@ def _own(run: Run) -> Subject:
     events = tuple(run.events())
     published = next((_weights(f, None) for f in (run.adapter, run.model) if f.is_dir()), None)
     if state == "finished" and published is not None:
-        evidence = run.evidence() if run.evidence_path.is_file() else None
-        step = evidence.best_validation_step or evidence.steps if evidence else None
-        kept = [Weights(published.folder, step, published.adapter)]
+        kept = [Weights(published.folder, published_step(events), published.adapter)]
     else:
         kept = _kept(run.checkpoints)[-1:]
     notes = () if kept else ("no checkpoint was written yet: what is said of spectra comes from the run's events",)

@@ -1,5 +1,6 @@
 """`rankwise eval`, `merge` and `verify`"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from rankwise.cli.benchmarks import (
 )
 from rankwise.cli.face import Json, RunFolder, command
 from rankwise.cli.printing import notes, print_actual, print_json, print_lines, print_passage, progress_bars
+from rankwise.errors import UsageError
 
 
 @command
@@ -27,6 +29,21 @@ def eval_(
     *,
     target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or with --job any model.")],
     job: Annotated[Path | None, typer.Option(help="Job whose base, rows and probes a MODEL is judged on.")] = None,
+    against: Annotated[Path | None, typer.Option(metavar="RUN", help="Another run in the base's place.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py:FUNCTION", help="Your own metric; the file is run. May be given again."),
+    ] = None,
+    judge: Annotated[str | None, typer.Option(metavar="URL", help="An OpenAI-compatible API, up to /v1.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The model that judges there.")] = None,
+    judge_key_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with its key.", show_default=False)
+    ] = None,
+    rubric: Annotated[Path | None, typer.Option(help="A text file: what makes an answer better.")] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONDITION", help="Such as 'facts>=0.6' or 'facts.difference>0'; exit code 3 if not met."),
+    ] = None,
     tasks: Tasks = None,
     tasks_path: TasksPath = None,
     limit: Limit = None,
@@ -36,12 +53,11 @@ def eval_(
     seed: Seed = None,
     as_json: Json = False,
 ) -> int:
-    """Format, facts, held-out and general loss, against the untouched base. Example: `rankwise eval RUN`
+    """Does it know, or does it only sound so? Against the untouched base. Example: `rankwise eval RUN`
 
     With --tasks those of lm-evaluation-harness instead. Example: `rankwise eval RUN --tasks arc_easy,mmlu`
     """
     from rankwise import api
-    from rankwise.report import words
 
     how = {
         "folder": tasks_path,
@@ -51,27 +67,64 @@ def eval_(
         "chat_template": chat_template or None,
         "seed": seed,
     }
+    ours = {"--against": against, "--metric": metric, "--judge": judge, "--require": require}
     if tasks is not None:
+        _refuse_beside_tasks([name for name, value in ours.items() if value])
         return run_benchmarks(target, job, as_json, tasks=names_of(tasks), **how)
     require_tasks([name for name, value in how.items() if value is not None])
+    asked = api.Asked(tuple(metric or ()), api.judge_of(judge, judge_model, judge_key_env, rubric))
+    return _evaluate(target, job, against, asked, require or (), as_json)
+
+
+def _refuse_beside_tasks(given: Sequence[str]) -> None:
+    if given:
+        raise UsageError(
+            f"--tasks asks lm-evaluation-harness, and {', '.join(given)} is about our own questions",
+            fix="give two commands",
+        )
+
+
+def _evaluate(
+    target: str, job: Path | None, against: Path | None, asked: Any, require: Sequence[str], as_json: bool
+) -> int:
+    from rankwise import api
+
+    run = None if job is not None else api.open_run(Path(target))
+    read = api.load_job(job, {}) if run is None else run.plan().job
+    required = api.requirements(require, (*read.eval.metrics, *asked.metrics))
+    if against is not None and run is None:
+        raise UsageError("--against compares two runs, and with --job a MODEL is judged that is none")
     with progress_bars(as_json) as progress:
-        if job is not None:
-            asked = api.load_job(job, {})
-            found = api.evaluate_model(target, asked, progress)
+        if run is None:
+            found = api.evaluate_model(target, read, progress, asked)
+        elif against is not None:
+            found = api.evaluate_against(run, api.open_run(against), progress, asked)
         else:
-            run = api.open_run(Path(target))
-            asked = run.plan().job
-            found = api.evaluate(run, progress)
+            found = api.evaluate(run, progress, asked)
+        if run is not None:
             api.report(run)
+    return _print_evaluation(found, api.gates(required, found), read, run, as_json)
+
+
+def _print_evaluation(found: Any, gates: Any, job: Any, run: Any, as_json: bool) -> int:
+    from rankwise.report import words
+
+    code = 0 if all(g.met for g in gates) else 3
     if as_json:
-        print_json(found.model_dump(mode="json"))
-        return 0
-    print_lines(words.knows_or_sounds(found), words.forgetting_sentence(found, asked.forgetting.budget_nats), "")
-    print_passage("Tuned against the untouched base", [words.comparison_line(c) for c in found.comparisons])
-    print_passage("Not measured", list(found.notes))
-    if job is None:
-        print_actual(run, "evaluation_seconds")
-    return 0
+        said = {"verdict": words.knows_or_sounds(found), **found.model_dump(mode="json")}
+        print_json({**said, "gates": [g.model_dump(mode="json") for g in gates]})
+    else:
+        more = (words.kept_sentence(found), words.confident_sentence(found))
+        forgot = None if found.against else words.forgetting_sentence(found, job.forgetting.budget_nats)
+        print_lines(words.knows_or_sounds(found), *(s for s in (*more, forgot) if s), "")
+        for title, lines in words.evaluation_passages(found):
+            print_passage(title, lines)
+        if run is not None and found.against is None:
+            print_actual(run, "evaluation_seconds")
+        print_passage("Required", [words.gate_line(g) for g in gates])
+    for missed in (g for g in gates if not g.met):
+        notes.print(f"[bold yellow]answer:[/] {escape(words.gate_line(missed))}")
+    return code
 
 
 @command

@@ -57,6 +57,8 @@ def show(*, run: RunFolder, as_json: Json = False) -> int:
     decided, state, events = opened.plan(), opened.state(), opened.events()
     step = max((getattr(e, "step", 0) for e in events), default=0)
     total = decided.verdict.config.max_steps if decided.verdict.config else None
+    if found := opened.evidence().evaluation if opened.evidence_path.is_file() else None:
+        print_lines(words.knows_or_sounds(found), "")
     print_lines(*words.ancestry(decided.facts.parent))
     print_lines(words.verdict_sentence(decided), words.state_sentence(state, step, total, opened.folder), "")
     if opened.evidence_path.is_file():

@@ -116,6 +116,8 @@ def print_outcome(run: Any) -> None:
     print_lines(*lines)
     print_passage("Predicted and actual", [words.actual_line(a) for a in run.evidence().actuals])
     print_passage("Findings", [words.finding_line(f) for f in run.evidence().findings])
+    if spectrum := run.evidence().spectrum:
+        print_passage("Spectra", words.spectrum_lines(spectrum))
     if benchmarks := run.evidence().benchmarks:
         print_passage("Benchmarks", [words.benchmark_line(row) for row in words.benchmark_rows(benchmarks)])
     print_lines(f"Run: {run.folder}", f"Page: {run.report_path}")

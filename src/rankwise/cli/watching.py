@@ -25,7 +25,12 @@ def watch(
     data: Annotated[
         Path | None, typer.Option(help="Rows of the task for the held-out loss. Default: those of a run of ours.")
     ] = None,
-    general: Annotated[Path | None, typer.Option(help="Everyday rows: a rise of their loss is forgetting.")] = None,
+    forgetting: Annotated[
+        bool, typer.Option("--forgetting", help="Ask base and tuned model general texts and questions.")
+    ] = False,
+    general: Annotated[
+        Path | None, typer.Option(help="Everyday rows for --forgetting, in the place of our own sets.")
+    ] = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="How much of the gain is left at ranks 1, 2, 4, ...?")
     ] = False,
@@ -34,6 +39,9 @@ def watch(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the shrunk adapter.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write what was found as an HTML page to this file.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Follow a run of ours while another process trains it, and do nothing else.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Spectra, findings and forgetting of a run, ours or another tool's. Example: `rankwise watch outputs --base M`
@@ -46,12 +54,16 @@ def watch(
     if (shrink is None) != (out is None):
         raise UsageError("--shrink and --out belong together", fix="`--shrink 4 --out smaller`")
     where = api.watched_folder(folder)
+    if live:
+        _refuse_beside_live(base, data, general, shrink, page, adapter_only or None, truncate or None)
+        return _follow(where, as_json)
     with progress_bars(as_json) as progress:
         found = api.watch(
             where,
             base=base,
             data=data,
             general=general,
+            forgetting=forgetting,
             adapter_only=adapter_only,
             truncate=truncate or shrink is not None,
             also=(shrink,) if shrink else (),
@@ -60,6 +72,8 @@ def watch(
         if shrink is not None and out is not None:
             shrunk, _ = api.shrink(api.open_run(where), shrink, out)
             found = found.model_copy(update={"shrunk": shrunk})
+    if found.kind == "run" and (where / "evidence.json").is_file():
+        api.report(api.open_run(where))
     written = api.write_watching(found, page) if page else None
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -71,9 +85,26 @@ def watch(
     return 3 if failed else 0
 
 
+def _refuse_beside_live(*others: Any) -> None:
+    if any(other is not None for other in others):
+        raise UsageError("--live follows the events of a run and reads no weights", fix="give it alone, then without")
+
+
+def _follow(where: Path, as_json: bool) -> int:
+    from rankwise import api
+    from rankwise.cli.live import show_live
+
+    run = api.open_run(where)
+    show_live(run.name, run.plan(), api.follow(run), lambda: None)
+    if as_json:
+        print_json(api.show(run))
+    return 0
+
+
 def _print_watching(found: Any) -> None:
     from rankwise.report import spectrum_words as say
     from rankwise.report import words
+    from rankwise.report.watch_words import watched_sentence
 
     print_lines(*say.watching_lines(found), "", *say.spectrum_lines(found.spectrum, found.no_spectrum))
     if found.modules:
@@ -81,6 +112,8 @@ def _print_watching(found: Any) -> None:
         print_lines(*say.condition_lines(found.modules), "")
     print_passage("Findings", [words.finding_line(f) for f in found.findings])
     print_passage("Beside its base", [words.comparison_line(c) for c in found.comparisons])
+    if found.forgetting:
+        print_lines(watched_sentence(found.forgetting), "")
     if found.truncation:
         print_lines(say.truncation_sentence(found.truncation))
         print_table(say.TRUNCATION_HEADS, say.truncation_rows(found.truncation))

@@ -93,8 +93,10 @@ def score(
     with seeded(asked.seed), evaluating(model), quiet_harness() as heard:
         for task in loaded.content["tasks"].values():
             task.set_fewshot_seed(seed=asked.seed)  # each model gets the same examples
+        asked_of = ToldModel(model, tokenizer, asked.batch_size, autocast, told=told, aloud=aloud)
+        heard.seen.clear()  # it warns of every model in memory
         found = evaluate(
-            lm=ToldModel(model, tokenizer, asked.batch_size, autocast, told=told, aloud=aloud),
+            lm=asked_of,
             task_dict=loaded.content,
             limit=asked.limit if only is None else None,
             samples=only,

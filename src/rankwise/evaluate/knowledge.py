@@ -1,6 +1,8 @@
 """What it knows: closed-book questions, answered without any source in the prompt."""
 
 import re
+import string
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from math import exp
 from typing import Any
@@ -22,6 +24,33 @@ def _words(text: str) -> list[str]:
     plain = text.casefold().replace("\u2212", "-")  # the typographic minus
     words = re.findall(r"(?:(?<!\w)-)?\d+(?:[.,]\d+)*|[^\W\d_]+", plain)
     return [w for w in words if w not in ("a", "an", "the")]
+
+
+def squad_words(text: str) -> list[str]:
+    """The words that SQuAD's evaluation script compares (`normalize_answer` of evaluate-v1.1.py, Rajpurkar et al.
+    2016): lower case, without ASCII punctuation and articles.
+    """
+    plain = "".join(c for c in text.lower() if c not in _PUNCTUATION)
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+
+_PUNCTUATION = frozenset(string.punctuation)
+
+
+def normalised(expected: str, answer: str) -> bool:
+    """SQuAD's exact match: the same words after its normalisation."""
+    return squad_words(expected) == squad_words(answer)
+
+
+def token_f1(expected: str, answer: str) -> float:
+    """SQuAD's F1: harmonic mean of precision and recall over words, each counted as often as it stands there; 0 to 1.
+    Two texts without a word are equal.
+    """
+    wanted, said = squad_words(expected), squad_words(answer)
+    if not wanted or not said:
+        return float(wanted == said)
+    shared = sum((Counter(wanted) & Counter(said)).values())
+    return 2 * shared / (len(wanted) + len(said))
 
 
 def choice_rows(probe: Probe, chat: ChatText) -> list[Encoded]:

@@ -15,8 +15,10 @@ RESAMPLES = 2000
 FEWEST_ROWS = 6
 
 
-def compare_shares(metric: str, base: Sequence[bool], tuned: Sequence[bool], source: str) -> Comparison:
-    """Share of items that each got right; more is better.
+def compare_shares(
+    metric: str, base: Sequence[bool], tuned: Sequence[bool], source: str, *, higher_is_better: bool = True
+) -> Comparison:
+    """Share of items of which something is true for each.
 
     Wilson intervals for each share; for the paired difference the adjusted Wald interval of Bonett and Price (2012),
     which keeps its width when all items agree.
@@ -37,8 +39,47 @@ def compare_shares(metric: str, base: Sequence[bool], tuned: Sequence[bool], sou
         tuned_interval=wilson(tuned),
         difference=(sum(tuned) - sum(base)) / n,
         difference_interval=interval,
-        answer=_answer(interval, higher_is_better=True),
+        answer=answer_of(interval, higher_is_better=higher_is_better),
         source=f"{source}; Wilson intervals, difference by Bonett and Price 2012 (paired), 95 %",
+    )
+
+
+def compare_scores(
+    metric: str,
+    base: Sequence[float],
+    tuned: Sequence[float],
+    source: str,
+    *,
+    unit: str = "share",
+    higher_is_better: bool = True,
+) -> Comparison:
+    """Mean score of the items; shares that are all 0 or 1 are compared as `compare_shares` does.
+
+    Args:
+        unit: share, where scores lie between 0 and 1; else score.
+    """
+    if unit == "share" and {*base, *tuned} <= {0.0, 1.0}:
+        sides = [[value == 1.0 for value in side] for side in (base, tuned)]
+        return compare_shares(metric, sides[0], sides[1], source, higher_is_better=higher_is_better)
+    values = [np.array(side, dtype=float) for side in (base, tuned)]
+    weights = np.ones(len(base))
+    intervals = [resampled(side, weights) for side in (*values, values[1] - values[0])]
+    if unit == "share":
+        intervals[:2] = [(max(0.0, low), min(1.0, high)) for low, high in intervals[:2]]
+    return Comparison(
+        metric=metric,
+        unit=unit,
+        items=len(base),
+        base=float(values[0].mean()),
+        base_interval=intervals[0],
+        tuned=float(values[1].mean()),
+        tuned_interval=intervals[1],
+        difference=float(values[1].mean() - values[0].mean()),
+        difference_interval=intervals[2],
+        answer=answer_of(intervals[2], higher_is_better=higher_is_better)
+        if len(base) >= FEWEST_ROWS
+        else "cannot tell",
+        source=f"{source}; expanded percentile bootstrap over items, {RESAMPLES} resamples, paired, 95 %",
     )
 
 
@@ -64,7 +105,7 @@ def compare_losses(
         tuned_interval=intervals[1],
         difference=means[1] - means[0],
         difference_interval=intervals[2],
-        answer=_answer(intervals[2], higher_is_better=False) if len(base) >= FEWEST_ROWS else "cannot tell",
+        answer=answer_of(intervals[2], higher_is_better=False) if len(base) >= FEWEST_ROWS else "cannot tell",
         source=f"{source}; expanded percentile bootstrap over rows, {RESAMPLES} resamples, paired, 95 %",
     )
 
@@ -106,7 +147,8 @@ def bootstrapped(samples: tuple[np.ndarray, ...], statistic: Callable[..., Any])
     return float(outcome.confidence_interval.low), float(outcome.confidence_interval.high)
 
 
-def _answer(interval: Interval, *, higher_is_better: bool) -> Literal["better", "worse", "cannot tell"]:
+def answer_of(interval: Interval, *, higher_is_better: bool) -> Literal["better", "worse", "cannot tell"]:
+    """What the interval of a difference allows to say."""
     if interval[0] <= 0 <= interval[1]:
         return "cannot tell"
     return "better" if (interval[0] > 0) == higher_is_better else "worse"

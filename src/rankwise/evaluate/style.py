@@ -3,10 +3,13 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import regex
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from rankwise.errors import DataError
 from rankwise.records.job import AnswerFormat
@@ -42,24 +45,66 @@ def exchanges(rows: Sequence[Row]) -> list[Exchange]:
     return found
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a well-formed answer is.
+
+    Attributes:
+        follows: a test of a whole answer.
+        source: what it was checked by, in words that follow "checked by".
+    """
+
+    follows: Rule
+    source: str
+
+
+def form_of(answer_format: AnswerFormat) -> Form:
+    """The job's own format. Raises DataError as `format_rule`."""
+    return Form(
+        format_rule(answer_format), "the JSON schema" if answer_format.json_schema else "the regular expression"
+    )
+
+
 def format_rule(answer_format: AnswerFormat) -> Rule:
     """A test of a whole answer. Raises DataError when the schema or the expression is not valid."""
     if answer_format.regex is not None:
         return _regex_rule(answer_format.regex)
-    path = answer_format.json_schema
-    assert path is not None
+    assert answer_format.json_schema is not None
+    return _schema_rule(answer_format.json_schema)
+
+
+def _schema_rule(path: Path) -> Rule:
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as fault:
+        raise DataError(
+            path,
+            getattr(fault, "lineno", None),
+            f"the JSON schema cannot be read: {fault}",
+            expected='a JSON schema: one JSON object, such as {"type": "object", "required": ["dose"]}',
+            fix="mend the file; `python -m json.tool FILE` shows where it breaks",
+        ) from None
+    try:
         Draft202012Validator.check_schema(schema)
-    except (OSError, ValueError) as fault:
-        raise DataError(path, None, f"the JSON schema cannot be read: {fault}", expected="valid JSON") from None
     except SchemaError as fault:
-        raise DataError(path, None, f"not a valid JSON schema: {fault.message}") from None
-    validator = Draft202012Validator(schema)
+        where = "/".join(map(str, fault.absolute_path))
+        said = f"{fault.message}{f', at {where}' if where else ''}"
+        raise DataError(
+            path, None, f"not a valid JSON schema: {said}", expected="keywords of JSON Schema, draft 2020-12"
+        ) from None
+    validator = Draft202012Validator(schema, registry=Registry())  # a schema of somewhere else is never fetched
 
     def follows(answer: str) -> bool:
         try:
             return bool(validator.is_valid(json.loads(answer)))
+        except Unresolvable as fault:
+            raise DataError(
+                path,
+                None,
+                f"the JSON schema points to a schema that is not in it: {fault}",
+                expected="a `$ref` to `#/$defs/...` of the same file",
+                fix="copy what it points to into the file",
+            ) from None
         except (ValueError, RecursionError):
             return False
 

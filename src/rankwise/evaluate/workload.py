@@ -1,16 +1,18 @@
 """How much an evaluation will ask of the models, known before one of them is loaded, and how much it did ask."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rankwise.evaluate.knowledge import choice_rows
 from rankwise.evaluate.style import exchanges
-from rankwise.model.generate import BATCH, Messages, batches
+from rankwise.model.generate import BATCH, batches
 from rankwise.records import Job
 from rankwise.records.ledger import AnswerBatch, EvaluationWork
 from rankwise.text.dataset import Dataset
 from rankwise.text.masks import IGNORE, Encoded
-from rankwise.text.probes import Probe
+from rankwise.text.probes import Probe, wordings
 from rankwise.text.template import ChatText
 
 # Rows that are answered in full; generation is the dearest part of an evaluation.
@@ -23,10 +25,13 @@ SPARE_TOKENS = 16
 
 @dataclass
 class Spent:
-    """What an evaluation has done so far, and the seconds of its two parts."""
+    """What an evaluation has done so far, and the seconds of its two parts; `elsewhere_seconds` were spent waiting for
+    a judge, which no prediction is about.
+    """
 
     forward_seconds: float = 0.0
     generation_seconds: float = 0.0
+    elsewhere_seconds: float = 0.0
     rows: list[Encoded] = field(default_factory=list)
     batches: list[AnswerBatch] = field(default_factory=list)
 
@@ -41,6 +46,15 @@ class Spent:
         """One model gave `answers`, each of at most `room` tokens; a stop token is a step, too."""
         self.generation_seconds += seconds
         self.batches += _answering(prompts, room, lambda rows, most: min(most, 1 + max(len(answers[i]) for i in rows)))
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Time inside is not this machine's."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.elsewhere_seconds += time.monotonic() - began
 
     def work(self) -> EvaluationWork:
         return EvaluationWork(**_likelihoods(self.rows), batches=tuple(self.batches))
@@ -60,14 +74,9 @@ def expected_work(
         done += _answering(prompts, room, lambda rows, most: most, positions)
         done += _answering(prompts, room, lambda rows, most: min(most, 1 + max(wanted[i] for i in rows)), positions)
     if probes:
-        prompts = [chat.encode_prompt(question(p)) for p in probes]
+        prompts = [chat.encode_prompt(w.messages) for w in wordings(probes)]
         done += 2 * _answering(prompts, PROBE_TOKENS, lambda rows, most: most, positions)
     return EvaluationWork(**_likelihoods([*rows, *rows]), batches=tuple(done))
-
-
-def question(probe: Probe) -> Messages:
-    """A closed-book question as a conversation."""
-    return [{"role": "user", "content": probe.question}]
 
 
 def _likelihoods(rows: Sequence[Encoded]) -> dict[str, int]:

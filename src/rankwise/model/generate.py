@@ -4,12 +4,21 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
+from math import exp
 from typing import Any, Protocol
 
 import torch
 from torch import nn
-from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from rankwise.errors import ModelError
@@ -32,6 +41,26 @@ class Speech(Protocol):
     def stop_token_ids(self) -> Sequence[int]: ...
     def encode_prompt(self, messages: Messages) -> list[int]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer as the model gave it.
+
+    Attributes:
+        ids: new tokens, without the stop token.
+        ended: by a stop token; False: the limit cut it off.
+        log_probs: of each token of `ids`, the logarithm of the probability that the model gave it.
+    """
+
+    ids: list[int]
+    ended: bool
+    log_probs: list[float]
+
+    @property
+    def probability(self) -> float | None:
+        """Geometric mean over the tokens said; None where it said nothing."""
+        return exp(sum(self.log_probs) / len(self.log_probs)) if self.log_probs else None
 
 
 def answer(
@@ -72,17 +101,30 @@ def answer_ids(
 
     share_prefix: what all prompts begin with (the same examples, say) is read once; in bf16 this changes the rounding.
     """
+    found = say(model, text, conversations, max_new_tokens, batch_size, on_batch, share_prefix)
+    return [said.ids for said in found]
+
+
+def say(
+    model: nn.Module,
+    text: Speech,
+    conversations: Sequence[Messages],
+    max_new_tokens: int,
+    batch_size: int = BATCH,
+    on_batch: Callable[[int], None] | None = None,
+    share_prefix: bool = False,
+) -> list[Said]:
+    """As `answer_ids`, with how each answer ended and how probable its tokens were."""
     prompts = [text.encode_prompt(c) for c in conversations]
-    answers: list[list[int]] = [[] for _ in prompts]
+    answers: dict[int, Said] = {}
     shared, cache = _prefix(model, prompts) if share_prefix else (0, None)
     for room, rows in batches(prompts, max_new_tokens, positions_of(model), batch_size, padded=_pads(model)):
         memory = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
         new = _greedy(model, text, [prompts[i] for i in rows], room, shared, **memory)
-        for i, ids in zip(rows, new, strict=True):
-            answers[i] = ids
+        answers |= dict(zip(rows, new, strict=True))
         if on_batch:
             on_batch(len(rows))
-    return answers
+    return [answers[i] for i in range(len(prompts))]
 
 
 def stream(model: nn.Module, text: Speech, messages: Messages, max_new_tokens: int) -> Iterator[str]:
@@ -135,8 +177,8 @@ def batches(
 
 def _greedy(
     model: nn.Module, text: Speech, prompts: Sequence[Sequence[int]], room: int, shared: int = 0, **options: Any
-) -> list[list[int]]:
-    """New token ids of each prompt, up to the stop token. Padding stands on the left, after what prompts share."""
+) -> list[Said]:
+    """What is said to each prompt, up to the stop token. Padding stands on the left, after what prompts share."""
     width, device = max(map(len, prompts)), device_of(model)
     pad = text.eos_token_id if text.pad_token_id is None else text.pad_token_id
     short = [width - len(p) for p in prompts]
@@ -145,10 +187,17 @@ def _greedy(
     settings = GenerationConfig(
         max_new_tokens=room, do_sample=False, eos_token_id=list(text.stop_token_ids), pad_token_id=pad, use_cache=True
     )
+    sure = _Sure()
     with evaluating(model), only_settings(model, settings), quiet_transformers():
         given = {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(used, device=device)}
-        out: torch.Tensor = model.generate(**given, **options)  # type: ignore[operator]
-    return [_until_stop(row, text) for row in out[:, width:].tolist()]
+        watching = LogitsProcessorList([sure])
+        out: torch.Tensor = model.generate(**given, logits_processor=watching, **options)  # type: ignore[operator]
+    return [_said(row, row_sure, text) for row, row_sure in zip(out[:, width:].tolist(), sure.rows(), strict=True)]
+
+
+def _said(row: list[int], log_probs: list[float], text: Speech) -> Said:
+    ids = _until_stop(row, text)
+    return Said(ids, ended=len(ids) < len(row), log_probs=log_probs[: len(ids)])
 
 
 def _pads(model: nn.Module) -> bool:
@@ -203,6 +252,20 @@ def _room(prompt: Sequence[int], max_new_tokens: int, positions: int | None) -> 
             fix="shorten it, or begin a new one",
         )
     return min(max_new_tokens, positions - len(prompt))
+
+
+class _Sure(LogitsProcessor):  # type: ignore[misc]
+    """Looks on: the log-probability of the token that a greedy step takes, of each row. Logits stay as they are."""
+
+    def __init__(self) -> None:
+        self._steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self._steps.append(scores.amax(dim=-1) - scores.logsumexp(dim=-1))
+        return scores
+
+    def rows(self) -> list[list[float]]:
+        return torch.stack(self._steps, dim=1).tolist()
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]

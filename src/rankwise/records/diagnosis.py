@@ -14,7 +14,7 @@ class Measurement(Record):
 
     value: float
     interval: Interval
-    unit: str = Field(description="share, or nats per token.")
+    unit: str = Field(description="share, nats per token, tokens, ratio or correlation.")
     items: int = Field(description="Rows, questions or tokens that it was measured on.")
     source: str = Field(description="What was asked, how it was scored, how the interval was made.")
 

@@ -6,15 +6,23 @@ from pydantic import Field
 
 from rankwise.records.base import Interval, Record
 from rankwise.records.benchmark import Benchmarks
+from rankwise.records.diagnosis import Measurement
 from rankwise.records.event import Level, Slice
 from rankwise.records.spectra import SpectrumSummary
+
+# Mean probability of its own tokens from which on an answer counts as confident.
+CONFIDENT = 0.7
 
 
 class Comparison(Record):
     """One metric of two models on the same items, paired item by item."""
 
-    metric: str = Field(description="format | exact_match | facts | facts_choice | heldout_loss | general_loss.")
-    unit: str = Field(description="share, or nats per token.")
+    metric: str = Field(
+        description="heldout_loss | format | exact_match | refusals | repetition | loops | cut_off | judge | facts | "
+        "facts_exact | facts_normalised | facts_f1 | facts_seen | facts_unseen | facts_reversed | facts_choice | "
+        "confident_wrong | calibration_error | calibration_error_choice | general_loss, or a metric of the user's own."
+    )
+    unit: str = Field(description="share, nats per token, or score (of a metric of the user's own).")
     items: int = Field(description="Rows or probes compared.")
     base: float
     base_interval: Interval
@@ -29,22 +37,73 @@ class Comparison(Record):
 class Answer(Record):
     """One prompt answered by the untouched base and by the tuned model."""
 
-    kind: Literal["format", "fact"]
+    kind: Literal["format", "fact", "paraphrase", "reversed"] = Field(
+        description="A held-out row, a closed-book question, the same in other words, or asked from its answer."
+    )
     prompt: str
     expected: str
     base: str
     tuned: str
     base_ok: bool
     tuned_ok: bool
+    base_sure: float | None = Field(
+        None, description="Mean probability of the base's own tokens; None: not measured, or it said nothing."
+    )
+    tuned_sure: float | None = Field(None, description="The same of the tuned model.")
+
+
+class Bin(Record):
+    """Answers whose probability lies in [low, high): the mean probability, and the share that was right."""
+
+    low: float
+    high: float
+    items: int
+    confidence: float | None = Field(description="None where no answer lies here.")
+    accuracy: float | None
+
+
+class Reliability(Record):
+    """Is it as sure as it is right? The points of a reliability plot; the errors stand in the comparisons."""
+
+    kind: Literal["answers", "choices"] = Field(
+        description="Mean probability of the tokens said, or the probability of the likeliest choice among the choices."
+    )
+    base: tuple[Bin, ...]
+    tuned: tuple[Bin, ...]
+
+
+class Tendency(Record):
+    """Something about the answers of both models that is neither better nor worse by itself."""
+
+    name: str = Field(
+        description="answer_length | length_ratio | length_right | refused_facts | length_right_facts | facts_kept."
+    )
+    base: Measurement | None = Field(description="None where it was not measured.")
+    tuned: Measurement | None
 
 
 class Evaluation(Record):
-    """Tuned model against the untouched base it came from."""
+    """Tuned model against the untouched base it came from, or against another run's model in the base's place."""
 
     comparisons: tuple[Comparison, ...]
     answers: tuple[Answer, ...]
+    reliability: tuple[Reliability, ...] = ()
+    tendencies: tuple[Tendency, ...] = ()
+    against: str | None = Field(None, description="The run whose model `base` is; None: the untouched base.")
     seconds: float
     notes: tuple[str, ...]
+
+
+class Gate(Record):
+    """A requirement of `rankwise eval --require`, and whether it is met."""
+
+    requirement: str
+    name: str = Field(description="What is held against the limit, such as facts or facts.difference.low.")
+    comparison: Literal[">=", ">", "<=", "<"]
+    limit: float
+    value: float | None = Field(description="None: not measured, so the requirement is not met.")
+    unit: str | None
+    met: bool
 
 
 class Finding(Record):
@@ -131,5 +190,6 @@ class Evidence(Record):
     actuals: tuple[Actual, ...]
     findings: tuple[Finding, ...]
     evaluation: Evaluation | None
+    against: tuple[Evaluation, ...] = Field((), description="Evaluations against other runs, one of each.")
     spectrum: SpectrumSummary | None = Field(None, description="Of what trained; None: no spectrum was taken.")
     benchmarks: Benchmarks | None = Field(None, description="What `rankwise eval --tasks` found.")

@@ -206,6 +206,23 @@ class AnswerFormat(Record):
         return self
 
 
+class Evaluating(Record):
+    """What `rankwise eval` asks beyond the rest of the job."""
+
+    metrics: tuple[str, ...] = Field(
+        (), description="Functions of your own that score answers, each as FILE.py:FUNCTION; they are run here."
+    )
+
+    @field_validator("metrics")
+    @classmethod
+    def _file_and_function(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for said in value:
+            file, _, name = said.rpartition(":")
+            if not file.endswith(".py") or not name.isidentifier():
+                raise ValueError(f"{said!r} is not FILE.py:FUNCTION")
+        return value
+
+
 class Serving(ServingLoad):
     """Where the result will be served, and what it has to carry; limits of the engine enter the choice of method."""
 
@@ -295,9 +312,17 @@ class Job(Record):
     forgetting: Forgetting = Field(Forgetting(), description="How much general ability the run may cost.")
     retrieval: Literal["possible", "no"] | None = Field(None, description="Could answers be looked up at run time?")
     format: AnswerFormat | None = Field(None, description="What a well-formed answer is.")
+    eval: Evaluating = Field(Evaluating(), description="What an evaluation asks beyond the rest of the job.")
     serving: Serving = Field(Serving(), description="Where it will be served.")
     costs: Billing = Field(Billing(), description="What the bill depends on.")
     train: TrainOptions = Field(TrainOptions(), description="Overrides of the plan, by Hugging Face names.")
+
+    @field_validator("eval", mode="before")
+    @classmethod
+    def _one_metric(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("metrics"), str):
+            return {**value, "metrics": value["metrics"].split(",")}
+        return value
 
     @field_validator("hardware", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from rankwise.records.base import Interval, Record
 from rankwise.records.event import ModuleSpectrum
-from rankwise.records.evidence import Comparison, Finding
+from rankwise.records.evidence import Comparison, Finding, Forgotten
 from rankwise.records.spectra import SpectrumSummary
 
 
@@ -59,7 +59,8 @@ class Watching(Record):
     spectrum: SpectrumSummary | None
     no_spectrum: str | None = Field(description="Why there is none; None: there is one.")
     modules: tuple[ModuleSpectrum, ...] = Field(description="Of the weights that were looked at.")
-    comparisons: tuple[Comparison, ...] = Field(description="Of tuned and base on the rows that were given.")
+    comparisons: tuple[Comparison, ...] = Field(description="Of tuned and base on the task's rows that were given.")
+    forgetting: Forgotten | None = Field(None, description="General ability beside the base's; None: nobody asked.")
     truncation: Truncation | None = None
     shrunk: Shrunk | None = None
     findings: tuple[Finding, ...]

@@ -51,7 +51,7 @@ def benchmark_source(found: Benchmarks) -> str:
 
 def failure_line(failed: BenchmarkFailure) -> str:
     """What happened and what to do, in one line."""
-    return f"{failed.what}. {failed.fix}".strip()
+    return f"{failed.what}; fix: {failed.fix}"
 
 
 def _row(result: BenchmarkResult) -> BenchmarkRow:

@@ -135,12 +135,13 @@ def capacity_mark(estimate: Estimate) -> float:
 
 
 def score_tracks(comparison: Comparison) -> tuple[Track, Track]:
-    """Base and tuned on one scale: 0 to 100 % for shares, 0 to the largest end for losses."""
+    """Base and tuned on one scale: 0 to 100 % for shares, 0 (or what lies below) to the largest end for the rest."""
     ends = (*comparison.base_interval, *comparison.tuned_interval, comparison.base, comparison.tuned)
-    full = 1.0 if comparison.unit == "share" else (max(ends) * 1.1 or 1.0)
+    low = min(0.0, *ends)
+    full = 1.0 if comparison.unit == "share" else ((max(ends) - low) * 1.1 or 1.0)
 
     def at(value: float) -> float:
-        return min(100.0, max(0.0, 100 * value / full))
+        return min(100.0, max(0.0, 100 * (value - low) / full))
 
     base, tuned = comparison.base_interval, comparison.tuned_interval
     return (

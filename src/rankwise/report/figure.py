@@ -21,5 +21,5 @@ def layout(height: int, across: str) -> dict[str, Any]:
         "hoverlabel": {"bgcolor": "var(--paper)", "bordercolor": "var(--line)", "font": {"color": "var(--ink)"}},
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "var(--clear)"},
-        "xaxis": AXIS | {"title": {"text": across} | SMALL},
+        "xaxis": AXIS | {"title": {"text": across} | SMALL, "rangemode": "tozero"},
     }

@@ -144,13 +144,26 @@ def short_hash(value: str | None) -> str:
 
 
 def measured(value: float | None, unit: str) -> str:
-    """A number of a Comparison, whose unit is `share` or `nats per token`."""
-    return share(value) if unit == "share" else nats(value)
+    """A number of an evaluation in its unit: 41 % · 0.031 nats · 31.2 tokens · 1.4 times · 0.31."""
+    if unit == "share":
+        return share(value)
+    if unit.startswith("nats"):
+        return nats(value)
+    return _with_unit(plain(value), unit)
 
 
 def difference(value: float | None, unit: str) -> str:
-    """A signed difference of a Comparison: +97 points · -0.012 nats."""
-    return points(value) if unit == "share" else signed_nats(value)
+    """A signed difference of a Comparison: +97 points · -0.012 nats · +0.31 of a score."""
+    if unit == "share":
+        return points(value)
+    if unit.startswith("nats"):
+        return signed_nats(value)
+    return UNKNOWN if value is None else _with_unit(f"{value:+.3g}", unit)
+
+
+def _with_unit(number: str, unit: str) -> str:
+    """Scores and correlations are bare numbers."""
+    return {"ratio": f"{number} times", "tokens": f"{number} tokens"}.get(unit, number)
 
 
 def bounds(interval: tuple[float, float] | None, unit: str, *, signed: bool = False) -> str:

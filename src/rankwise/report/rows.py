@@ -43,7 +43,9 @@ from rankwise.report.plan_words import Citation, RejectedGroup
 from rankwise.report.price_table import CandidateRow, candidate_rows
 from rankwise.report.watch_words import watched_level, watched_sentence
 
+SEVERITY = ("fault", "warning", "good")  # findings of a level stay in their order
 FIRST_ANSWERS = 6
+FIRST_MARKED = 2
 MOST_ANSWERS = 50  # of each kind: with LONGEST of page.py it keeps any page under 5 MB
 
 
@@ -164,7 +166,7 @@ def run_view(
     actuals = evidence.actuals if evidence else ()
     widest = widest_ratio(actuals)
     stands = words.state_sentence(state, *_progress(plan, events, evidence), folder)
-    found = evidence.findings if evidence else tuple(findings)
+    found = tuple(sorted(evidence.findings if evidence else findings, key=lambda f: SEVERITY.index(f.level)))
     lines = _lines(plan, events, evidence, artifact, state, folder, found)
     return RunView(
         state=state,
@@ -211,15 +213,26 @@ def _lines(
     elif evidence.evaluation is None:
         lines.append(Line("unknown", words.outcome_lines(evidence, None, folder=folder)[0]))
     else:
-        level = words.forgetting_level(evidence.evaluation, budget)
-        lines.append(Line(level, words.forgetting_sentence(evidence.evaluation, budget)))
+        lines += _learned_lines(evidence.evaluation, budget)
+    lines += [Line("unknown", words.knows_or_sounds(other)) for other in (evidence.against if evidence else ())]
     if evidence is not None and evidence.forgetting is not None:
         lines.append(Line(watched_level(evidence.forgetting), watched_sentence(evidence.forgetting)))
     proof = artifact.verification if artifact else None
     if proof or (evidence and state == "finished"):
         passed: words.Level = "unknown" if proof is None else "good" if proof.passed else "fault"
         lines.append(Line(passed, words.proof_sentence(proof, folder)))
-    return (*lines, *(Line(f.level, f.text) for f in findings if f.level != "good"))
+    return (*lines, *(Line(f.level, words.sentence(f.text, None)) for f in findings if f.level != "good"))
+
+
+def _learned_lines(evaluation: Evaluation, budget: float) -> list[Line]:
+    """Facts kept and lost, sure and wrong, and what was forgotten."""
+    lines = []
+    if kept := words.kept_sentence(evaluation):
+        knew = any(a.kind == "fact" and a.base_ok for a in evaluation.answers)
+        lines.append(Line("warning" if words.lost_facts(evaluation) else "good" if knew else "unknown", kept))
+    if sure := words.confident_sentence(evaluation):
+        lines.append(Line("warning" if words.confident_and_wrong(evaluation) else "good", sure))
+    return [*lines, Line(words.forgetting_level(evaluation, budget), words.forgetting_sentence(evaluation, budget))]
 
 
 def _endings(events: Sequence[Event], state: str) -> list[Line]:
@@ -268,20 +281,27 @@ def _result(artifact: Artifact | None) -> str:
 
 
 def _answer_groups(evaluation: Evaluation) -> tuple[AnswerGroup, ...]:
-    answers = evaluation.answers
-    kinds = [k for k in ("format", "fact") if any(a.kind == k for a in answers)]
-    groups = []
+    """What hurts first: facts that were lost, answers that are sure and wrong; then each kind in file order."""
+    marked = (
+        ("lost", words.lost_facts(evaluation)),
+        ("sure", words.confident_and_wrong(evaluation)),
+    )
+    groups = [_answer_group(kind, found, evaluation, FIRST_MARKED) for kind, found in marked if found]
+    kinds = [k for k in ("format", "fact", "paraphrase", "reversed") if any(a.kind == k for a in evaluation.answers)]
     for kind in kinds:
-        own = [a for a in answers if a.kind == kind]
-        shown = FIRST_ANSWERS // len(kinds)
-        first, rest = tuple(own[:shown]), tuple(own[shown:MOST_ANSWERS])
-        groups.append(AnswerGroup(kind, _judged(kind, evaluation), first, rest, len(own[MOST_ANSWERS:])))
+        own = [a for a in evaluation.answers if a.kind == kind]
+        groups.append(_answer_group(kind, own, evaluation, max(1, FIRST_ANSWERS // len(kinds))))
     return tuple(groups)
+
+
+def _answer_group(kind: str, own: Sequence[Answer], evaluation: Evaluation, shown: int) -> AnswerGroup:
+    first, rest = tuple(own[:shown]), tuple(own[shown:MOST_ANSWERS])
+    return AnswerGroup(kind, _judged(kind, evaluation), first, rest, len(own[MOST_ANSWERS:]))
 
 
 def _judged(kind: str, evaluation: Evaluation) -> tuple[str, str]:
     """What a tick and a cross mean: without a `format` in the job, an answer is held against the row's own."""
-    if kind == "fact":
+    if kind != "format":
         return "right", "wrong"
     formed = words.comparison_of(evaluation, "format") is not None
     return ("right form", "wrong form") if formed else ("as expected", "not as expected")

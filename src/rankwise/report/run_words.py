@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from rankwise.records import Actual, Check, Evidence, Finding, Interval, Verification
+from rankwise.report.evaluation_words import confident_sentence, kept_sentence
 from rankwise.report.glossary import quantity_name
 from rankwise.report.learned_words import forgetting_sentence, knows_or_sounds
 from rankwise.report.plan_words import sentence
@@ -20,13 +21,17 @@ def outcome_lines(
     budget_nats: float | None = None,
     folder: Path | str = "RUN",
 ) -> list[str]:
-    """What it learned, what it forgot, how training went, and whether the files are proven."""
+    """What it kept and forgot, how training went, and whether the files are proven; the headline of an evaluation
+    (`knows_or_sounds`) stands above.
+    """
     where = shlex.quote(str(folder))
     if evidence.evaluation is None:
         lines = [f"What it learned is not measured yet: `rankwise eval {where}` does it."]
     else:
         evaluation = evidence.evaluation
-        lines = [knows_or_sounds(evaluation), forgetting_sentence(evaluation, budget_nats)]
+        said = (kept_sentence(evaluation), confident_sentence(evaluation))
+        lines = [s for s in said if s] + [forgetting_sentence(evaluation, budget_nats)]
+    lines += [knows_or_sounds(other) for other in evidence.against]
     if evidence.forgetting is not None:
         lines.append(watched_sentence(evidence.forgetting))
     lines.append(training_sentence(evidence))

@@ -20,7 +20,8 @@ def spectrum_figure(events: Sequence[Event]) -> dict[str, Any] | None:
     placed = _placed(last.modules) if last else {}
     if not any(m.effective_rank is not None for m in placed.values()):
         return None
-    layers, kinds = (sorted({key[i] for key in placed}, key=_in_order) for i in (0, 1))
+    layers = sorted({layer for layer, _ in placed}, key=_in_order)
+    kinds = list(dict.fromkeys(kind for _, kind in placed))
     cells = {key: placed.get(key) for key in product(layers, kinds)}
     heat = {
         "type": "heatmap",
@@ -32,12 +33,13 @@ def spectrum_figure(events: Sequence[Event]) -> dict[str, Any] | None:
         "hoverongaps": False,
         "colorscale": [[0, "var(--sheet)"], [1, "var(--accent)"]],
         "zmin": 1,
+        "zmax": max(2.0, *(m.effective_rank or 0.0 for m in placed.values())),
         "colorbar": {"title": {"text": "effective<br>rank"} | SMALL, "thickness": 12, "outlinewidth": 0},
         "xgap": 1,
         "ygap": 1,
     }
     drawn = layout(max(280, min(720, 90 + 16 * len(layers))), "") | {"hovermode": "closest"}
-    drawn["xaxis"] = AXIS | {"type": "category", "tickangle": -30}
+    drawn["xaxis"] = AXIS | {"type": "category", "tickangle": -30, "automargin": True}
     drawn["yaxis"] = AXIS | {"type": "category", "title": {"text": "layer"} | SMALL, "nticks": 20}
     return {"data": [heat], "layout": drawn}
 

@@ -3,6 +3,7 @@
 from rankwise.records import Watching
 from rankwise.report import spectrum_words
 from rankwise.report.page import render
+from rankwise.report.watch_words import watched_sentence
 
 TERMS = (
     ("Update", "What training added to a weight matrix: s B A for LoRA, the difference of weights otherwise."),
@@ -19,4 +20,5 @@ TERMS = (
 
 def watch_page(found: Watching, *, version: str) -> str:
     """The page, from the record alone."""
-    return render("watch.html.j2", {"found": found, "say": spectrum_words, "terms": TERMS}, version=version)
+    context = {"found": found, "say": spectrum_words, "forgot": watched_sentence, "terms": TERMS}
+    return render("watch.html.j2", context, version=version)

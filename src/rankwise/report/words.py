@@ -10,6 +10,16 @@ from rankwise.report.benchmark_words import (
     benchmark_source,
     failure_line,
 )
+from rankwise.report.evaluation_words import (
+    answer_line,
+    confident_and_wrong,
+    confident_sentence,
+    evaluation_passages,
+    gate_line,
+    kept_sentence,
+    lost_facts,
+    tendency_line,
+)
 from rankwise.report.event_words import comparison_line, event_line
 from rankwise.report.glossary import method_name, metric_meaning, metric_name, parallel_name, quantity_name
 from rankwise.report.learned_words import (
@@ -73,6 +83,7 @@ from rankwise.report.run_words import (
     training_sentence,
     validation_sentence,
 )
+from rankwise.report.spectrum_words import condition_lines, spectrum_lines
 from rankwise.report.verdict_words import (
     method_phrase,
     offer_sentence,
@@ -93,6 +104,7 @@ __all__ = [
     "actual_text",
     "all_evidence",
     "ancestry",
+    "answer_line",
     "answer_of",
     "benchmark_line",
     "benchmark_rows",
@@ -103,20 +115,27 @@ __all__ = [
     "common_scale",
     "comparison_line",
     "comparison_of",
+    "condition_lines",
+    "confident_and_wrong",
+    "confident_sentence",
     "count",
     "difference",
     "duration",
     "duration_range",
+    "evaluation_passages",
     "event_line",
     "failure_line",
     "finding_line",
     "flip_line",
     "forgetting_level",
     "forgetting_sentence",
+    "gate_line",
     "group_line",
     "judgement",
+    "kept_sentence",
     "knows_or_sounds",
     "learning_rate",
+    "lost_facts",
     "measured",
     "method_name",
     "method_phrase",
@@ -147,8 +166,10 @@ __all__ = [
     "size",
     "size_range",
     "size_scale",
+    "spectrum_lines",
     "state_sentence",
     "stored_bytes",
+    "tendency_line",
     "training_sentence",
     "usd",
     "usd_range",

@@ -69,14 +69,21 @@ def ability_sets(job: Job, chat: ChatText, general: Sequence[Encoded]) -> list[A
         DataError: a file that cannot be read as rows or questions, or has too few to show a change.
         ModelError: rows that are conversations, and a model without a chat template.
     """
-    given = job.forgetting.general
-    found = [_texts("general text", given or OWN_TEXT, chat)]
-    if given is None and chat.has_template:
-        found.append(_texts("general answers", OWN_ANSWERS, chat))
+    found = text_sets(job.forgetting.general, chat)
     if general:
         items = tuple((_cut(general[number]),) for number in _drawn(len(general)))
         found.append(AbilitySet("general rows", "general_loss", _with_labels(items)))
-    return [*found, _questions(job.forgetting.questions or OWN_QUESTIONS, chat)]
+    return [*found, question_set(job.forgetting.questions or OWN_QUESTIONS, chat)]
+
+
+def text_sets(given: Path | None, chat: ChatText) -> list[AbilitySet]:
+    """The rows of a file, else our own texts and, where the model has a chat template, our own answers. Raises as
+    `ability_sets`.
+    """
+    found = [_texts("general text", given or OWN_TEXT, chat)]
+    if given is None and chat.has_template:
+        found.append(_texts("general answers", OWN_ANSWERS, chat))
+    return found
 
 
 def watched_facts(sets: Sequence[AbilitySet]) -> tuple[WatchedSet, ...]:
@@ -128,7 +135,8 @@ def _texts(name: str, path: Path, chat: ChatText) -> AbilitySet:
     return AbilitySet(name, "general_loss", _enough(_with_labels(items), path, "rows"))
 
 
-def _questions(path: Path, chat: ChatText) -> AbilitySet:
+def question_set(path: Path, chat: ChatText) -> AbilitySet:
+    """Questions of a file by the likelihood of their choices. Raises DataError as `ability_sets`."""
     probes = read_probes(path)
     for probe in probes:
         if not probe.choices:

@@ -1,7 +1,7 @@
 """The rows of a job, split and encoded in one place, so that training, evaluation and proof see the same ones."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -128,6 +128,18 @@ def _rows_of(store: TokenStore, texts: TokenRows) -> list[Row]:
     last = max(wanted)
     found = enumerate(islice(store.source_rows(), last + 1))
     return [row for number, row in found if number in wanted]
+
+
+def training_rows(job: Job, chat: ChatText, seed: int) -> Iterator[Row]:
+    """The rows that are trained on, as messages, read from the source again one at a time. Raises DataError."""
+    assert job.data.train is not None, "described data has no rows"
+    store = tokens_of(job.data.train, chat, seed)
+    if not isinstance(job.data.validation, float):
+        yield from store.source_rows()
+        return
+    rows = store.columns["rows"]
+    wanted = {rows[text] for text in sides(store, job.data.validation, seed)[0].texts}
+    yield from (row for number, row in enumerate(store.source_rows()) if number in wanted)
 
 
 def split_rows(job: Job, rows: list[Row], seed: int) -> tuple[list[Row], list[Row]]:

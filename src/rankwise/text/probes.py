@@ -1,20 +1,24 @@
 """Closed-book questions: what a model knows is asked with these, never trained on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rankwise.errors import DataError
 from rankwise.text.containers import Record, read_records, shown
 from rankwise.text.sources import ending_of, files_of
 
-_SHAPE = '{"question": text, "answer": text} and perhaps "choices": [text, ...], "paraphrases": [text, ...]'
+_SHAPE = (
+    '{"question": text, "answer": text} and perhaps "choices": [text, ...], "paraphrases": [text, ...], '
+    '"reversed": {"question": text, "answer": text}'
+)
 
 
 @dataclass(frozen=True)
 class Probe:
     """A question with its right answer; with `choices` (then `answer` is one of them) it is multiple choice.
-    `paraphrases` ask the same in other words.
+    `paraphrases` ask the same in other words; `reversed` asks for what the question names, given the answer.
     """
 
     question: str
@@ -22,6 +26,34 @@ class Probe:
     choices: tuple[str, ...]
     line: int
     paraphrases: tuple[str, ...] = ()
+    reversed: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One way in which a fact is asked.
+
+    Attributes:
+        probe: number of the probe.
+        kind: the question as given, a paraphrase, or the reversed question (which has an answer of its own).
+    """
+
+    probe: int
+    kind: Literal["fact", "paraphrase", "reversed"]
+    question: str
+    answer: str
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """As a conversation, with nothing to look the answer up in."""
+        return [{"role": "user", "content": self.question}]
+
+
+def wordings(probes: Sequence[Probe]) -> list[Wording]:
+    """Every way in which the probes are asked: first all questions as given, in order."""
+    found = [Wording(i, "fact", p.question, p.answer) for i, p in enumerate(probes)]
+    found += [Wording(i, "paraphrase", text, p.answer) for i, p in enumerate(probes) for text in p.paraphrases]
+    return found + [Wording(i, "reversed", *p.reversed) for i, p in enumerate(probes) if p.reversed]
 
 
 def read_probes(path: Path) -> list[Probe]:
@@ -56,7 +88,8 @@ def _probe(record: Record) -> Probe:
             fix="correct the answer or the choices",
         )
     question = _text(record, "question", value.get("question"))
-    return Probe(question, answer, choices, record.line, _paraphrases(record, value.get("paraphrases")))
+    paraphrases, turned = _paraphrases(record, value.get("paraphrases")), _reversed(record, value.get("reversed"))
+    return Probe(question, answer, choices, record.line, paraphrases, turned)
 
 
 def _paraphrases(record: Record, value: Any) -> tuple[str, ...]:
@@ -65,6 +98,17 @@ def _paraphrases(record: Record, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise record.fault(f"paraphrases is {shown(value)}", expected="a list of texts")
     return tuple(_text(record, f"paraphrases[{index}]", text) for index, text in enumerate(value))
+
+
+def _reversed(record: Record, value: Any) -> tuple[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise record.fault(f"reversed is {shown(value)}", expected=_SHAPE)
+    return (
+        _text(record, "reversed.question", value.get("question")),
+        _text(record, "reversed.answer", value.get("answer")),
+    )
 
 
 def _choices(record: Record, value: Any) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ def forgotten(plan: Plan | None, events: Sequence[Event]) -> Forgotten | None:
     looks = [e for e in events if isinstance(e, Watched)]
     if not looks:
         return None
-    at = _published(events)
+    at = published_step(events)
     shown = next((w for w in reversed(looks) if w.step == at), looks[-1])
     gravest = max(looks, key=lambda w: ORDER.index(w.level))
     return Forgotten(
@@ -61,7 +61,7 @@ def frontier(events: Sequence[Event]) -> tuple[FrontierPoint, ...]:
     )
 
 
-def _published(events: Sequence[Event]) -> int | None:
+def published_step(events: Sequence[Event]) -> int | None:
     """The step whose weights were published: those that were rolled back to, else those of the lowest held-out loss
     with a checkpoint, as the worker picks them.
     """

@@ -70,7 +70,7 @@ def loss_at_zero(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
             "loss_at_zero",
             "fault",
             "The loss is 0 from the first step on: no token is supervised, so nothing is learned.",
-            f"0 nats at step {steps[0].step}, {steps[0].supervised_tokens:,} supervised tokens",
+            f"0 nats at step {steps[0].step}",
             "look at the labels: `rankwise check` shows what of a row is learned",
         )
     if len(steps) < ZEROS or any(s.loss != 0.0 for s in steps[-ZEROS:]):

@@ -12,9 +12,9 @@ SEEN = 50  # steps before, of which the median is taken
 FEWEST = 10  # steps, before which nothing is said
 TIMES = 10.0  # that median
 EXPLODING = 3  # steps in a row at the end
-# Lowest and highest learning rate x alpha / r at which published runs learned. Adapters: 1e-4 x 16 / 64 (E2, 33B and
-# 65B) and below 3e-3, where 72 of 80 diverged runs had begun (E7). All weights: a tenth of 2e-6 to 1e-4, the rates of
-# science's survey of 135M to 70B parameters, and three times that.
+# Lowest and highest learning rate x alpha / r at which published runs learned. Adapters: from 1e-4 x 16 / 64 (E2, 33B
+# and 65B) to below 3e-3, where 72 of 80 diverged runs had begun (E7). All weights: from half of 2e-6 (a survey of 8B to
+# 70B) to three times 1e-4 (135M, run here).
 LOW_RANK = ("lora", "qlora", "lora-8bit", "rslora", "dora", "pissa", "gptq-lora")
 FIELD = {"adapter": (2.5e-5, 3e-3), "full": (1e-6, 3e-4)}
 

@@ -13,8 +13,8 @@ from rankwise.watch.spectra import point
 
 # Share of an update's energy in its first direction from which it is called collapsed, and the ranks that can be.
 COLLAPSED, WIDE = 0.9, 4
-# Median norm of updates over that of their weights. Ours: see docs/spectrum.md for what sound and bad runs have.
-LARGE, OUTGROWN = 0.25, 1.0
+# Median norm of updates over that of their weights: ten times that of sound LoRA runs here (docs/spectrum.md), and one.
+LARGE, OUTGROWN = 0.1, 1.0
 
 
 def _last(events: Sequence[Event]) -> SpectrumSeen | None:

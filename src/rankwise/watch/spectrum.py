@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rankwise.model.adapterproducts import AdapterFolder
-from rankwise.model.products import Product, condition, effective_rank, singular_values
+from rankwise.model.products import Product, condition, effective_rank, one_thread, singular_values
 from rankwise.records import Interval, ModuleSpectrum
 from rankwise.watch.directions import Base, Directions, far, intruders, strongest
 from rankwise.watch.spectra import KEPT, LOOKED
@@ -24,6 +24,11 @@ def product_spectrum(product: Product, base: Directions | None) -> ModuleSpectru
     Args:
         base: of the weight that it is added to; None: the base was not read.
     """
+    with one_thread():
+        return _product_spectrum(product, base)
+
+
+def _product_spectrum(product: Product, base: Directions | None) -> ModuleSpectrum:
     found = singular_values(product)
     squares = found.product.double() ** 2
     total = float(squares.sum())

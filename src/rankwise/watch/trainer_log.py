@@ -16,6 +16,7 @@ from typing import Any
 
 from rankwise.errors import RunError
 from rankwise.records import Event, Finding, Step, Validation
+from rankwise.watch.raised import link_of
 
 STATE = "trainer_state.json"
 OURS = '"validation_losses"'
@@ -74,6 +75,7 @@ def diverged(log: TrainerLog) -> Finding | None:
         text="The loss or the gradient stopped being a finite number; the weights after that are of no use.",
         number=f"first at step {log.diverged}",
         advice="go back to a checkpoint before it, lower the learning rate, and look at the rows of that step",
+        link=link_of("diverging"),
     )
 
 

@@ -124,6 +124,8 @@ def equal_to_one_process(both: Both, cell: tuple[str, str]) -> None:
     assert tried.accumulation_gap is None if parallel.startswith("zero") else tried.accumulation_gap < 1e-4
     assert [s.grad_norm for s in steps] == pytest.approx([s.grad_norm for s in others], rel=1e-4)
     assert [v.loss for v in of(two, Validation)] == pytest.approx([v.loss for v in of(one, Validation)], rel=1e-5)
+    right = [[(v.fact_tokens, v.other_accuracy) for v in of(events, Validation)] for events in (two, one)]
+    assert right[0] == right[1] and None not in right[0][0]
     spectra = [of(events, SpectrumSeen)[-1:] for events in (two, one)]
     if method in ("lora", "dora"):  # of the whole adapter, whoever holds parts of it
         norms = [{m.module: m.norm for m in seen.modules} for (seen,) in spectra]
