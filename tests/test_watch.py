@@ -162,6 +162,18 @@ def test_what_a_rank_is_worth_and_a_smaller_adapter_with_its_proof(run: Run, tmp
     assert watched.spectrum.rank == 3
 
 
+@pytest.mark.prove
+@pytest.mark.parametrize("method", ["rslora", "dora", "qlora", "lora-8bit", "pissa"])
+def test_every_kind_of_lora_is_made_smaller_with_its_proof(method: str, base: Path, tmp_path: Path) -> None:
+    run = trained(tmp_path, base, {"name": method, "r": 4}, train={"max_steps": 12})
+    found = api.watch(run.folder, truncate=True)
+    assert found.truncation is not None and found.truncation.full_rank == (8 if method == "pissa" else 4)
+    shrunk, outcome = api.shrink(run, 2, tmp_path / "smaller")
+    assert shrunk.passed, [c for c in outcome.checks if not c.passed]
+    with pytest.raises(UsageError, match="rank 9 for an adapter of rank"):
+        api.shrink(run, 9, tmp_path / "larger")
+
+
 @pytest.mark.parametrize("rank", [8, 20])
 def test_a_rank_that_is_none_below_is_refused(rank: int, run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"rank {rank} for an adapter of rank 8"):

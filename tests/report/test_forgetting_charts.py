@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rankwise.records import Event, Slice, Watched
+from rankwise.records import Event, Slice, Threshold, Watched
 from rankwise.report.forgetting_charts import LEVELS, POINTS, forgetting_figure, frontier_figure
 from rankwise.report.watch_rows import watch_figures
 from tests.builders import TIME, validation
@@ -75,6 +75,21 @@ def test_levels_are_told_by_shape_and_colour() -> None:
     marker = lines(forgetting_figure(run_of(0, 10, 20, 30)))["text"]["marker"]
     assert list(zip(marker["color"], marker["symbol"], strict=True)) == list(LEVELS.values())
     assert len({symbol for _, symbol in LEVELS.values()}) == len(LEVELS)
+
+
+def limit(name: str, unit: str, amber: float | None, red: float | None) -> Threshold:
+    return Threshold(slice=name, unit=unit, baseline=0.5, amber=amber, red=red, source="by hand")
+
+
+def test_thresholds_are_drawn_where_the_slices_of_a_unit_share_them() -> None:
+    nats = [limit(name, "nats per token", 0.03, 0.1) for name in ("text", "rows")]
+    figure = forgetting_figure(run_of(0, 10), [*nats, limit("arc", "share", None, -0.15)])
+    assert figure is not None
+    lines = [(s["yref"], s["y0"], s["line"]["color"]) for s in figure["layout"]["shapes"] if "dash" in s["line"]]
+    assert lines == [("y", 0.03, "var(--warning)"), ("y", 0.1, "var(--fault)"), ("y2", -15.0, "var(--fault)")]
+    differ = forgetting_figure(run_of(0, 10), [*nats, limit("other", "nats per token", 0.05, 0.1)])
+    assert differ is not None
+    assert [s["y0"] for s in differ["layout"]["shapes"] if "dash" in s["line"]] == [0.1]
 
 
 def test_one_unit_is_one_panel() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rankwise.records import Answer, Artifact, Event, Evidence, Failed, Note, Plan, Stopped
+from rankwise.records import Answer, Artifact, Bin, Event, Evidence, Failed, Note, Plan, Reliability, Stopped
 from rankwise.report.page import headline, plan_page, plotly_payload, prose, run_page
 from tests.report.conftest import (
     TIME,
@@ -186,7 +186,7 @@ def test_untrusted_text_stays_text() -> None:
     page = Page(html)
     clean = Page(whole_run())
     assert html.count("alert(1)") > 100, "the poison must have reached the page"
-    assert page.tags["script"] == clean.tags["script"] == 7  # ours, Plotly, and the data of five charts
+    assert page.tags["script"] == clean.tags["script"] == 8  # ours, Plotly, and the data of six charts
     assert page.tags["img"] == page.tags["b"] == 0
     assert [a for a in page.attributes if a[1].startswith("on")] == []
     assert page.unbalanced == page.open == []
@@ -254,6 +254,14 @@ def test_findings_come_first_and_each_with_the_section_that_explains_it() -> Non
     assert "still_learning, explained in docs/findings.md#learned" in page.text
 
 
+def test_what_is_worst_is_told_first() -> None:
+    first, second = build_evidence().findings
+    worse = first.model_copy(update={"name": "worst", "level": "fault", "text": "All is lost"})
+    page = Page(whole_run(evidence=build_evidence(findings=(second, first, worse))))
+    told = [page.text.rindex(said) for said in ("All is lost", "still fell", "The best validation loss")]
+    assert told == sorted(told)
+
+
 def test_findings_so_far_are_on_the_page_of_a_run_that_goes_on() -> None:
     so_far = build_evidence().findings
     page = Page(run_page(build_plan(), build_events(7), None, None, "running", findings=so_far))
@@ -263,7 +271,7 @@ def test_findings_so_far_are_on_the_page_of_a_run_that_goes_on() -> None:
 def test_what_was_watched_is_drawn_and_stands_in_tables() -> None:
     page = Page(whole_run())
     charts = ["curves-data", "forgetting-data", "frontier-data", "spectrum-data", "growth-data"]
-    assert page.values("data-chart") == charts
+    assert page.values("data-chart") == ["reliability-answers-data", *charts]
     text = " ".join(page.text.replace("\u00a0", " ").split())
     assert "At step 30 general ability is ! amber, the level of its worst slice" in text
     assert "everyday text general loss, nats per token 40 2.913 nats 2.973 nats +0.060 nats +0.052 to +0.068" in text
@@ -272,9 +280,23 @@ def test_what_was_watched_is_drawn_and_stands_in_tables() -> None:
     assert "moved by 0.030 nats per token from the base" in text
 
 
+def test_how_sure_it_was_is_drawn_beside_how_often_it_was_right() -> None:
+    def bins(*rows: tuple[float, int, float]) -> tuple[Bin, ...]:
+        return tuple(Bin(low=low, high=low + 0.1, items=n, confidence=low, accuracy=right) for low, n, right in rows)
+
+    measured = Reliability(kind="answers", base=bins((0.5, 8, 0.5)), tuned=bins((0.5, 20, 0.25)))
+    evaluation = build_evaluation(reliability=(measured,))
+    page = Page(whole_run(evidence=build_evidence(evaluation=evaluation)))
+    assert "reliability-answers-data" in page.values("data-chart") and (page.unbalanced, page.open) == ([], [])
+    text = " ".join(page.text.replace("\u00a0", " ").split())
+    assert "Is it as sure as it is right?" in text and "50 % to 60 % answers850 %2025 %" in text
+    unmeasured = build_evidence(evaluation=build_evaluation(reliability=()))
+    assert "as sure as it is right" not in Page(whole_run(evidence=unmeasured)).text
+
+
 def test_a_run_that_was_not_watched_says_nothing_of_it() -> None:
     bare = [e for e in build_events() if e.event not in ("watched", "spectrum")]
-    page = Page(whole_run(events=bare))
+    page = Page(whole_run(events=bare, evidence=build_evidence(evaluation=None)))
     assert page.values("data-chart") == ["curves-data"]
     assert not {"forgetting", "spectra"} & {*page.values("id")} and "Spectra" not in page.text
 

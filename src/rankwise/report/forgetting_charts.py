@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from rankwise.records import Event, Slice, Validation, Watched
+from rankwise.records import Event, Slice, Threshold, Validation, Watched
 from rankwise.report.charts import thin
 from rankwise.report.figure import AXIS, LOWER, SMALL, UPPER, layout
 from rankwise.report.quantities import bounds, difference
@@ -22,9 +22,9 @@ TITLES = {"nats per token": "loss above the base (nats)", "share": "right (point
 POINTS = 300  # of one slice
 
 
-def forgetting_figure(events: Sequence[Event]) -> dict[str, Any] | None:
+def forgetting_figure(events: Sequence[Event], thresholds: Sequence[Threshold] = ()) -> dict[str, Any] | None:
     """Difference of each slice from the untouched base over the steps, with its interval; never an average. Losses
-    above, shares below, since their units differ.
+    above, shares below, since their units differ; the thresholds of a panel where its slices share them.
     """
     seen = [e for e in events if isinstance(e, Watched)]
     lines = {key: thin(points, POINTS) for key, points in _by_slice(seen).items()}
@@ -37,7 +37,9 @@ def forgetting_figure(events: Sequence[Event]) -> dict[str, Any] | None:
         for number, line in enumerate(lines.values())
         for trace in _slice_traces(line, DASHES[number % len(DASHES)], units.index(line[0][1].unit))
     ]
-    return {"data": data, "layout": _forgetting_layout(units)}
+    drawn = _forgetting_layout(units)
+    drawn["shapes"] += [line for panel, unit in enumerate(units) for line in _limits(thresholds, unit, panel)]
+    return {"data": data, "layout": drawn}
 
 
 def _by_slice(seen: Sequence[Watched]) -> dict[tuple[str, str], list[tuple[int, Slice]]]:
@@ -107,6 +109,19 @@ def _forgetting_layout(units: Sequence[str]) -> dict[str, Any]:
     line = {"line": {"color": "var(--muted)", "width": 1}}
     base["shapes"] = [zero | line | {"yref": axis} for axis in ("y", "y2")[: len(units)]]
     return base
+
+
+def _limits(thresholds: Sequence[Threshold], unit: str, panel: int) -> list[dict[str, Any]]:
+    """Where amber and red begin, of all slices of one unit; nothing where they differ."""
+    lines = []
+    own = [t for t in thresholds if t.unit == unit]
+    for values, color in (({t.amber for t in own}, "var(--warning)"), ({t.red for t in own}, "var(--fault)")):
+        at = values.pop() if len(values) == 1 else None
+        if at is not None:
+            line = {"color": color, "width": 1.5, "dash": "dot"}
+            place = {"xref": "paper", "x0": 0, "x1": 1, "yref": ("y", "y2")[panel]}
+            lines.append({"type": "line", "y0": _scaled(at, unit), "y1": _scaled(at, unit), "line": line} | place)
+    return lines
 
 
 def frontier_figure(events: Sequence[Event]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from rankwise.records import Artifact, Event, Evidence, Finding, Plan
 from rankwise.report import charts, glossary, words
 from rankwise.report.pareto import not_drawn_sentence, pareto_figures
+from rankwise.report.reliability_chart import reliability_figures
 from rankwise.report.rows import plan_view, run_view
 from rankwise.report.watch_rows import watch_figures, watch_view
 from rankwise.store import cache_folder, write_text
@@ -61,9 +62,10 @@ def run_page(
     view = plan_view(plan)
     run = run_view(plan, events, evidence, artifact, state, folder, findings)
     curves = charts.training_curves(events)
-    figures = ({"curves-data": curves} if curves else {}) | watch_figures(events)
+    reliability = reliability_figures(evidence.evaluation if evidence else None)
+    figures = ({"curves-data": curves} if curves else {}) | watch_figures(events, evidence) | reliability
     context = {"plan": plan, "view": view, "run": run, "evidence": evidence, "artifact": artifact}
-    context["watch"] = watch_view(events)
+    context |= {"watch": watch_view(events), "reliability": list(reliability)}
     return render("run.html.j2", context, version=plan.rankwise_version, figures=figures)
 
 

@@ -43,6 +43,7 @@ from rankwise.report.plan_words import Citation, RejectedGroup
 from rankwise.report.price_table import CandidateRow, candidate_rows
 from rankwise.report.watch_words import watched_level, watched_sentence
 
+SEVERITY = ("fault", "warning", "good")  # findings of a level stay in their order
 FIRST_ANSWERS = 6
 FIRST_MARKED = 2
 MOST_ANSWERS = 50  # of each kind: with LONGEST of page.py it keeps any page under 5 MB
@@ -165,7 +166,7 @@ def run_view(
     actuals = evidence.actuals if evidence else ()
     widest = widest_ratio(actuals)
     stands = words.state_sentence(state, *_progress(plan, events, evidence), folder)
-    found = evidence.findings if evidence else tuple(findings)
+    found = tuple(sorted(evidence.findings if evidence else findings, key=lambda f: SEVERITY.index(f.level)))
     lines = _lines(plan, events, evidence, artifact, state, folder, found)
     return RunView(
         state=state,

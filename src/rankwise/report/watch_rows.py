@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankwise.records import Acted, Event, ModuleSpectrum, Slice, SpectrumSeen, Watched
+from rankwise.records import Acted, Event, Evidence, ModuleSpectrum, Slice, SpectrumSeen, Watched
 from rankwise.report.event_words import event_line
 from rankwise.report.forgetting_charts import forgetting_figure, frontier_figure
 from rankwise.report.spectrum_charts import growth_figure, spectrum_figure
@@ -67,10 +67,11 @@ def _largest(modules: Sequence[ModuleSpectrum]) -> tuple[ModuleSpectrum, ...]:
     return tuple(sorted(modules, key=lambda m: (m.norm_ratio or 0.0, m.norm), reverse=True)[:MOST_MODULES])
 
 
-def watch_figures(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
+def watch_figures(events: Sequence[Event], evidence: Evidence | None = None) -> dict[str, dict[str, Any]]:
     """Plotly figures by the id that the page names them with; what nothing is known of is left out."""
+    forgotten = evidence.forgetting if evidence else None
     figures = {
-        "forgetting-data": forgetting_figure(events),
+        "forgetting-data": forgetting_figure(events, forgotten.thresholds if forgotten else ()),
         "frontier-data": frontier_figure(events),
         "spectrum-data": spectrum_figure(events),
         "growth-data": growth_figure(events),
