@@ -3,8 +3,8 @@
 Five runs of one format task on the embedded model, all through the product: rank 1 at rate 1e-3 without replay, which
 is stopped when it is red and then gone on with to its end; the same, rolled back; the same with rows that the base
 wrote replayed; and what the plan chooses, with replay as it suggests and without. Then spectra at the shapes of
-Llama-3-8B. Writes result.json, README.md and the plots. About ten minutes on two idle cores; where the replayed rows are
-in the cache already, fewer.
+Llama-3-8B. Writes result.json, README.md and the plots. About ten minutes on two idle cores; where the replayed rows
+are in the cache already, fewer.
 """
 
 import argparse
