@@ -2,8 +2,9 @@
 
 Five runs of one format task on the embedded model, all through the product: rank 1 at rate 1e-3 without replay, which
 is stopped when it is red and then gone on with to its end; the same, rolled back; the same with rows that the base
-wrote replayed; and what the plan chooses, with replay as it suggests and without. Writes result.json, README.md and the
-plots. About ten minutes on two idle cores; where the replayed rows are in the cache already, fewer.
+wrote replayed; and what the plan chooses, with replay as it suggests and without. Then spectra at the shapes of
+Llama-3-8B. Writes result.json, README.md and the plots. About ten minutes on two idle cores; where the replayed rows
+are in the cache already, fewer.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from benchmarks.watch.arms import NONE, REPLAY, SUGGESTED, bad, carried_out, out
 from benchmarks.watch.plot import frontier_svg, steps_svg
 from benchmarks.watch.readme import readme
 from benchmarks.watch.rows import task_rows
+from benchmarks.watch.spectrum import spectrum_rows
 
 HERE = Path(__file__).parent
 STEPS, BATCH_ROWS, HELD_OUT = 15, 8, 16
@@ -47,9 +49,11 @@ def measured(asked: argparse.Namespace, place: Path) -> dict[str, Any]:
     for name, said in arms(asked.steps).items():
         run = prepared(place, name.replace(", ", "-").replace(" ", "-"), said, asked.items)
         found.append(outcome(name, run, carried_out(run)))
+    spectra = spectrum_rows()
     return {
-        "metrics": metrics(found),
+        "metrics": {**metrics(found), **spectrum_metrics(spectra)},
         "rows": found,
+        "spectra": spectra,
         "data": {"source": source, "rows": len(rows) - HELD_OUT, "held_out": HELD_OUT},
         "commit": commit(),
         "versions": versions({}),
@@ -80,6 +84,12 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "look_seconds": look_seconds(bad_run),
         "seconds": sum(row["seconds"] for row in rows),
     }
+
+
+def spectrum_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the adapter's figures alone, at the shapes of Llama-3-8B."""
+    alone = next(row for row in rows if row["what"] == "adapter alone, all modules")
+    return {"spectrum_seconds": alone["seconds"], "spectrum_peak_bytes": float(alone["peak_bytes"])}
 
 
 def nats(look: Mapping[str, Any]) -> float:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.watch.spectrum import MOST_BYTES, MOST_SECONDS
+
 SLICES = ("general text", "general answers", "general rows", "general questions")
 # metric, what it is, what is asked, does the found number hold?
 ASKED = (
@@ -24,6 +26,18 @@ ASKED = (
         "the same with replay: share of that rise that is spared",
         "at least 0.8",
         lambda m: m["replay_saves"] >= 0.8,
+    ),
+    (
+        "spectrum_seconds",
+        "spectra of an adapter of r = 64 on all modules of Llama-3-8B's shapes, the adapter alone, seconds",
+        f"under {MOST_SECONDS:g}",
+        lambda m: m["spectrum_seconds"] < MOST_SECONDS,
+    ),
+    (
+        "spectrum_peak_bytes",
+        "the same, peak memory of the process, bytes",
+        f"under {MOST_BYTES:g}",
+        lambda m: m["spectrum_peak_bytes"] < MOST_BYTES,
     ),
     ("planned_red", "what the plan chooses: is any look red?", "0", lambda m: m["planned_red"] == 0),
 )
@@ -62,6 +76,12 @@ def readme(result: Mapping[str, Any]) -> str:
             "| --- | --- | --- | --- | --- |",
             *(_threshold(t) for t in result["rows"][2]["forgetting"]["thresholds"]),
             "",
+            "Spectra, each in a process of its own on two threads, imports included:",
+            "",
+            "| what | matrices | seconds | for all layers, s | CPU seconds | peak, MB |",
+            "| --- | --- | --- | --- | --- | --- |",
+            *(_spectra(row) for row in result["spectra"]),
+            "",
             f"A look takes {metrics['look_seconds']:.1f} s here; all runs took {metrics['seconds']:.0f} s.",
             f"torch {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
             "",
@@ -93,6 +113,13 @@ def _arm(row: Mapping[str, Any]) -> str:
 def _part(part: Mapping[str, Any]) -> str:
     low, high = part["interval"]
     return f"{part['difference']:+.3f} ({low:+.3f} to {high:+.3f}), {part['level']}"
+
+
+def _spectra(row: Mapping[str, Any]) -> str:
+    return (
+        f"| {row['what']} ({row['model']}, r = {row['rank']}) | {row['matrices']} | {row['seconds']:.1f} "
+        f"| {row['seconds_all_layers']:.0f} | {row['cpu_seconds']:.1f} | {row['peak_bytes'] / 1e6:.0f} |"
+    )
 
 
 def _threshold(limit: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from benchmarks.watch.bench import HERE, metrics
+from benchmarks.watch.bench import HERE, metrics, spectrum_metrics
 from benchmarks.watch.plot import frontier_svg, steps_svg
 from benchmarks.watch.readme import SLICES, readme
 from benchmarks.watch.rows import VARIABLE, task_rows
@@ -95,9 +95,24 @@ def test_metrics_are_those_of_the_rows() -> None:
     assert found["overhead"] == pytest.approx(5 * 8 / (1800 + 5 * 8))
 
 
+SPECTRA = [
+    {
+        "what": "adapter alone, all modules",
+        "model": "shapes",
+        "rank": 64,
+        "matrices": 224,
+        "seconds": 9.4,
+        "seconds_all_layers": 9.4,
+        "cpu_seconds": 2.7,
+        "peak_bytes": 283_000_000,
+    }
+]
+
+
 def result(some: list[dict[str, Any]]) -> dict[str, Any]:
     data = {"source": "a.jsonl", "rows": 240, "held_out": 16}
-    return {"metrics": metrics(some), "rows": some, "data": data, "versions": {}, "machine": "m", "commit": "c"}
+    known = {"versions": {}, "machine": "m", "commit": "c", "spectra": SPECTRA}
+    return {"metrics": {**metrics(some), **spectrum_metrics(SPECTRA)}, "rows": some, "data": data, **known}
 
 
 def test_what_fails_is_marked() -> None:
@@ -117,7 +132,7 @@ def test_the_plots_are_drawings_with_every_point() -> None:
 
 def test_the_page_is_that_of_the_committed_result() -> None:
     found = json.loads((HERE / "result.json").read_text(encoding="utf-8"))
-    assert found["metrics"] == metrics(found["rows"])
+    assert found["metrics"] == {**metrics(found["rows"]), **spectrum_metrics(found["spectra"])}
     assert (HERE / "README.md").read_text(encoding="utf-8") == readme(found)
     assert (HERE / "frontier.svg").read_text(encoding="utf-8") == frontier_svg(found["rows"])
 
