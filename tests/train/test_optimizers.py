@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from rankwise import worker
 from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import JobError, TrainingError
 from rankwise.estimate.price import setup_of
@@ -17,6 +16,7 @@ from rankwise.records import Candidate, Plan, Validation
 from rankwise.store import Run, folder_bytes
 from rankwise.trace.peaks import trace
 from rankwise.train.optimizers import make_optimizer
+from rankwise.worker import models
 from tests.conformance.test_methods import HEADERS
 from tests.tiny import tiny_config
 from tests.training import carry_out, losses, published, toy_model, toy_run, trained, weights
@@ -189,7 +189,7 @@ def test_numbers_that_are_not_finite_leave_the_weights_alone(
     the optimizer steps in the backward pass, what came before the first such gradient has been used, and that is said.
     """
     kept: list[Any] = []
-    monkeypatch.setattr(worker, "attach", lambda *given, **more: kept.append(attach(*given, **more)) or kept[0])
+    monkeypatch.setattr(models, "attach", lambda *given, **more: kept.append(attach(*given, **more)) or kept[0])
     _, said = asked(optim, way)
     rate = {"learning_rate": 1e30, "eval_steps": 100, "save_steps": 1}
     run = toy_run(tmp_path, model, "full", train=said | rate)
