@@ -63,7 +63,7 @@ def test_lengths_are_told_with_their_unit() -> None:
     ]
     line = words.tendency_line(Tendency(name="answer_length", base=sides[0], tuned=sides[1]))
     assert line == (
-        "Length of an answer: 120 tokens (95 %: 119.400 to 121.400) -> 31.2 tokens (95 %: 30.250 to 32.250), 9 items"
+        "Length of an answer: 120 tokens (95 %: 119.4 to 121.4) -> 31.2 tokens (95 %: 30.2 to 32.2), 9 items"
     )
     assert words.tendency_line(Tendency(name="length_right", base=None, tuned=None)).endswith(": unknown")
 

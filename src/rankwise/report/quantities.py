@@ -173,6 +173,8 @@ def bounds(interval: tuple[float, float] | None, unit: str, *, signed: bool = Fa
     write: Callable[[float], str]
     if unit == "share":
         write = _signed_points if signed else _percent
+    elif unit == "tokens":
+        write = "{:.1f}".format
     else:
         write = "{:+.3f}".format if signed else "{:.3f}".format
     return f"{write(interval[0])} to {write(interval[1])}"
