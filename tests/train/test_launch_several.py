@@ -216,7 +216,7 @@ def test_one_of_several_that_runs_out_of_memory_makes_all_take_smaller_passes(tm
     assert start("train", free.folder, "--out", free.folder).wait(240) == 0
     (tmp_path / "sitecustomize.py").write_text(LIMIT)
     paths = f"{tmp_path}{os.pathsep}{environment_of_two()['PYTHONPATH']}"
-    limits = {"EVENTS": str(short.folder / "events.jsonl"), "MOST_MB": "80"}
+    limits = {"EVENTS": str(short.folder / "events.jsonl"), "MOST_MB": "40"}
     process = start("train", short.folder, "--out", short.folder, PYTHONPATH=paths, **limits)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
