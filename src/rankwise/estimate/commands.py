@@ -15,7 +15,7 @@ from rankwise.records import DeviceFacts, Interval, LinearShape
 from rankwise.records.ledger import AnswerBatch, EvaluationWork, LedgerEntry, Quantity, Workload
 
 # Of the measured 2048 x 2048 matmul rate with long rows: transformers' own forward pass, not the training step's.
-EFFICIENCY = {"full": 0.275, "adapter": 0.29, "quantised": 0.23}
+EVALUATION_EFFICIENCY = {"full": 0.275, "adapter": 0.29, "quantised": 0.23}
 # What server memory gives two cores, read or written. A guess, as the others here are: the ledger mends them.
 MEMORY_BYTES_PER_SECOND = 10e9
 DISK_READ_BYTES_PER_SECOND = 1e9  # of weights that the page cache does not hold
@@ -84,7 +84,7 @@ class Served:
     def rate(self) -> float | None:
         """FLOP/s of long rows; None where none was measured."""
         rate = self.device.matmul_flops.get(self.dtype) if self.device.kind == "cpu" else None
-        return None if rate is None else rate * EFFICIENCY[family(self.method)]
+        return None if rate is None else rate * EVALUATION_EFFICIENCY[family(self.method)]
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,10 @@ class Loop:
         flat = self.group.device.type == "cpu" and takes_documents(engine.bare)
         self.batching = Batching(config, pad_token_id, flat=flat)
         self.losses: dict[int, float] = {}
-        again: Again = "here" if self.group.world == 1 else "from a checkpoint"
+        again: Again = "never"
+        if self.engine.accumulates:
+            again = "here" if self.group.world == 1 else "from a checkpoint"
         self.micro_batch = MicroBatch(config.per_device_train_batch_size, config.effective_batch, again)
-        if not self.engine.accumulates:
-            self.micro_batch.again = "never"
         self.micro_batch.at_most(most_rows)
 
     def events(self, resume_from: int | None) -> Iterator[Event]:

@@ -92,28 +92,17 @@ def _road(
     config = plan.verdict.config
     assert config is not None, "a plan without a configuration is refused before the worker starts"
     chat = ChatText.for_job(plan.job, plan.facts.model.path)
-    seed = config.seed
     group = Group.join(cpu=plan.facts.device.kind == "cpu")
     require_world(plan.facts.device.count, group.world)
     if group.first:
         yield from _written_replay(plan)
     group.meet()
     _require_same_data(plan)
-    data = load_dataset(
-        plan.job,
-        chat,
-        general=general_path(plan.job, plan.facts.model),
-        max_length=config.max_length,
-        on_long=config.on_long,
-        seed=seed,
-    )
+    data = _rows(plan, config, chat)
     yield from _notes(data, config)
     parallel = plan.verdict.parallel or "none"
     engine = start_engine(parallel, group, config)
-    mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url and group.first else None
-    if mirror:
-        mirror.begin(resume=resume)
-    checkpoints = Checkpoints(run, config, _checkpoint_bytes(plan), mirror)
+    checkpoints = _checkpoints(run, plan, config, group, resume)
     start, skipped = group.from_first(checkpoints.newest_sound() if resume and group.first else (None, []))
     model = model_to_train(plan, config, engine, checkpoints.path(start) if start is not None else None)
     params = trainable_params(model), total_params(model)
@@ -126,7 +115,7 @@ def _road(
     held_out = HeldOut(engine, data.validation, chat, config.autocast)
     loop = Loop(
         engine,
-        mix(data.train, data.replay, config.replay_share, seed),
+        mix(data.train, data.replay, config.replay_share, config.seed),
         config,
         pad_token_id=chat.pad_token_id if chat.pad_token_id is not None else 0,
         checkpoints=checkpoints,
@@ -160,6 +149,26 @@ def _road(
     group.leave()
 
 
+def _rows(plan: Plan, config: TrainConfig, chat: ChatText) -> Dataset:
+    return load_dataset(
+        plan.job,
+        chat,
+        general=general_path(plan.job, plan.facts.model),
+        max_length=config.max_length,
+        on_long=config.on_long,
+        seed=config.seed,
+    )
+
+
+def _checkpoints(run: Run, plan: Plan, config: TrainConfig, group: Group, resume: bool) -> Checkpoints:
+    """Those of this run, with the place that the first process copies them to."""
+    mirror = Mirror(config.save_url, run, plan.content_hash()) if config.save_url and group.first else None
+    if mirror:
+        mirror.begin(resume=resume)
+    estimate = plan.chosen()
+    return Checkpoints(run, config, estimate.storage.checkpoint_bytes if estimate else 0, mirror)
+
+
 def _written_replay(plan: Plan) -> Iterator[Note]:
     """General rows that the base has yet to write: usually it has, before the plan was made."""
     replay, path = replay_of(plan.job), general_path(plan.job, plan.facts.model)
@@ -187,11 +196,6 @@ def _require_same_data(plan: Plan) -> None:
                 expected=f"the data with the sha256 {digest}",
                 fix="plan again with these rows, or bring back the others",
             )
-
-
-def _checkpoint_bytes(plan: Plan) -> int:
-    estimate = plan.chosen()
-    return estimate.storage.checkpoint_bytes if estimate else 0
 
 
 def _notes(data: Dataset, config: TrainConfig) -> Iterator[Note]:
