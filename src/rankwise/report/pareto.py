@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from rankwise.records import Estimate, Interval, Plan, QualityPrior
+from rankwise.report.figure import AXIS, SMALL
 from rankwise.report.price_table import CandidateRow, candidate_rows
 from rankwise.report.quantities import TIME_UNITS, common_scale, plain, share, size_scale
 
@@ -214,9 +215,7 @@ def _range_text(value: float, interval: Interval) -> str:
 
 
 def _layout(panel: Panel) -> dict[str, Any]:
-    axis = {"gridcolor": "var(--line)", "linecolor": "var(--line)", "zeroline": False, "fixedrange": True}
-    small = {"font": {"size": 12, "color": "var(--muted)"}}
-    across, along = _scale(panel), {"title": {"text": "expected quality (% of full)"} | small, "range": _heights(panel)}
+    across, along = _scale(panel), {"title": {"text": "expected quality (% of full)"} | SMALL, "range": _heights(panel)}
     return {
         "height": HEIGHT,
         "margin": {"l": 52, "r": 10, "t": 22, "b": 44},
@@ -231,8 +230,8 @@ def _layout(panel: Panel) -> dict[str, Any]:
             "align": "left",
         },
         "showlegend": False,
-        "xaxis": axis | {"title": {"text": f"{panel.title} ({panel.unit})"} | small} | across,
-        "yaxis": axis | along,
+        "xaxis": AXIS | {"title": {"text": f"{panel.title} ({panel.unit})"} | SMALL} | across,
+        "yaxis": AXIS | along,
         "shapes": [] if panel.limit is None else [_limit_line(panel)],
         "annotations": [] if panel.limit is None else [_limit_label(panel, panel.limit)],
     }
