@@ -9,12 +9,20 @@ from rankwise.estimate.price import price_all
 from rankwise.estimate.tracers import tracers
 from rankwise.records import (
     Acted,
+    Allowance,
+    Arm,
+    ArmResult,
     Artifact,
+    Bakeoff,
     BenchmarkFailure,
     BenchmarkResult,
     Benchmarks,
     BenchmarkScore,
+    Conclusion,
+    Contrast,
+    CurvePoint,
     DataFacts,
+    Detectable,
     DeviceFacts,
     Diagnosis,
     Event,
@@ -25,14 +33,18 @@ from rankwise.records import (
     Lineage,
     LinearShape,
     Measurement,
+    MethodChoice,
     ModelFacts,
     ModuleSpectrum,
     Note,
+    Outcome,
     Parent,
     Plan,
     Price,
     Rehearsed,
+    Said,
     Saved,
+    Scores,
     Shrunk,
     Slice,
     SpectrumSeen,
@@ -40,6 +52,7 @@ from rankwise.records import (
     Step,
     Stopped,
     Tariff,
+    Trial,
     TruncatedRank,
     Truncation,
     Validation,
@@ -515,3 +528,123 @@ def write_job(folder: Path, text: str = "goal: task\nmodel: embedded\ndata: {tra
     path = folder / "job.yaml"
     path.write_text(text)
     return path
+
+
+def bakeoff() -> Bakeoff:
+    """What a comparison of the base and an adapter is planned to be."""
+    trained = Arm(name="lora:r=8", kind="trained", method=MethodChoice(name="lora", r=8))
+    untrained = Arm(name="base", kind="base", method=None)
+    decided = plan()
+    allowance = Allowance(
+        arm=trained,
+        config=decided.verdict.config,
+        step_flops=1e12,
+        step_seconds=1.5,
+        steps=20,
+        sweep_steps=5,
+        learning_rates=(3e-4, 1e-3, 3e-3),
+        flops=5.5e13,
+        training_seconds=82.5,
+        evaluation_seconds=40.0,
+        interval=(90.0, 180.0),
+        peak_memory=2e9,
+        stored_bytes=1e7,
+    )
+    answered = Allowance(
+        arm=untrained,
+        config=None,
+        step_flops=None,
+        step_seconds=None,
+        steps=0,
+        sweep_steps=0,
+        learning_rates=(),
+        flops=0.0,
+        training_seconds=0.0,
+        evaluation_seconds=20.0,
+        interval=(10.0, 40.0),
+        peak_memory=None,
+        stored_bytes=None,
+    )
+    least = Detectable(metric="format", unit="share", items=48, difference=0.2, source="worst case of a paired share")
+    return Bakeoff(
+        job=job(),
+        job_hash=sha("a"),
+        base_hash=sha("b"),
+        unit="minutes",
+        budget=8.0,
+        seeds=(0, 1),
+        allowances=(answered, allowance),
+        detectable=(least,),
+        notes=("retrieval: no facts are given",),
+    )
+
+
+def trial(arm: str = "lora:r=8", seed: int = 0, values: tuple[float, ...] = (1.0, 0.0), **changes: Any) -> Trial:
+    """One finished run of an arm; `values` are its scores on format."""
+    scores = Scores(metric="format", unit="share", side="style", higher_is_better=True, values=values)
+    said = Said(prompt="p", expected="e", answer="a", ok=True, side="style")
+    return Trial(
+        **{
+            "arm": arm,
+            "purpose": "final",
+            "seed": seed,
+            "learning_rate": 1e-3,
+            "steps": 20,
+            "flops": 2e13,
+            "tokens": 4000,
+            "training_seconds": 30.0,
+            "evaluation_seconds": 12.0,
+            "peak_memory": 2e9,
+            "stored_bytes": 10**7,
+            "trainable_params": 10**6,
+            "chosen_by": 0.3,
+            "curve": (CurvePoint(step=0, flops=0.0, seconds=0.0, loss=2.0),),
+            "scores": (scores,),
+            "answers": (said,),
+            "notes": (),
+            **changes,
+        }
+    )
+
+
+def outcome() -> Outcome:
+    """What a comparison of two arms found."""
+    contrast = Contrast(
+        metric="format",
+        unit="share",
+        side="style",
+        first="lora:r=8",
+        second="base",
+        difference=0.9,
+        interval=(0.8, 0.97),
+        adjusted=(0.75, 0.98),
+        p_value=0.001,
+        answer="better",
+        items=48,
+        seeds=2,
+        more_items=None,
+        source="paired bootstrap, seeds as clusters",
+    )
+    result = ArmResult(
+        arm="lora:r=8",
+        learning_rate=1e-3,
+        at_the_edge=False,
+        means={"format": 0.9},
+        intervals={"format": (0.8, 0.97)},
+        flops=2e13,
+        seconds=30.0,
+        peak_memory=2e9,
+        stored_bytes=1e7,
+    )
+    conclusion = Conclusion(side="style", metric="format", best=("lora:r=8",), text="lora:r=8 is best for style.")
+    return Outcome(
+        bakeoff_hash=sha("c"),
+        results=(result,),
+        contrasts=(contrast,),
+        conclusions=(conclusion,),
+        verdict="lora:r=8 is best for style.",
+        spent_flops=2e13,
+        spent_seconds=60.0,
+        spent_usd=None,
+        notes=(),
+    )
