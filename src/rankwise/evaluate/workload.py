@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rankwise.evaluate.knowledge import choice_rows
-from rankwise.evaluate.style import exchanges
+from rankwise.evaluate.style import Exchange, exchanges
 from rankwise.model.generate import BATCH, batches
 from rankwise.records import Job
 from rankwise.records.ledger import AnswerBatch, EvaluationWork
@@ -69,7 +69,7 @@ def expected_work(
     asked = exchanges(data.held_out)[:MOST_ROWS]
     if asked:
         prompts = [chat.encode_prompt(e.messages) for e in asked]
-        wanted = [len(chat.encode(e.expected)) for e in asked]
+        wanted = wanted_tokens(asked, chat)
         room = max(wanted) + SPARE_TOKENS
         done += _answering(prompts, room, lambda rows, most: most, positions)
         done += _answering(prompts, room, lambda rows, most: min(most, 1 + max(wanted[i] for i in rows)), positions)
@@ -77,6 +77,11 @@ def expected_work(
         prompts = [chat.encode_prompt(w.messages) for w in wordings(probes)]
         done += 2 * _answering(prompts, PROBE_TOKENS, lambda rows, most: most, positions)
     return EvaluationWork(**_likelihoods([*rows, *rows]), batches=tuple(done))
+
+
+def wanted_tokens(asked: Sequence[Exchange], chat: ChatText) -> list[int]:
+    """Of each row's own answer."""
+    return [len(chat.encode(e.expected)) for e in asked]
 
 
 def _likelihoods(rows: Sequence[Encoded]) -> dict[str, int]:
