@@ -14,10 +14,12 @@ from rankwise.api.loading import load_inputs, load_tuned, probes_of
 from rankwise.errors import DataError, UsageError
 from rankwise.evaluate.exam import Exam, set_exam
 from rankwise.evaluate.paper import Paper, shortened, write_paper
+from rankwise.evaluate.paperwork import asked_of
 from rankwise.evaluate.prompts import SOURCES
 from rankwise.evaluate.scoring import Scored, score
 from rankwise.evaluate.subject import Subject
 from rankwise.evaluate.ways import Asking, FewShot, Plain, Retrieval, asking_of, training_texts
+from rankwise.evaluate.workload import PROBE_TOKENS
 from rankwise.model.generate import answer
 from rankwise.model.likelihood import row_losses
 from rankwise.records.bakeoff import ArmKind, Scores
@@ -291,3 +293,31 @@ def test_what_is_not_given_is_noted_and_no_held_out_row_is_refused(desk: Desk) -
     ]
     with pytest.raises(DataError, match="no held-out row to compare models on"):
         desk.paper(exam=replace(bare, data=replace(bare.data, validation=[])))
+
+
+# -- what it takes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["base", "fewshot", "retrieval"])
+def test_the_work_is_known_before(desk: Desk, kind: ArmKind) -> None:
+    paper = desk.paper(kind)
+    expected = asked_of(paper, POSITIONS, ends=False)
+    with desk.as_base() as base:
+        subject = Subject(desk.chat, base, lambda *_: None)
+        score(paper, subject, desk.config.autocast)
+    done = subject.spent.work()
+    assert (done.rows, done.tokens, done.labelled) == (expected.rows, expected.tokens, expected.labelled)
+    assert [(b.rows, b.prompt) for b in done.batches] == [(b.rows, b.prompt) for b in expected.batches]
+    assert all(d.steps <= e.steps for d, e in zip(done.batches, expected.batches, strict=True))
+    assert {b.steps for b in expected.batches} == {paper.room, PROBE_TOKENS}
+
+
+def test_a_model_that_ends_its_answers_writes_less_and_examples_count_once(desk: Desk) -> None:
+    plain, shots = desk.paper(), desk.paper("fewshot")
+    talking, ending = (asked_of(plain, POSITIONS, ends=ends) for ends in (False, True))
+    assert sum(b.steps for b in ending.batches) < sum(b.steps for b in talking.batches)
+    assert (ending.tokens, ending.labelled) == (talking.tokens, talking.labelled)
+    work = asked_of(shots, POSITIONS, ends=True)
+    before = len(desk.chat.encode_prompt(shots.replies.items[0])) - len(desk.chat.encode_prompt(plain.replies.items[0]))
+    assert talking.tokens < work.tokens <= talking.tokens + 5 * before  # read for rows, choices and each set of prompts
+    assert [b.prompt for b in work.batches] == pytest.approx([b.prompt for b in ending.batches], abs=4)

@@ -59,6 +59,10 @@ class Paper:
     choices: Written[list[Encoded]]
     notes: tuple[str, ...]
 
+    @property
+    def plain(self) -> bool:
+        return isinstance(self.asking, Plain)
+
 
 def write_paper(exam: Exam, chat: ChatText, asking: Asking, positions: int | None, most: int | None = None) -> Paper:
     """Put every item into the words of `asking`.

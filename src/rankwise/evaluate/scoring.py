@@ -14,7 +14,6 @@ from rankwise.evaluate.paper import Paper, Written
 from rankwise.evaluate.style import same_answer
 from rankwise.evaluate.subject import Losses, Subject
 from rankwise.evaluate.talk import form_notes
-from rankwise.evaluate.ways import Plain
 from rankwise.evaluate.workload import PROBE_TOKENS, SPARE_TOKENS
 from rankwise.model.likelihood import Autocast
 from rankwise.records.bakeoff import Said, Scores, Side
@@ -87,7 +86,7 @@ class _Asked:
     def choices(self, what: str, rows: Written[list[Encoded]]) -> list[Losses]:
         """Of each question, the losses of its choices."""
         counts = [len(own) for own in rows.items]
-        if isinstance(self.paper.asking, Plain):
+        if self.paper.plain:
             flat = self.subject.losses(what, [row for own in rows.items for row in own], self.autocast)
         elif self.paper.asking.alike:
             every = [row for own in rows.items for row in own]
@@ -109,8 +108,7 @@ def _general(asked: _Asked) -> _Part:
     if not rows:
         return _Part(notes=[NO_GENERAL])
     losses = asked.subject.losses("general loss", rows, asked.autocast)
-    plain = isinstance(asked.paper.asking, Plain)
-    notes = [] if plain else ["general rows are read plainly: what stands in a prompt changes no weight"]
+    notes = [] if asked.paper.plain else ["general rows are read plainly: what stands in a prompt changes no weight"]
     return _Part([_loss("general_loss", "forgetting", losses)], notes=notes)
 
 

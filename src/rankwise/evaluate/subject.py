@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rankwise.evaluate.workload import Spent
+from rankwise.evaluate.workload import Spent, read_of, unlabelled
 from rankwise.model.generate import Said, say
 from rankwise.model.likelihood import row_losses
-from rankwise.model.prefix import token_losses
+from rankwise.model.prefix import read_once, token_losses
 from rankwise.text.masks import Encoded
 from rankwise.text.template import ChatText
 
@@ -46,7 +46,10 @@ class Subject:
         prompts = [self.chat.encode_prompt(c) for c in conversations]
         began = time.monotonic()
         found = say(self.model, self.chat, conversations, tokens, on_batch=on_batch, share_prefix=alike)
-        self.spent.answered(prompts, [said.ids for said in found], tokens, time.monotonic() - began)
+        seconds, shared = time.monotonic() - began, read_once(prompts) if alike else 0
+        if shared:
+            self.spent.scored([unlabelled(prompts[0][:shared])], 0.0)
+        self.spent.answered([p[shared:] for p in prompts], [said.ids for said in found], tokens, seconds)
         return found
 
     def losses(self, what: str, rows: Sequence[Encoded], autocast: Any) -> Losses:
@@ -75,5 +78,5 @@ class Subject:
             [(sum(losses), len(losses)) for losses in token_losses(self.model, rows, autocast, on_batch)]
             for rows in groups
         ]
-        self.spent.scored([row for rows in groups for row in rows], time.monotonic() - began)
+        self.spent.scored([row for rows in groups for row in read_of(rows)], time.monotonic() - began)
         return found
