@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rankwise.api.loading import load_inputs, probes_of
 from rankwise.evaluate.exam import set_exam
 from rankwise.evaluate.paper import write_paper
-from rankwise.evaluate.paperwork import paper_sizes, work_of
+from rankwise.evaluate.paperwork import paper_sizes, asked_of
 from rankwise.evaluate.ways import asking_of
 from rankwise.records import Bakeoff, Plan
 from rankwise.records.bakeoff import ArmKind
@@ -33,5 +33,5 @@ def works(bakeoff: Bakeoff, plan: Plan) -> Works:
     for kind in {a.arm.kind for a in bakeoff.allowances}:
         asking = asking_of(kind, rows_learned(job, chat, seed, last), chat, positions, seed)
         papers = {most: write_paper(exam, chat, asking, positions, most) for most in paper_sizes(exam)}
-        found[kind] = {most: work_of(paper, positions) for most, paper in papers.items()}
+        found[kind] = {most: asked_of(paper, positions, ends=kind != "base") for most, paper in papers.items()}
     return Works(found, len(aside))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rankwise.compare.measured import Measured
 from rankwise.evaluate.paper import Paper
-from rankwise.evaluate.paperwork import work_of
+from rankwise.evaluate.paperwork import asked_of
 from rankwise.model.generate import BATCH, say
 from rankwise.records import Allowance, Step
 from rankwise.records.bakeoff import ArmKind
@@ -74,6 +74,6 @@ def _answering(material: Material, papers: Papers, model: object, found: Measure
         return (work.tokens + prompts) * a_token + sum(batch.steps for batch in work.batches) * a_step
 
     answers = {
-        kind: {most: seconds(work_of(paper, positions)) for most, paper in by.items()} for kind, by in papers.items()
+        kind: {most: seconds(asked_of(paper, positions, ends=kind != "base")) for most, paper in by.items()} for kind, by in papers.items()
     }
     return found.model_copy(update={"answers": answers})
