@@ -104,9 +104,7 @@ def bill_of(bakeoff: Bakeoff, measured: Mapping[str, Measured]) -> Bill:
         look={arm.name: of(arm).look for arm in arms},
         load={arm.name: of(arm).load + stored[arm.name] / DISK_BYTES_PER_SECOND for arm in arms},
         start={arm.name: of(arm).start for arm in arms},
-        answers={
-            arm.name: of(arm).answers["trained"] if arm.kind == "trained" else answers(arm.kind) for arm in arms
-        },
+        answers={arm.name: of(arm).answers["trained"] if arm.kind == "trained" else answers(arm.kind) for arm in arms},
         measured=measured,
         source="reserved first, by seconds measured here",
     )

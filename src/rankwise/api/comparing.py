@@ -13,13 +13,13 @@ from rankwise.api.progress import Progress, quiet
 from rankwise.api.replaying import ensure_replay
 from rankwise.api.training import refuse_unready
 from rankwise.compare.arms import read_arms
-from rankwise.compare.budget import Ask, Share, TooSmall, deal, learning_rates
+from rankwise.compare.budget import Share, TooSmall, deal, learning_rates
 from rankwise.compare.folder import Folder, final_name, new_folder, sweep_name
 from rankwise.compare.measured import Measured
 from rankwise.compare.processes import Local, Start, work_on
 from rankwise.errors import Interrupted, JobError, RankwiseError, UsageError
 from rankwise.observe.devices import gpus_here
-from rankwise.records import Allowance, Arm, Bakeoff, Job, MethodChoice, Plan
+from rankwise.records import Allowance, Arm, Bakeoff, Job, MethodChoice, Outcome, Plan
 from rankwise.records.bakeoff import BudgetUnit
 from rankwise.store import write_record
 
@@ -56,7 +56,11 @@ class Ahead:
 
 
 def prepare_comparison(
-    job: Path, wanted: Wanted, out: Path | None = None, options: Mapping[str, Any] | None = None, progress: Progress = quiet
+    job: Path,
+    wanted: Wanted,
+    out: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress = quiet,
 ) -> Folder:
     """The folder of a comparison with its plan in it: arms planned, measured where the budget is time, and budgets
     dealt. One that was begun by the same call is gone on with as it was planned.
@@ -379,3 +383,13 @@ def _expected(bakeoff: Bakeoff, allowance: Allowance) -> dict[str, float | None]
         known = step is not None and answers is not None
         found[final_name(arm, seed)] = allowance.steps * step + answers / len(seeds) if known else None  # type: ignore[operator]
     return found
+
+
+def conclude_comparison(folder: Folder) -> Outcome:
+    """What the finished trials show; writes outcome.json and report.html."""
+    bakeoff, trials = folder.bakeoff(), folder.trials()
+    from rankwise.compare.conclude import conclude  # here: it needs scipy
+
+    outcome = conclude(bakeoff, trials)
+    write_record(folder.outcome_path, outcome)
+    return outcome

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rankwise.api.loading import load_inputs, probes_of
 from rankwise.evaluate.exam import set_exam
 from rankwise.evaluate.paper import write_paper
-from rankwise.evaluate.paperwork import paper_sizes, asked_of
+from rankwise.evaluate.paperwork import asked_of, paper_sizes
 from rankwise.evaluate.ways import asking_of
 from rankwise.records import Bakeoff, Plan
 from rankwise.records.bakeoff import ArmKind

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -215,7 +216,7 @@ class ArmWork:
         )
         self.folder.keep(name, self._scored(nothing, untrained(self.material), name))
 
-    def _scored(self, trial: Trial, model: object, name: str) -> Trial:
+    def _scored(self, trial: Trial, model: Any, name: str) -> Trial:
         """The trial with what the model answers."""
         paper = self._paper(self.arm.kind, self.bakeoff.most_items)
 
