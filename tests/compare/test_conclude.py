@@ -81,7 +81,7 @@ def test_each_side_has_its_own_answer() -> None:
 
 def test_what_would_tell_it_is_said() -> None:
     untrained = conclude(
-        planned({"base": 0, "fewshot": 0}), [*runs("base", 0.5, 0.4, steps=0), *runs("fewshot", 0.5, 0.5, steps=0)]
+        planned({"base": 0, "fewshot": 0}), [*runs("base", 0.5, 0.4, steps=0), *runs("fewshot", 0.5, 0.55, steps=0)]
     )
     facts = untrained.contrasts[1]
     assert facts.answer == "cannot tell"
@@ -89,7 +89,7 @@ def test_what_would_tell_it_is_said() -> None:
     assert f"needs about {facts.more_items:,} more probes" in untrained.verdict
     noisy = [
         t.model_copy(update={"scores": (t.scores[0].model_copy(update={"values": (float(t.seed == 0),) * 80}),)})
-        for t in runs("full", 0.5, 0.5)
+        for t in runs("full", 0.5, 0.5, tried=())
     ]
     trained = conclude(planned({"base": 0, "full": 20}), [*runs("base", 0.5, 0.4, steps=0), *noisy])
     assert "needs more seeds than 3: no number of held-out rows would tell it" in trained.verdict
