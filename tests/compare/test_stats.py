@@ -21,6 +21,8 @@ def run(
     arm: str, seed: int, values: Sequence[float], *, metric: str = "facts", loss: bool = False,
     weights: Sequence[float] | None = None, steps: int = 20, purpose: str = "final",
 ) -> Trial:  # fmt: skip
+    """Of a loss with weights, `values` are nats per token, as they are compared; they are kept as sums."""
+    values = values if weights is None else [v * w for v, w in zip(values, weights, strict=True)]
     scores = Scores(
         metric=metric,
         unit="nats per token" if loss else "share",
@@ -97,6 +99,13 @@ def test_a_loss_is_a_ratio_of_sums() -> None:
     low = [run("a", k, [1.0, 2.0, 1.0, 1.0, 1.0, 1.0], loss=True, weights=weights) for k in (0, 1)]
     high = [run("b", k, [1.0, 3.0, 1.0, 1.0, 1.0, 1.0], loss=True, weights=weights) for k in (0, 1)]
     assert contrasts([*low, *high])[0].difference == pytest.approx(-9 / 20)
+
+
+def test_an_item_without_tokens_weighs_nothing() -> None:
+    weights = [1.0, 9.0, 2.0, 2.0, 3.0, 3.0]
+    whole = [run("base", 0, [1.0, 2.0, 1.0, 1.0, 1.0, 1.5], loss=True, weights=weights, steps=0)]
+    beside = [run("base", 0, [1.0, 2.0, 1.0, 1.0, 1.0, 1.5, 4.0], loss=True, weights=[*weights, 0.0], steps=0)]
+    assert mean(tables(beside)[0], "base")[0] == pytest.approx(mean(tables(whole)[0], "base")[0])
 
 
 def test_two_untrained_arms_give_the_paired_t_interval() -> None:

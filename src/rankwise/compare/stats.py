@@ -34,7 +34,8 @@ class Table:
     """One metric of all arms that have it.
 
     Attributes:
-        values: arm -> (seeds, items); with dimensions before them, of many comparisons at once.
+        values: arm -> (seeds, items), of a loss in nats per token; with dimensions before them, of many comparisons at
+            once.
         share: of each item in a mean.
         trained: arms that have seeds; an untrained one has a single row that stands for every seed.
     """
@@ -84,10 +85,19 @@ def _table(metric: str, final: Sequence[Trial]) -> Table:
             )
     return Table(
         about=about,
-        values={arm: np.array([scores.values for scores in several]) for arm, several in found.items()},
+        values={arm: np.array([_by_item(scores) for scores in several]) for arm, several in found.items()},
         share=weights_of(len(about.values), about.weights),
         trained=frozenset(trial.arm for trial in final if trial.steps > 0),
     )
+
+
+def _by_item(scores: Scores) -> Array:
+    """The mean of each item: of a loss, nats per token. An item without a token weighs nothing, whatever is said."""
+    values = np.array(scores.values, dtype=float)
+    if scores.weights is None:
+        return values
+    tokens = np.array(scores.weights, dtype=float)
+    return np.asarray(np.divide(values, tokens, out=np.zeros_like(values), where=tokens > 0))
 
 
 def contrasts_of(table: Table) -> list[Contrast]:
