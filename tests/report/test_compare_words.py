@@ -1,0 +1,84 @@
+"""What the terminal says of a comparison, before it runs and after."""
+
+import pytest
+
+from rankwise.report import compare_words as say
+from rankwise.report.compared import metrics
+from tests import builders
+from tests.report.bakeoffs import build_bakeoff, build_outcome, build_trials
+
+
+def test_what_is_planned_is_one_table() -> None:
+    heads, rows = say.planned_table(build_bakeoff())
+    assert all(len(row) == len(heads) for row in rows)
+    found = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    assert list(found) == ["base", "fewshot", "lora:r=8", "full"]
+    assert found["base"]["training"] == "-" and found["base"]["answers"] == "24 s"
+    told = found["lora:r=8"]
+    assert (told["steps a run"], told["sweep"], told["FLOPs in all"]) == ("36", "3 rates of 8 steps", "106 TFLOP")
+    assert (told["training"], told["in all (95 %)"]) == ("2 min 14 s", "2.4 to 3.7 min")
+    assert (told["peak memory"], told["stored"]) == ("1.4 GB", "4.9 MB")
+    said = say.planned_line(build_bakeoff())
+    assert said == "4 arms, 2 seeds, 10 training runs; budget 11 min, sweep, seeds and answers included."
+
+
+def test_a_rate_that_is_not_swept_is_named() -> None:
+    allowance = build_bakeoff().allowances[2]
+    once = allowance.model_copy(update={"learning_rates": (2e-4,), "sweep_steps": 0})
+    assert say.sweep_text(once) == "none: 0.0002"
+    two = build_bakeoff(allowances=(build_bakeoff().allowances[3], once), seeds=(0, 1, 2))
+    assert "2 arms, 3 seeds, 9 training runs" in say.planned_line(two)  # three of one sweep, and six
+
+
+def test_what_can_be_told_is_said_before() -> None:
+    lines = [say.detectable_line(d) for d in build_bakeoff().detectable]
+    assert (
+        lines[1]
+        == "Facts: a difference of 22 points or more can be told with 48 probes (paired, worst case of a share)"
+    )
+    assert "0.140 nats or more" in lines[2]
+
+
+def test_results_mark_the_edge_and_what_was_not_foreseen() -> None:
+    heads, rows = say.results_table(build_bakeoff(), build_trials(), build_outcome())
+    found = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
+    assert found["base"]["rate"] == found["base"]["FLOPs a run"] == "-"
+    assert found["lora:r=8"]["rate"] == "0.001" and found["full"]["rate"] == "0.0001 !"
+    assert found["lora:r=8"]["Format"] == "95 % (91 to 99.5)"
+    assert found["full"]["Held-out loss"] == "0.595 nats (0.571 to 0.618)"
+    assert found["full"]["time in all (predicted)"] == "4 min 31 s (2.4 to 3.8 min) !"
+    assert not found["lora:r=8"]["time in all (predicted)"].endswith("!")
+
+
+def test_an_arm_without_a_result_is_unknown() -> None:
+    results = build_outcome().results[:1]
+    _, rows = say.results_table(build_bakeoff(), build_trials(), build_outcome(results=results))
+    assert rows[3][1:4] == ["unknown"] * 3
+
+
+def test_contrasts_are_sentences() -> None:
+    told = {(c.metric, c.first, c.second): say.contrast_line(c) for c in build_outcome().contrasts}
+    assert told["format", "full", "base"].startswith("Format: full is better than base, +94 points (family-wise 95 %: ")
+    unsure = told["facts", "full", "base"]
+    assert unsure.startswith("Facts: full or base: cannot tell, needs about 1,100 more probes, -2 points")
+    assert say.contrast_line(builders.outcome().contrasts[0]).startswith("Format: lora:r=8 is better than base")
+
+
+def test_metrics_stand_by_side_and_the_judged_one_first() -> None:
+    found = metrics(build_trials(), build_outcome())
+    assert [m.name for m in found] == ["format", "facts", "heldout_loss", "exact_match", "general_loss"]
+    assert [m.primary for m in found] == [True, True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (8.0, "minutes", "8 min"),
+        (0.5, "minutes", "30 s"),
+        (1.2e14, "flops", "120 TFLOP"),
+        (3.5, "usd", "3.50 USD"),
+        (None, "usd", "unknown"),
+    ],
+)
+def test_a_budget_in_its_unit(value: float | None, unit: str, said: str) -> None:
+    assert say.budget_text(value, unit) == said  # type: ignore[arg-type]
