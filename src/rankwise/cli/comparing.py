@@ -47,7 +47,7 @@ def compare(
     base,fewshot,lora:r=8,full --budget-minutes 30 --seeds 3`
     """
     from rankwise import api
-    from rankwise.report import bakeoff_lines
+    from rankwise.report import compare_words
 
     unit, budget = _budget(budget_flops, budget_minutes, budget_cost)
     wanted = api.Wanted(methods, unit, budget, seeds, lr_sweep, ray)
@@ -55,9 +55,9 @@ def compare(
         folder = api.prepare_comparison(job, wanted, out, progress=progress)
     bakeoff = folder.bakeoff()
     if not as_json:
-        print_lines(bakeoff_lines.budget_line(bakeoff))
-        print_table(bakeoff_lines.PLAN_HEADS, bakeoff_lines.plan_rows(bakeoff))
-        print_passage("It can tell", [bakeoff_lines.detectable_line(d) for d in bakeoff.detectable])
+        print_lines(compare_words.planned_line(bakeoff))
+        print_table(*compare_words.planned_table(bakeoff))
+        print_passage("It can tell", [compare_words.detectable_line(d) for d in bakeoff.detectable])
         print_passage("Notes", bakeoff.notes)
     if dry_run:
         if as_json:
@@ -92,29 +92,42 @@ def _budget(flops: float | None, minutes: float | None, usd: float | None) -> tu
 
 
 def _print_outcome(outcome: Any, folder: Any) -> None:
-    from rankwise.report import bakeoff_lines
+    from rankwise.report import compare_words
 
-    heads, rows = bakeoff_lines.result_table(outcome)
-    print_table(heads, rows)
-    print_passage("What follows", [c.text for c in outcome.conclusions])
-    print_lines(outcome.verdict, "", f"Comparison: {folder.path}", f"Page: {folder.report_path}")
+    bakeoff, trials = folder.bakeoff(), folder.trials()
+    print_table(*compare_words.results_table(bakeoff, trials, outcome))
+    print_passage("What follows", [compare_words.conclusion_line(c) for c in outcome.conclusions])
+    print_lines(
+        compare_words.spent_line(bakeoff, outcome),
+        outcome.verdict,
+        "",
+        f"Comparison: {folder.path}",
+        f"Page: {folder.report_path}",
+    )
+
+
+def _ahead_line(ahead: Any) -> str:
+    """What is being done, and how long it will still take."""
+    from rankwise.report.quantities import duration
+
+    part = f": {ahead.done} of {ahead.total}" if ahead.total else ""
+    left = f", about {duration(ahead.seconds_left)} left" if ahead.seconds_left is not None else ""
+    return f"{ahead.what}{part}{left}"
 
 
 @contextmanager
 def _told() -> Iterator[Any]:
     """One line that is drawn anew on a terminal; elsewhere a line for each new piece of work."""
-    from rankwise.report import bakeoff_lines
-
     if notes.is_terminal:
         with notes.status("starting") as status:
-            yield lambda ahead: status.update(escape(bakeoff_lines.ahead_line(ahead)))
+            yield lambda ahead: status.update(escape(_ahead_line(ahead)))
         return
     last = ""
 
     def plain(ahead: Any) -> None:
         nonlocal last
         if ahead.what != last:
-            notes.print(escape(bakeoff_lines.ahead_line(ahead)))
+            notes.print(escape(_ahead_line(ahead)))
         last = ahead.what
 
     yield plain

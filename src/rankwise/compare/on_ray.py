@@ -1,5 +1,6 @@
 """Arms as tasks of a Ray cluster whose machines see the folder of the comparison, with Rankwise installed on each."""
 
+import logging
 import os
 import subprocess
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ def connect(address: str) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = next(iter(str(error).splitlines()), "")
         raise UsageError(
