@@ -23,8 +23,7 @@ class Bill:
 
     Attributes:
         step: of one step; None: untrained. step_flops: the same in FLOPs, traced.
-        look: at the loss on the rows set aside. load: of one run. start: of one
-            process. answers: of one model.
+        look: at the loss on the rows set aside. load: of one run. start: of one process. answers: of one model.
         measured: of the trained arms, where the budget is time.
         items: metric that is a share -> its items, where all are asked.
         source: where the numbers come from.

@@ -113,8 +113,8 @@ class Folder:
         return read_record(self.outcome_path, Outcome)
 
 
-def _rates(bakeoff: Bakeoff) -> list[tuple[float, ...]]:
-    return [allowance.learning_rates for allowance in bakeoff.allowances]
+def _rates(bakeoff: Bakeoff) -> int:
+    return max(len(allowance.learning_rates) for allowance in bakeoff.allowances)
 
 
 def new_folder(name: str) -> Path:

@@ -46,9 +46,8 @@ def measure(material: Material, papers: Papers, allowance: Allowance, scratch: P
         model = run.engine.bare
         del run.engine.optimizer
         gc.collect()
-        found = Measured(
-            start=started, load=load, look=look, step_flops=flops, steps=tuple(_as_mean(s, material) for s in steps)
-        )
+        times = tuple(_as_mean(step, material) for step in steps)
+        found = Measured(start=started, load=load, look=look, step_flops=flops, steps=times)
         return _answering(material, papers, model, found)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
