@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,26 @@ def test_one_budget_is_given(job: Path) -> None:
 def test_an_arm_that_cannot_run_is_named(job: Path, tmp_path: Path) -> None:
     with pytest.raises(RankwiseError, match="r is 999"):
         api.prepare_comparison(job, wanted(methods="base,lora:r=999"), tmp_path / "out")
+
+
+@pytest.mark.prove
+def test_a_budget_of_minutes_is_measured_kept_and_gone_on_with(job: Path, tmp_path: Path) -> None:
+    out = tmp_path / "minutes"
+    options = ("--methods", "base,lora:r=4", "--budget-minutes", "2", "--seeds", "1", "--lr-sweep", "2")
+    call = ("compare", str(job), *options, "--out", str(out))
+    began = time.monotonic()
+    first = start(*call)
+    try:
+        wait_for(lambda: list((out / "runs").glob("lora-r=4-seed-0/events.jsonl")), first)
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate(timeout=60)
+    finally:
+        end(first)
+    assert first.returncode == 1 and f"--out {out} goes on" in said
+    done = cli(*call)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 180
+    lora = Folder(out).bakeoff().allowances[1]
+    assert lora.training_seconds is not None and 5 < lora.training_seconds < 120
+    assert lora.interval is not None and lora.interval[0] <= lora.interval[1]
+    assert " left" in done.stderr

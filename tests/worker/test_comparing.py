@@ -1,12 +1,15 @@
 """What the process of one arm does with runs that diverge, are stopped, or were not judged yet."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rankwise import api
+from rankwise.api.arms_priced import DISK_BYTES_PER_SECOND, POINTS, bill_of
+from rankwise.compare.budget import Ask
 from rankwise.compare.folder import Folder, final_name
-from rankwise.compare.measured import Told
+from rankwise.compare.measured import Measured, Told
 from rankwise.errors import Interrupted, TrainingError
 from rankwise.records import Bakeoff, Trial
 from rankwise.store import write_record
@@ -99,3 +102,29 @@ def test_what_was_trained_and_not_judged_is_judged_without_training(folder: Fold
     for one, other in zip(first.scores, again.scores, strict=True):
         assert one.values == pytest.approx(other.values, rel=0.02)
     assert worked(folder) == []
+
+
+def test_an_arm_is_measured_without_leaving_a_trace(folder: Folder) -> None:
+    told: list[Told] = []
+    ArmWork(folder, ARM, lambda: False, told.append).measure()
+    measured = told[-1].measured
+    assert measured is not None and measured.step is not None and measured.load > 0 and measured.look > 0
+    low, high = measured.spread
+    assert low <= 1 <= high and len(measured.steps) == 2
+    assert measured.step_flops == pytest.approx(folder.bakeoff().allowances[1].step_flops)
+    for table in measured.answers.values():
+        assert list(table.values()) == sorted(table.values()) and min(table.values()) > 0
+    assert set(measured.answers) == {"base", "trained"}
+    assert folder.trials() == () and not list(folder.runs.glob("*"))
+
+
+def test_a_budget_of_seconds_is_dealt_by_what_was_measured(folder: Folder) -> None:
+    bakeoff = folder.bakeoff()
+    answers: dict[Any, dict[int, float]] = {"base": {8: 2.0, 16: 5.0}, "trained": {8: 1.0, 16: 3.0}}
+    measured = Measured(start=4.0, load=1.0, look=0.5, steps=(0.2, 0.2), step_flops=1e9, answers=answers)
+    bill = bill_of(bakeoff, {ARM: measured})
+    base, lora = bill.asks(16)
+    stored = (bakeoff.allowances[1].stored_bytes or 0.0) / DISK_BYTES_PER_SECOND
+    assert base == Ask("base", None, 4.0 + 1.0 + 5.0)
+    assert lora.step == 0.2 and lora.beside == pytest.approx(4.0 + (1.0 + stored) + 0.5 * (1 + POINTS) + 3.0)
+    assert bill.sizes_within(10.0) == [16, 8] and bill.sizes_within(7.9) == [8] and bill.sizes_within(0.0) == [8]

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
-    from rankwise.api.comparing import Wanted, carry_out_comparison, conclude_comparison, prepare_comparison
+    from rankwise.api.comparing import (
+        Wanted,
+        carry_out_comparison,
+        conclude_comparison,
+        how_to_go_on,
+        prepare_comparison,
+    )
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
@@ -65,6 +71,7 @@ __all__ = [
     "follow",
     "gates",
     "gpus",
+    "how_to_go_on",
     "judge_of",
     "latest_unfinished",
     "launch",
@@ -125,6 +132,7 @@ _MODULE = {
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
+    "how_to_go_on": "comparing",
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",

@@ -1,7 +1,7 @@
 """The fair bake-off: arms planned, budgets dealt, every arm worked off in a process of its own, and what follows."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -186,13 +186,7 @@ def _dealt(
         bill = bill_of(asked, _measured(folder, asked, progress))
         budget = price - (time.monotonic() - began) - ENDING_SECONDS
     limit = EVALUATION_SHARE * budget * (1 if wanted.unit == "usd" else devices)
-    most = bill.most_items(limit)
-    asks = bill.asks(most)
-    at_once = 1 if wanted.unit != "minutes" else devices
-    try:
-        shares = deal(budget, asks, seeds=wanted.seeds, rates=wanted.rates, devices=at_once)
-    except TooSmall as error:
-        raise _too_small(error, wanted, budget) from None
+    most, shares = _shared(bill, limit, budget, wanted, devices if wanted.unit == "minutes" else 1)
     return asked.model_copy(
         update={
             "most_items": most,
@@ -203,6 +197,16 @@ def _dealt(
             "notes": tuple(_notes(asked, bill, most, wanted, devices)),
         }
     )
+
+
+def _shared(bill: Bill, limit: float, budget: float, wanted: Wanted, devices: int) -> tuple[int, dict[str, Share]]:
+    """(items of each kind that are asked at most, what each arm gets): as many items as leave room for training."""
+    for most in bill.sizes_within(limit):
+        try:
+            return most, deal(budget, bill.asks(most), seeds=wanted.seeds, rates=wanted.rates, devices=devices)
+        except TooSmall as error:
+            refused = error
+    raise _too_small(refused, wanted, budget) from None
 
 
 def _devices(plan: Plan, wanted: Wanted) -> int:
@@ -320,7 +324,7 @@ def _notes(asked: Bakeoff, bill: Bill, most: int, wanted: Wanted, devices: int) 
         yield f"rows of a step differ: {', '.join(f'{name} {rows}' for name, rows in batches.items())}"
 
 
-def carry_out_comparison(folder: Folder, ray: str | None = None) -> Iterator[Ahead]:
+def carry_out_comparison(folder: Folder, ray: str | None = None) -> Generator[Ahead, None, None]:
     """Work off every arm that is not finished; yields how far it is.
 
     Raises:
@@ -335,12 +339,13 @@ def carry_out_comparison(folder: Folder, ray: str | None = None) -> Iterator[Ahe
             for arm, told in work_on(folder, names, devices, start):
                 yield ahead.seen(arm, told.what, told.done, told.total)
         except KeyboardInterrupt:
-            raise Interrupted("stopped by Ctrl-C", fix=_how_to_go_on(folder)) from None
+            raise Interrupted("stopped by Ctrl-C", fix=how_to_go_on(folder)) from None
         except Interrupted as error:
-            raise Interrupted(error.what, fix=_how_to_go_on(folder)) from None
+            raise Interrupted(error.what, fix=how_to_go_on(folder)) from None
 
 
-def _how_to_go_on(folder: Folder) -> str:
+def how_to_go_on(folder: Folder) -> str:
+    """What to do after a stop."""
     return f"the same command with --out {folder.path} goes on; what is finished is not done again"
 
 

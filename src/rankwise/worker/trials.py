@@ -274,7 +274,9 @@ def inference_dtype(plan: Plan) -> Literal["bf16", "fp32"]:
 def _config(
     base: TrainConfig, asked: Asked, rows: int, save_steps: int | None, *, own_warmup: int | None
 ) -> TrainConfig:
-    """The arm's configuration for one run. Whole epochs: no step is short of rows, so that all cost alike."""
+    """The arm's configuration for one run. Whole epochs: no step is short of rows, so that all cost alike. No warm-up
+    of a short run: its first step would change nothing, and there are few.
+    """
     epochs = max(1, math.ceil(asked.steps * base.effective_batch / rows))
     return base.model_copy(
         update={
@@ -282,7 +284,7 @@ def _config(
             "seed": asked.seed,
             "max_steps": asked.steps,
             "num_train_epochs": float(epochs),
-            "warmup_steps": max(1, round(0.05 * asked.steps)) if own_warmup is None else own_warmup,
+            "warmup_steps": round(0.05 * asked.steps) if own_warmup is None else own_warmup,
             "eval_steps": max(1, math.ceil(asked.steps / asked.looks)),
             "save_steps": save_steps or asked.steps + 1,
             "save_total_limit": 1,
