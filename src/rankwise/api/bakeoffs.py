@@ -1,0 +1,126 @@
+"""A planned comparison carried out, each arm in a process of its own, and what follows from it."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from rankwise.api.dealing import require_ray, visible_gpus
+from rankwise.compare.folder import Folder, final_name, sweep_name
+from rankwise.compare.processes import Local, Start, work_on
+from rankwise.errors import Interrupted
+from rankwise.records import Allowance, Bakeoff, Outcome
+from rankwise.store import write_record, write_text
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """How far a comparison is: so much of one piece of work, and the seconds that are left; None: not known."""
+
+    arm: str
+    what: str
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+def carry_out_comparison(folder: Folder, ray: str | None = None) -> Generator[Ahead, None, None]:
+    """Work off every arm that is not finished; yields how far it is.
+
+    Raises:
+        Interrupted: stopped on request; the same call goes on. RankwiseError: what an arm failed at.
+    """
+    with folder.lock():
+        bakeoff = folder.bakeoff()
+        ahead = _Clock(folder, bakeoff)
+        names = [a.arm.name for a in bakeoff.allowances if not _finished(folder, bakeoff, a)]
+        devices, start = _places(folder, ray)
+        try:
+            for arm, told in work_on(folder, names, devices, start):
+                yield ahead.seen(arm, told.what, told.done, told.total)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped by Ctrl-C", fix=how_to_go_on(folder)) from None
+        except Interrupted as error:
+            raise Interrupted(error.what, fix=how_to_go_on(folder)) from None
+
+
+def how_to_go_on(folder: Folder) -> str:
+    """What to do after a stop."""
+    return f"the same command with --out {folder.path} goes on; what is finished is not done again"
+
+
+def _places(folder: Folder, ray: str | None) -> tuple[int, Start]:
+    """(arms at a time, how one is started)"""
+    plan = folder.plan(folder.bakeoff().allowances[0].arm.name)
+    device = plan.facts.device
+    if ray is not None:
+        require_ray()
+        from rankwise.compare.on_ray import OnRay, slots
+
+        count = slots(ray, device.kind, device.cores)
+        return count, lambda arm, _: OnRay(folder, arm, ray, device.kind, device.cores)
+    if device.kind == "cpu":
+        return 1, lambda arm, _: Local(folder, arm)
+    gpus = visible_gpus()
+    return max(1, len(gpus)), lambda arm, number: Local(folder, arm, gpu=gpus[number] if gpus else None)
+
+
+def _finished(folder: Folder, bakeoff: Bakeoff, allowance: Allowance) -> bool:
+    seeds = bakeoff.seeds if allowance.arm.kind == "trained" else bakeoff.seeds[:1]
+    return all(folder.trial(final_name(allowance.arm, seed)) is not None for seed in seeds)
+
+
+class _Clock:
+    """The seconds that are left, from what each run was planned to take."""
+
+    def __init__(self, folder: Folder, bakeoff: Bakeoff):
+        self.expected: dict[str, float | None] = {}
+        for allowance in bakeoff.allowances:
+            self.expected |= _expected(bakeoff, allowance)
+        self.done = {name for name in self.expected if folder.trial(name) is not None}
+        self.folder, self.name, self.part = folder, "", 0.0
+
+    def seen(self, arm: str, what: str, done: int, total: int) -> Ahead:
+        name = what.partition(", ")[0]
+        if name != self.name and self.name in self.expected:
+            self.done.add(self.name)
+        self.name = name
+        self.part = done / total if total and name == what else 1.0
+        return Ahead(arm, what, done, total, self._left())
+
+    def _left(self) -> float | None:
+        left = 0.0
+        for name, seconds in self.expected.items():
+            if seconds is None:
+                return None
+            if name not in self.done:
+                left += seconds * (1 - self.part) if name == self.name else seconds
+        return left
+
+
+def _expected(bakeoff: Bakeoff, allowance: Allowance) -> dict[str, float | None]:
+    """Run -> planned seconds; None: not known."""
+    arm, step, seeds = allowance.arm, allowance.step_seconds, bakeoff.seeds
+    if arm.kind != "trained":
+        return {final_name(arm, seeds[0]): allowance.evaluation_seconds}
+    found: dict[str, float | None] = {}
+    if len(allowance.learning_rates) > 1:
+        for rate in allowance.learning_rates:
+            found[sweep_name(arm, rate)] = None if step is None else allowance.sweep_steps * step
+    answers = allowance.evaluation_seconds
+    for seed in seeds:
+        known = step is not None and answers is not None
+        found[final_name(arm, seed)] = allowance.steps * step + answers / len(seeds) if known else None  # type: ignore[operator]
+    return found
+
+
+def conclude_comparison(folder: Folder) -> Outcome:
+    """What the finished trials show; writes outcome.json and report.html."""
+    bakeoff, trials = folder.bakeoff(), folder.trials()
+    from rankwise.compare.conclude import conclude  # here: it needs scipy
+    from rankwise.report.compare_page import compare_page
+
+    plan = folder.plan(bakeoff.allowances[0].arm.name)
+    price = plan.facts.device.price
+    outcome = conclude(bakeoff, trials, price.at(plan.job.costs.pricing) if price else None)
+    write_record(folder.outcome_path, outcome)
+    write_text(folder.report_path, compare_page(bakeoff, trials, outcome, folder=folder.path))
+    return outcome
