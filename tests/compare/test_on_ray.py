@@ -41,6 +41,6 @@ def test_a_cluster_without_room_for_an_arm_is_refused() -> None:
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(UsageError, match="has what one arm takes"):
-            slots("auto", "gpu", None)
+            slots("auto", {"GPU": 1.0})
     finally:
         ray.shutdown()

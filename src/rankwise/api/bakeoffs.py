@@ -3,9 +3,9 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from rankwise.api.dealing import require_ray, visible_gpus
+from rankwise.api.places import places
 from rankwise.compare.folder import Folder, final_name, sweep_name
-from rankwise.compare.processes import Local, Start, work_on
+from rankwise.compare.processes import work_on
 from rankwise.errors import Interrupted
 from rankwise.records import Allowance, Bakeoff, Outcome
 from rankwise.store import write_record, write_text
@@ -32,7 +32,7 @@ def carry_out_comparison(folder: Folder, ray: str | None = None) -> Generator[Ah
         bakeoff = folder.bakeoff()
         ahead = _Clock(folder, bakeoff)
         names = [a.arm.name for a in bakeoff.allowances if not _finished(folder, bakeoff, a)]
-        devices, start = _places(folder, ray)
+        devices, start = places(folder, folder.plan(bakeoff.allowances[0].arm.name), ray)
         try:
             for arm, told in work_on(folder, names, devices, start):
                 yield ahead.seen(arm, told.what, told.done, told.total)
@@ -45,22 +45,6 @@ def carry_out_comparison(folder: Folder, ray: str | None = None) -> Generator[Ah
 def how_to_go_on(folder: Folder) -> str:
     """What to do after a stop."""
     return f"the same command with --out {folder.path} goes on; what is finished is not done again"
-
-
-def _places(folder: Folder, ray: str | None) -> tuple[int, Start]:
-    """(arms at a time, how one is started)"""
-    plan = folder.plan(folder.bakeoff().allowances[0].arm.name)
-    device = plan.facts.device
-    if ray is not None:
-        require_ray()
-        from rankwise.compare.on_ray import OnRay, slots
-
-        count = slots(ray, device.kind, device.cores)
-        return count, lambda arm, _: OnRay(folder, arm, ray, device.kind, device.cores)
-    if device.kind == "cpu":
-        return 1, lambda arm, _: Local(folder, arm)
-    gpus = visible_gpus()
-    return max(1, len(gpus)), lambda arm, number: Local(folder, arm, gpu=gpus[number] if gpus else None)
 
 
 def _finished(folder: Folder, bakeoff: Bakeoff, allowance: Allowance) -> bool:

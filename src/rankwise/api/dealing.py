@@ -1,19 +1,17 @@
 """A comparison's budget dealt to its arms, by FLOPs or by seconds measured here."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from rankwise.api.arms_priced import Bill, bill_of, read_bill
+from rankwise.api.places import places
 from rankwise.api.progress import Progress
 from rankwise.compare.budget import Share, TooSmall, deal
 from rankwise.compare.folder import Folder
 from rankwise.compare.measured import Measured
-from rankwise.compare.processes import Local, work_on
+from rankwise.compare.processes import work_on
 from rankwise.errors import UsageError
-from rankwise.observe.devices import gpus_here
 from rankwise.records import Allowance, Bakeoff, Detectable, Plan
 from rankwise.records.bakeoff import BudgetUnit
 
@@ -43,13 +41,13 @@ def dealt(
 ) -> Bakeoff:
     """The comparison with its budget dealt out."""
     first = next(iter(plans.values()))
-    devices = devices_of(first, wanted)
+    devices, _ = places(folder, first, wanted.ray)
     if wanted.unit == "flops":
         bill = read_bill(asked, plans)
         budget = wanted.budget
     else:
         price = _seconds(first, wanted)
-        bill = bill_of(asked, _measured(folder, asked, progress))
+        bill = bill_of(asked, _measured(folder, asked, first, wanted.ray, progress))
         budget = price - (time.monotonic() - began) - ENDING_SECONDS
     at_once = devices if wanted.unit == "minutes" else 1  # FLOPs and money add up over devices
     most, shares = _shared(bill, EVALUATION_SHARE * budget * at_once, budget, wanted, at_once)
@@ -75,29 +73,6 @@ def _shared(bill: Bill, limit: float, budget: float, wanted: Wanted, devices: in
     raise _too_small(refused, wanted, budget) from None
 
 
-def devices_of(plan: Plan, wanted: Wanted) -> int:
-    """Arms that can be worked off at one time."""
-    if wanted.ray is not None:
-        require_ray()
-        from rankwise.compare.on_ray import slots
-
-        return slots(wanted.ray, plan.facts.device.kind, plan.facts.device.cores)
-    return max(1, len(visible_gpus())) if plan.facts.device.kind == "gpu" else 1
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names each."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if said is not None:
-        return [name.strip() for name in said.split(",") if name.strip()]
-    return [str(number) for number in range(len(gpus_here()))]
-
-
-def require_ray() -> None:
-    if find_spec("ray") is None:
-        raise UsageError("--ray needs the package ray, which is not installed", fix="pip install 'rankwise[ray]'")
-
-
 def _seconds(plan: Plan, wanted: Wanted) -> float:
     """Of a budget of time or money. Raises UsageError where the device has no price."""
     if wanted.unit == "minutes":
@@ -113,12 +88,13 @@ def _seconds(plan: Plan, wanted: Wanted) -> float:
     return 3600 * wanted.budget / hourly
 
 
-def _measured(folder: Folder, asked: Bakeoff, progress: Progress) -> dict[str, Measured]:
+def _measured(folder: Folder, asked: Bakeoff, plan: Plan, ray: str | None, progress: Progress) -> dict[str, Measured]:
     """A few steps and answers of each trained arm, in a process of its own; without one, of the first arm."""
     trained = [a.arm.name for a in asked.allowances if a.arm.kind == "trained"]
     names = trained or [asked.allowances[0].arm.name]
     found: dict[str, Measured] = {}
-    for arm, told in work_on(folder, names, 1, lambda arm, _: Local(folder, arm, flags=["--measure"])):
+    _, start = places(folder, plan, ray, flags=("--measure",))
+    for arm, told in work_on(folder, names, 1, start):
         if told.measured is not None:
             found[arm] = told.measured
             progress("arms measured", len(found), len(names))
