@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
+    from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
@@ -58,12 +59,14 @@ __all__ = [
     "evaluate",
     "evaluate_against",
     "evaluate_model",
+    "find_comparison",
     "follow",
     "gates",
     "gpus",
     "judge_of",
     "latest_unfinished",
     "launch",
+    "list_comparisons",
     "load_job",
     "memory_below",
     "merge",
@@ -79,9 +82,11 @@ __all__ = [
     "quiet",
     "read_batch",
     "report",
+    "report_comparison",
     "requirements",
     "runs",
     "show",
+    "show_comparison",
     "shrink",
     "single_changes",
     "tables",
@@ -114,12 +119,14 @@ _MODULE = {
     "evaluate": "judging",
     "evaluate_against": "judging",
     "evaluate_model": "judging",
+    "find_comparison": "comparisons",
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
+    "list_comparisons": "comparisons",
     "load_job": "planning",
     "memory_below": "following",
     "merge": "proving",
@@ -135,9 +142,11 @@ _MODULE = {
     "quiet": "progress",
     "read_batch": "estimating",
     "report": "looking",
+    "report_comparison": "comparisons",
     "requirements": "judging",
     "runs": "looking",
     "show": "looking",
+    "show_comparison": "comparisons",
     "shrink": "shrinking",
     "single_changes": "estimating",
     "tables": "lesson",

@@ -106,7 +106,7 @@ def compare_view(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
         paragraph=paragraph,
         concluded=spoken(outcome) if outcome else (),
         metrics=found,
-        arms=tuple(_arm_row(own[a.arm.name], a, trials, outcome, found) for a in bakeoff.allowances),
+        arms=tuple(_arm_row(own[a.arm.name], bakeoff, a, trials, outcome, found) for a in bakeoff.allowances),
         undrawn=tuple(_undrawn(bakeoff, trials)),
         forests=_forests(found, outcome) if outcome else (),
         budget=tuple(_budget_row(own[a.arm.name], a, trials) for a in bakeoff.allowances),
@@ -123,11 +123,16 @@ def compare_view(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
 
 
 def _arm_row(
-    look: Look, allowance: Allowance, trials: Sequence[Trial], outcome: Outcome | None, found: Sequence[Metric]
+    look: Look,
+    bakeoff: Bakeoff,
+    allowance: Allowance,
+    trials: Sequence[Trial],
+    outcome: Outcome | None,
+    found: Sequence[Metric],
 ) -> ArmRow:
     result = next((r for r in outcome.results if r.arm == look.arm), None) if outcome else None
     own = finals(trials).get(look.arm, ())
-    costs = [_cost_cell(a) for a in run_actuals(allowance, own)]
+    costs = [_cost_cell(a) for a in run_actuals(bakeoff, allowance, own)]
     costs.append(_cost_cell(arm_seconds(allowance, [t for t in trials if t.arm == look.arm])))
     return ArmRow(
         look=look,
@@ -173,7 +178,7 @@ def _undrawn(bakeoff: Bakeoff, trials: Sequence[Trial]) -> Iterator[str]:
     own = finals(trials)
     found: dict[str, list[str]] = {}
     for allowance in bakeoff.allowances:
-        for actual in run_actuals(allowance, own.get(allowance.arm.name, ())):
+        for actual in run_actuals(bakeoff, allowance, own.get(allowance.arm.name, ())):
             if actual.actual is None:
                 found.setdefault(actual.quantity, []).append(allowance.arm.name)
     for quantity, arms in found.items():
@@ -210,7 +215,7 @@ def _budget_row(look: Look, allowance: Allowance, trials: Sequence[Trial]) -> Bu
     own, trained = [t for t in trials if t.arm == look.arm], allowance.arm.kind == "trained"
     return BudgetRow(
         look=look,
-        steps=f"{allowance.steps:,}" if trained else "none",
+        steps=say.steps_text(allowance) if trained else "none",
         sweep=say.sweep_text(allowance) if trained else "none",
         runs=len(own),
         flops=_cost_cell(arm_flops(allowance, own)),

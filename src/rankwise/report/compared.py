@@ -87,13 +87,14 @@ def training_runs(trials: Sequence[Trial]) -> int:
     return sum(t.learning_rate is not None for t in trials)
 
 
-def run_actuals(allowance: Allowance, trials: Sequence[Trial]) -> tuple[Actual, ...]:
+def run_actuals(bakeoff: Bakeoff, allowance: Allowance, trials: Sequence[Trial]) -> tuple[Actual, ...]:
     """One final run of an arm as it was predicted and as it went: FLOPs, training, memory, bytes.
 
     Args:
         trials: the arm's final runs; means over them, of memory the most.
     """
-    steps, untrained = allowance.steps, allowance.arm.kind != "trained"
+    steps = allowance.steps + allowance.odd_steps / len(bakeoff.seeds)
+    untrained = allowance.arm.kind != "trained"
     flops = 0.0 if untrained else _times(allowance.step_flops, steps)
     seconds = 0.0 if untrained else _times(allowance.step_seconds, steps)
     spent = 0.0 if untrained and trials else _mean([t.flops for t in trials])
@@ -139,7 +140,7 @@ def _actual(quantity: str, unit: str, predicted: float | None, actual: float | N
     return Actual(quantity=quantity, unit=unit, predicted=predicted, interval=None, actual=actual, source=source)
 
 
-def _times(value: float | None, factor: int) -> float | None:
+def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
