@@ -58,7 +58,7 @@ def test_show_tells_the_verdict_the_results_and_the_contrasts(here: Path) -> Non
     assert shown["outcome"]["verdict"] == build_outcome().verdict and shown["report"] is None
     text = said("show", "comparisons/a")
     assert text.startswith("Of the arms that nobody beats on style, facts and task")
-    assert "  - Style: format (base 3 %" in text and "0.0001 !" in text
+    assert "  - Style: Format (base 3 %" in text and "0.0001 !" in text
     assert "full - base" in text and "about 1,100" in text
     assert "Spent 10 min 1 s of 11 min (91 %)." in text
 

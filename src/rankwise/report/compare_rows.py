@@ -1,6 +1,5 @@
 """What the template of a comparison shows, computed: tables of arms, the forest of contrasts, the budget, the notes."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,11 +56,13 @@ class Forest:
 
     Attributes:
         text: what is concluded, where another metric speaks for the side.
+        sources: how its intervals were computed.
         rows: of each pair the interval that holds for all together, and its own.
     """
 
     metric: Metric
     text: str
+    sources: tuple[str, ...]
     zero: float
     rows: tuple[tuple[Contrast, Track, Track], ...]
 
@@ -115,7 +116,7 @@ def compare_view(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
         settings=_settings(configured),
         configured=tuple(a.arm.name for a in configured),
         notes=_notes(bakeoff, trials, outcome),
-        sources=tuple(_sources(bakeoff, outcome)),
+        sources=tuple(_sources(bakeoff)),
     )
 
 
@@ -190,7 +191,7 @@ def _undrawn(bakeoff: Bakeoff, trials: Sequence[Trial]) -> Iterator[str]:
 
 def _forests(found: Sequence[Metric], outcome: Outcome) -> tuple[Forest, ...]:
     groups = ((m, [c for c in outcome.contrasts if c.metric == m.name]) for m in found)
-    texts = {c.metric: c.text for c in outcome.conclusions}
+    texts = {c.metric: say.conclusion_text(c) for c in outcome.conclusions}
     return tuple(_forest(m, own, "" if m.primary else texts.get(m.name, "")) for m, own in groups if own)
 
 
@@ -205,7 +206,10 @@ def _forest(metric: Metric, contrasts: Sequence[Contrast], text: str) -> Forest:
     def track(contrast: Contrast, ends: tuple[float, float]) -> Track:
         return Track(at(ends[0]), at(ends[1]), at(contrast.difference))
 
-    return Forest(metric, text, at(0.0), tuple((c, track(c, c.adjusted), track(c, c.interval)) for c in contrasts))
+    sources = tuple(dict.fromkeys(c.source for c in contrasts))
+    return Forest(
+        metric, text, sources, at(0.0), tuple((c, track(c, c.adjusted), track(c, c.interval)) for c in contrasts)
+    )
 
 
 # -- budget, settings, notes -----------------------------------------------------------------------
@@ -269,23 +273,22 @@ def _run_name(trial: Trial) -> str:
     return f"{trial.arm}, seed {trial.seed}"
 
 
-def _sources(bakeoff: Bakeoff, outcome: Outcome | None) -> list[tuple[str, str]]:
+def _sources(bakeoff: Bakeoff) -> list[tuple[str, str]]:
     """How each number was computed."""
-    told = list(dict.fromkeys(re.sub(r"\.$", "", c.source) for c in outcome.contrasts)) if outcome else []
     earlier = any(a.heldout_loss is not None for a in bakeoff.allowances)
     least = list(dict.fromkeys(d.source for d in bakeoff.detectable))
     return [
         ("Scores", "mean over all probes and seeds of an arm; below it the 95 % interval"),
         *([("Expected", "by an earlier comparison on the same base and kind of data")] if earlier else []),
-        *([("Differences", "; ".join(told))] if told else []),
+        ("Differences", "item by item on the same items; how their intervals were computed stands below each table"),
         ("Better, worse", "0 lies outside the interval that holds 95 % for all contrasts of a metric together"),
         ("More probes", "as many as would show a difference as large as the one seen, all else alike"),
         *([("Detectable", "; ".join(least) + "; found in 80 % of repeats, before the run")] if least else []),
         ("Learning rate", "each arm's own, by the loss of its sweep on rows that no score is taken on; counted"),
         ("FLOPs", "traced step by step at the real lengths of its rows; a multiply-add counts as two"),
-        ("Seconds", "of training: forward, backward and update, by the clock, mean of the seeds; in all: every run and "
-         "every answer of an arm"),
-        ("Peak memory", "of the process of a run, the most of its seeds, as the operating system tells it"),
-        ("Stored", "bytes of the files that one run publishes; an untrained arm publishes none"),
+        ("Time", "of training: all steps of a run by the clock, mean of the seeds; in all: every run and every answer "
+         "of an arm"),
+        ("Peak memory", "of the process of a run, the most of its seeds; of untrained arms it is not measured"),
+        ("Stored", "bytes of the weights that one run publishes; an untrained arm publishes none"),
         ("Predicted", "written into comparison.json before the first run"),
     ]  # fmt: skip

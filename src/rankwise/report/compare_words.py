@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rankwise.records import Actual, Allowance, ArmResult, Bakeoff, Contrast, Detectable, Outcome, Trial
+from rankwise.records import Actual, Allowance, ArmResult, Bakeoff, Conclusion, Contrast, Detectable, Outcome, Trial
 from rankwise.records.bakeoff import BudgetUnit
 from rankwise.report.compared import (
     Metric,
@@ -182,7 +182,13 @@ def time_text(actual: Actual) -> str:
 
 def verdict_lines(outcome: Outcome) -> list[str]:
     """What the verdict decides, then a line for each side of the job."""
-    return [decision(outcome), *(f"{SIDE_NAMES[c.side]}: {c.text}" for c in spoken(outcome))]
+    return [decision(outcome), *(f"{SIDE_NAMES[c.side]}: {conclusion_text(c)}" for c in spoken(outcome))]
+
+
+def conclusion_text(conclusion: Conclusion) -> str:
+    """With the metric's name, where it begins with its key."""
+    name, rest = metric_name(conclusion.metric), conclusion.text.removeprefix(f"{conclusion.metric} (")
+    return conclusion.text if rest == conclusion.text else f"{name} ({rest}"
 
 
 def contrasts_table(trials: Sequence[Trial], outcome: Outcome) -> Table:
