@@ -3,7 +3,7 @@
 import pytest
 
 from rankwise.report import compare_words as say
-from rankwise.report.compared import metrics
+from rankwise.report.compared import contrasts, metrics
 from tests import builders
 from tests.report.bakeoffs import DECISION, build_bakeoff, build_outcome, build_trials
 
@@ -61,7 +61,7 @@ def test_costs_mark_the_edge_and_what_was_not_foreseen() -> None:
 
 
 def test_contrasts_of_the_metrics_that_speak_for_a_side() -> None:
-    heads, rows = say.contrasts_table(build_trials(), build_outcome())
+    heads, rows = say.contrasts_table(build_bakeoff(), build_trials(), build_outcome())
     assert {row[0] for row in rows} == {"Format", "Facts", "Held-out loss", "General loss"} and len(rows) == 24
     found = {(row[0], row[1]): dict(zip(heads, row, strict=True)) for row in rows}
     sure, unsure = found["Format", "full - base"], found["Facts", "full - base"]
@@ -70,6 +70,26 @@ def test_contrasts_of_the_metrics_that_speak_for_a_side() -> None:
     assert unsure["95 %, all pairs"] == "-12 to +8"
     nobody_knows = builders.outcome().contrasts[0].model_copy(update={"answer": "cannot tell"})
     assert say.more_text(nobody_knows) == "unknown"
+
+
+def test_the_arm_that_was_named_later_comes_first() -> None:
+    known = {(c.first, c.second): c for c in build_outcome().contrasts if c.metric == "format"}
+    arms = ("full", "lora:r=8", "fewshot", "base")
+    backwards = build_bakeoff(allowances=tuple(reversed(build_bakeoff().allowances)))
+    turned = contrasts(backwards, build_outcome(), "format")
+    assert [(c.second, c.first) for c in turned] == list(known)
+    for c in turned:
+        was = known[c.second, c.first]
+        assert (c.difference, c.adjusted) == (-was.difference, (-was.adjusted[1], -was.adjusted[0]))
+        assert {c.answer, was.answer} in ({"better", "worse"}, {"cannot tell"})
+    assert {c.first for c in contrasts(build_bakeoff(), build_outcome(), "format")} == {*arms[:3]}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.4, "0.4"), (0.0012, "0.0012"), (1e-9, "below 0.001"), (0.0, "below 0.001")]
+)
+def test_a_p_value(value: float, said: str) -> None:
+    assert say.p_text(value) == said
 
 
 def test_the_verdict_is_said_once() -> None:

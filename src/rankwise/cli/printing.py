@@ -137,7 +137,7 @@ def print_comparison(folder: Any) -> None:
     print_passage("Side by side", say.verdict_lines(outcome)[1:])
     print_table(*say.scores_table(bakeoff, trials, outcome))
     print_table(*say.costs_table(bakeoff, trials, outcome))
-    print_table(*say.contrasts_table(trials, outcome))
+    print_table(*say.contrasts_table(bakeoff, trials, outcome))
     print_passage("Notes", outcome.notes)
     print_lines(say.spent_line(bakeoff, outcome), f"Comparison: {folder.path}", f"Page: {folder.report_path}")
 

@@ -12,6 +12,7 @@ from rankwise.report.compared import (
     Metric,
     arm_flops,
     arm_seconds,
+    contrasts,
     decision,
     finals,
     metrics,
@@ -109,7 +110,7 @@ def compare_view(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
         metrics=found,
         arms=tuple(_arm_row(own[a.arm.name], bakeoff, a, trials, outcome, found) for a in bakeoff.allowances),
         undrawn=tuple(_undrawn(bakeoff, trials)),
-        forests=_forests(found, outcome) if outcome else (),
+        forests=_forests(bakeoff, found, outcome) if outcome else (),
         budget=tuple(_budget_row(own[a.arm.name], a, trials) for a in bakeoff.allowances),
         between=_between(trials, outcome),
         bar=_bar(bakeoff, outcome),
@@ -189,14 +190,14 @@ def _undrawn(bakeoff: Bakeoff, trials: Sequence[Trial]) -> Iterator[str]:
 # -- contrasts -------------------------------------------------------------------------------------
 
 
-def _forests(found: Sequence[Metric], outcome: Outcome) -> tuple[Forest, ...]:
-    groups = ((m, [c for c in outcome.contrasts if c.metric == m.name]) for m in found)
+def _forests(bakeoff: Bakeoff, found: Sequence[Metric], outcome: Outcome) -> tuple[Forest, ...]:
+    groups = ((m, contrasts(bakeoff, outcome, m.name)) for m in found)
     texts = {c.metric: say.conclusion_text(c) for c in outcome.conclusions}
     return tuple(_forest(m, own, "" if m.primary else texts.get(m.name, "")) for m, own in groups if own)
 
 
-def _forest(metric: Metric, contrasts: Sequence[Contrast], text: str) -> Forest:
-    ends = [0.0, *(end for c in contrasts for end in (*c.adjusted, *c.interval, c.difference))]
+def _forest(metric: Metric, own: Sequence[Contrast], text: str) -> Forest:
+    ends = [0.0, *(end for c in own for end in (*c.adjusted, *c.interval, c.difference))]
     pad = PADDING * (max(ends) - min(ends)) or 1.0
     low, wide = min(ends) - pad, max(ends) - min(ends) + 2 * pad
 
@@ -206,10 +207,8 @@ def _forest(metric: Metric, contrasts: Sequence[Contrast], text: str) -> Forest:
     def track(contrast: Contrast, ends: tuple[float, float]) -> Track:
         return Track(at(ends[0]), at(ends[1]), at(contrast.difference))
 
-    sources = tuple(dict.fromkeys(c.source for c in contrasts))
-    return Forest(
-        metric, text, sources, at(0.0), tuple((c, track(c, c.adjusted), track(c, c.interval)) for c in contrasts)
-    )
+    sources = tuple(dict.fromkeys(c.source for c in own))
+    return Forest(metric, text, sources, at(0.0), tuple((c, track(c, c.adjusted), track(c, c.interval)) for c in own))
 
 
 # -- budget, settings, notes -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from rankwise.records.bakeoff import BudgetUnit
 from rankwise.report.compared import (
     Metric,
     arm_seconds,
+    contrasts,
     decision,
     finals,
     metrics,
@@ -35,6 +36,7 @@ from rankwise.report.quantities import (
 
 Table = tuple[list[str], list[list[str]]]  # heads, rows
 SIDE_NAMES = {"style": "Style", "facts": "Facts", "task": "Task", "forgetting": "Forgetting"}
+LEAST_P = 0.001  # below it, digits say nothing
 NOTHING = "-"  # of an arm that trains nothing
 
 
@@ -191,11 +193,11 @@ def conclusion_text(conclusion: Conclusion) -> str:
     return conclusion.text if rest == conclusion.text else f"{name} ({rest}"
 
 
-def contrasts_table(trials: Sequence[Trial], outcome: Outcome) -> Table:
+def contrasts_table(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome) -> Table:
     """Pairs of arms on the metric that speaks for each side: heads and rows."""
     spoken_for = [m.name for m in metrics(trials, outcome) if m.primary]
     heads = ["metric", "arms", "difference", "95 %, all pairs", "the first is", "needs"]
-    return heads, [_contrast_row(c) for name in spoken_for for c in outcome.contrasts if c.metric == name]
+    return heads, [_contrast_row(c) for name in spoken_for for c in contrasts(bakeoff, outcome, name)]
 
 
 def _contrast_row(contrast: Contrast) -> list[str]:
@@ -207,6 +209,11 @@ def _contrast_row(contrast: Contrast) -> list[str]:
         contrast.answer,
         f"{more} more" if (more := more_text(contrast)) else "",
     ]
+
+
+def p_text(value: float) -> str:
+    """0.41 · below 0.001."""
+    return "below 0.001" if value < LEAST_P else plain(value)
 
 
 def more_text(contrast: Contrast) -> str:

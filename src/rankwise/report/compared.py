@@ -5,7 +5,7 @@ take beside what it took, and which answers show best where arms differ.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rankwise.records import Actual, Allowance, Bakeoff, Conclusion, Outcome, Said, Trial
+from rankwise.records import Actual, Allowance, Bakeoff, Conclusion, Contrast, Interval, Outcome, Said, Trial
 from rankwise.records.bakeoff import Side
 
 SIDES: tuple[Side, ...] = ("style", "facts", "task", "forgetting")
@@ -74,6 +74,23 @@ def metrics(trials: Sequence[Trial], outcome: Outcome | None) -> tuple[Metric, .
             own = Metric(s.metric, s.unit, s.side, s.higher_is_better, len(s.values), s.metric in primary)
             found.setdefault(s.metric, own)
     return tuple(sorted(found.values(), key=lambda m: (SIDES.index(m.side), not m.primary)))
+
+
+def contrasts(bakeoff: Bakeoff, outcome: Outcome, metric: str) -> tuple[Contrast, ...]:
+    """Of one metric, the arm that was named later first: what training adds to the base is a gain, not a loss."""
+    place = {a.arm.name: number for number, a in enumerate(bakeoff.allowances)}
+    own = [c for c in outcome.contrasts if c.metric == metric]
+    return tuple(_turned(c) if place.get(c.first, 0) < place.get(c.second, 0) else c for c in own)
+
+
+def _turned(contrast: Contrast) -> Contrast:
+    def turn(interval: Interval) -> Interval:
+        return -interval[1], -interval[0]
+
+    turned = {"better": "worse", "worse": "better"}.get(contrast.answer, contrast.answer)
+    content = {"first": contrast.second, "second": contrast.first, "difference": -contrast.difference}
+    content |= {"interval": turn(contrast.interval), "adjusted": turn(contrast.adjusted), "answer": turned}
+    return contrast.model_copy(update=content)
 
 
 def planned_runs(bakeoff: Bakeoff) -> int:
