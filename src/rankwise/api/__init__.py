@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
+    from rankwise.api.comparing import Wanted, carry_out_comparison, conclude_comparison, prepare_comparison
     from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
@@ -43,13 +44,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Asked",
     "Progress",
+    "Wanted",
     "actual",
     "benchmark",
     "benchmark_model",
     "bring",
     "calibrate",
+    "carry_out_comparison",
     "chat",
     "check",
+    "conclude_comparison",
     "configuration",
     "diagnose",
     "doctor",
@@ -78,6 +82,7 @@ __all__ = [
     "plan",
     "plan_job",
     "prepare",
+    "prepare_comparison",
     "price_asked",
     "quiet",
     "read_batch",
@@ -103,13 +108,16 @@ __all__ = [
 _MODULE = {
     "Asked": "judging",
     "Progress": "progress",
+    "Wanted": "comparing",
     "actual": "actuals",
     "benchmark": "benchmarks",
     "benchmark_model": "benchmarks",
     "bring": "recipes",
     "calibrate": "calibrating",
+    "carry_out_comparison": "comparing",
     "chat": "judging",
     "check": "checking",
+    "conclude_comparison": "comparing",
     "configuration": "estimating",
     "diagnose": "diagnosing",
     "doctor": "doctoring",
@@ -138,6 +146,7 @@ _MODULE = {
     "plan": "planning",
     "plan_job": "planning",
     "prepare": "training",
+    "prepare_comparison": "comparing",
     "price_asked": "estimating",
     "quiet": "progress",
     "read_batch": "estimating",

@@ -24,6 +24,7 @@ class Bill:
         step: of one step; None: untrained. look: at the loss on the rows set aside. load: of one run. start: of one
             process. answers: of one model.
         measured: of the trained arms, where the budget is time.
+        items: metric that is a share -> its items, where all are asked.
         source: where the numbers come from.
     """
 
@@ -34,6 +35,7 @@ class Bill:
     start: Mapping[str, float]
     answers: Costs
     measured: Mapping[str, Measured]
+    items: Mapping[str, int]
     source: str
 
     @property
@@ -104,10 +106,9 @@ def bill_of(bakeoff: Bakeoff, measured: Mapping[str, Measured]) -> Bill:
         look={arm.name: of(arm).look for arm in arms},
         load={arm.name: of(arm).load + stored[arm.name] / DISK_BYTES_PER_SECOND for arm in arms},
         start={arm.name: of(arm).start for arm in arms},
-        answers={
-            arm.name: of(arm).answers["trained"] if arm.kind == "trained" else answers(arm.kind) for arm in arms
-        },
+        answers={arm.name: of(arm).answers["trained"] if arm.kind == "trained" else answers(arm.kind) for arm in arms},
         measured=measured,
+        items=quickest.items,
         source="reserved first, by seconds measured here",
     )
 
@@ -130,6 +131,7 @@ def read_bill(bakeoff: Bakeoff, plan: Plan) -> Bill:
             for a in bakeoff.allowances
         },
         measured={},
+        items=asked.items,
         source="reserved first, two FLOPs for each weight that a token meets",
     )
 

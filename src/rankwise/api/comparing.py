@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ from rankwise.api.progress import Progress, quiet
 from rankwise.api.replaying import ensure_replay
 from rankwise.api.training import refuse_unready
 from rankwise.compare.arms import read_arms
-from rankwise.compare.budget import Ask, Share, TooSmall, deal, learning_rates
+from rankwise.compare.budget import Share, TooSmall, deal, learning_rates
 from rankwise.compare.folder import Folder, final_name, new_folder, sweep_name
 from rankwise.compare.measured import Measured
 from rankwise.compare.processes import Local, Start, work_on
 from rankwise.errors import Interrupted, JobError, RankwiseError, UsageError
 from rankwise.observe.devices import gpus_here
-from rankwise.records import Allowance, Arm, Bakeoff, Job, MethodChoice, Plan
+from rankwise.records import Allowance, Arm, Bakeoff, Detectable, Job, MethodChoice, Outcome, Plan
 from rankwise.records.bakeoff import BudgetUnit
-from rankwise.store import write_record
+from rankwise.store import write_record, write_text
 
 EVALUATION_SHARE = 0.5  # of the budget, at most: fewer items are asked before training gets less than the other half
 ENDING_SECONDS = 10.0  # statistics and the page, kept back from a budget of time
@@ -56,7 +57,11 @@ class Ahead:
 
 
 def prepare_comparison(
-    job: Path, wanted: Wanted, out: Path | None = None, options: Mapping[str, Any] | None = None, progress: Progress = quiet
+    job: Path,
+    wanted: Wanted,
+    out: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress = quiet,
 ) -> Folder:
     """The folder of a comparison with its plan in it: arms planned, measured where the budget is time, and budgets
     dealt. One that was begun by the same call is gone on with as it was planned.
@@ -114,7 +119,10 @@ def _planned(job: Job, method: MethodChoice | None, name: str) -> Plan:
     """On one device, without looks at general ability, which is asked at the end instead."""
     forgetting = job.forgetting.model_copy(update={"watch_steps": 0, "action": "warn", "tasks": (), "tasks_path": None})
     hardware = job.hardware.model_copy(update={"count": 1})
-    train = job.train.model_copy(update={"parallel": None, "deepspeed": None, "save_url": None, "report_to": None})
+    off: dict[str, None] = dict.fromkeys(("parallel", "deepspeed", "save_url", "report_to", "max_steps"))
+    if job.method is not None and method is not None and job.method.name != method.name:
+        off["learning_rate"] = None  # it was meant for another method
+    train = job.train.model_copy(update=off)
     own = {"method": method, "forgetting": forgetting, "hardware": hardware, "train": train}
     decided = plan_job(job.model_copy(update=own), brief=True)
     try:
@@ -192,6 +200,7 @@ def _dealt(
             "allowances": tuple(
                 _allowance(a, shares[a.arm.name], bill, asked, most, plans[a.arm.name]) for a in asked.allowances
             ),
+            "detectable": tuple(_detectable(asked, bill, most)),
             "notes": tuple(_notes(asked, bill, most, wanted, devices)),
         }
     )
@@ -200,10 +209,16 @@ def _dealt(
 def _devices(plan: Plan, wanted: Wanted) -> int:
     """Arms that can be worked off at one time."""
     if wanted.ray is not None:
+        _require_ray()
         from rankwise.compare.on_ray import slots
 
         return slots(wanted.ray, plan.facts.device.kind, plan.facts.device.cores)
     return max(1, len(gpus_here())) if plan.facts.device.kind == "gpu" else 1
+
+
+def _require_ray() -> None:
+    if find_spec("ray") is None:
+        raise UsageError("--ray needs the package ray, which is not installed", fix="pip install 'rankwise[ray]'")
 
 
 def _seconds(plan: Plan, wanted: Wanted) -> float:
@@ -275,6 +290,18 @@ def _allowance(asked: Allowance, share: Share, bill: Bill, bakeoff: Bakeoff, mos
     )
 
 
+def _detectable(asked: Bakeoff, bill: Bill, most: int) -> Iterator[Detectable]:
+    """Of the metrics that are shares; how much rows differ in their loss is not known before."""
+    from rankwise.compare.detect import Design, detectable  # here: they need scipy
+
+    trained = sum(a.arm.kind == "trained" for a in asked.allowances)
+    for metric, items in bill.items.items():
+        design = Design(min(items, most), len(asked.seeds), len(asked.allowances), trained)
+        found = detectable(metric, "share", design)
+        if found is not None:
+            yield found
+
+
 def _notes(asked: Bakeoff, bill: Bill, most: int, wanted: Wanted, devices: int) -> Iterator[str]:
     yield f"looks and answers are {bill.source}"
     if most < bill.all_items:
@@ -322,6 +349,7 @@ def _places(folder: Folder, ray: str | None) -> tuple[int, Start]:
     plan = folder.plan(folder.bakeoff().allowances[0].arm.name)
     device = plan.facts.device
     if ray is not None:
+        _require_ray()
         from rankwise.compare.on_ray import OnRay, slots
 
         count = slots(ray, device.kind, device.cores)
@@ -379,3 +407,17 @@ def _expected(bakeoff: Bakeoff, allowance: Allowance) -> dict[str, float | None]
         known = step is not None and answers is not None
         found[final_name(arm, seed)] = allowance.steps * step + answers / len(seeds) if known else None  # type: ignore[operator]
     return found
+
+
+def conclude_comparison(folder: Folder) -> Outcome:
+    """What the finished trials show; writes outcome.json and report.html."""
+    bakeoff, trials = folder.bakeoff(), folder.trials()
+    from rankwise.compare.conclude import conclude  # here: it needs scipy
+    from rankwise.report.compare_page import compare_page
+
+    plan = folder.plan(bakeoff.allowances[0].arm.name)
+    price = plan.facts.device.price
+    outcome = conclude(bakeoff, trials, price.at(plan.job.costs.pricing) if price else None)
+    write_record(folder.outcome_path, outcome)
+    write_text(folder.report_path, compare_page(bakeoff, trials, outcome, folder=folder.path))
+    return outcome

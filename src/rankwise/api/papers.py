@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rankwise.api.loading import load_inputs, probes_of
 from rankwise.evaluate.exam import set_exam
 from rankwise.evaluate.paper import write_paper
-from rankwise.evaluate.paperwork import paper_sizes, asked_of
+from rankwise.evaluate.paperwork import asked_of, paper_sizes, share_items
 from rankwise.evaluate.ways import asking_of
 from rankwise.records import Bakeoff, Plan
 from rankwise.records.bakeoff import ArmKind
@@ -16,10 +16,17 @@ from rankwise.text.setaside import rows_learned, set_aside
 
 @dataclass(frozen=True)
 class Works:
-    """Way to ask -> items of each kind at most -> what is asked of one model; and the rows that are set aside."""
+    """What is asked of one model.
+
+    Attributes:
+        works: way to ask -> items of each kind at most -> what is asked.
+        aside: rows that are set aside.
+        items: metric that is a share -> its items, where all are asked.
+    """
 
     works: Mapping[ArmKind, Mapping[int, EvaluationWork]]
     aside: int
+    items: Mapping[str, int]
 
 
 def works(bakeoff: Bakeoff, plan: Plan) -> Works:
@@ -34,4 +41,4 @@ def works(bakeoff: Bakeoff, plan: Plan) -> Works:
         asking = asking_of(kind, rows_learned(job, chat, seed, last), chat, positions, seed)
         papers = {most: write_paper(exam, chat, asking, positions, most) for most in paper_sizes(exam)}
         found[kind] = {most: asked_of(paper, positions, ends=kind != "base") for most, paper in papers.items()}
-    return Works(found, len(aside))
+    return Works(found, len(aside), share_items(exam))

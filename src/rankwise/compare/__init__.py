@@ -1,1 +1,1 @@
-"""The fair bake-off: which arms there are, what each may spend, and where it is written down."""
+"""Methods of training beside each other at one budget: what each may spend, and what their scores allow to say."""

@@ -44,7 +44,7 @@ def _arm(said: str) -> Arm:
     if name in UNTRAINED:
         if options:
             raise UsageError(f"--methods {said}: {name} has no options", fix=f"write {name} alone")
-        return Arm(name=given or name, kind=UNTRAINED[name])
+        return Arm(name=given or name, kind=UNTRAINED[name], method=None)
     if name not in METHODS:
         known = (*UNTRAINED, *METHODS)
         raise _unknown(f"--methods {said}: there is no method {name}", name, known)

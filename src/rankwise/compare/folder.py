@@ -1,6 +1,7 @@
 """The folder of a comparison: what was planned, and what is done.
 
-job.yaml  asked.json (before it was planned)  comparison.json  arms/ARM.json (its plan)  logs/  trials/*.json  runs/ (one folder each)  outcome.json  report.html
+job.yaml  asked.json (before it was planned)  comparison.json  arms/ARM.json (its plan)  logs/  trials/*.json
+runs/ (one folder each)  outcome.json  report.html
 """
 
 import re

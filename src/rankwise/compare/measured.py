@@ -19,6 +19,8 @@ class Measured(Record):
         {}, description="Of all answers of one model, asked in that way so many items of each kind."
     )
 
+    items: dict[str, int] = Field({}, description="Metric that is a share -> its items, where all are asked.")
+
     @property
     def step(self) -> float | None:
         """The median step; None: nothing is trained."""

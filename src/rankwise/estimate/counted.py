@@ -18,7 +18,7 @@ KEPT = (2, 4)
 
 @dataclass(frozen=True)
 class Counter:
-    """FLOPs of one forward and backward pass: a + rows (b + c length + e kept) + d squares; `update` of the optimizer."""
+    """FLOPs of one forward and backward pass: a + rows (b + c length + e kept) + d squares."""
 
     per_pass: float
     per_row: float

@@ -23,6 +23,12 @@ def paper_sizes(exam: Exam) -> list[int]:
     return sizes
 
 
+def share_items(exam: Exam) -> dict[str, int]:
+    """Metric that is a share -> items that it is a share of."""
+    found = {"format": len(exam.held_out) if exam.form else 0, "facts": len(exam.probes)}
+    return {metric: items for metric, items in found.items() if items}
+
+
 def asked_of(paper: Paper, positions: int | None, *, ends: bool) -> EvaluationWork:
     """The tokens that `score` reads and writes. What stands after the same examples counts them once.
 

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -26,7 +27,7 @@ from rankwise.compare.measured import Told
 from rankwise.errors import Interrupted, OutOfMemory, RankwiseError, TrainingError
 from rankwise.evaluate.exam import Exam, set_exam
 from rankwise.evaluate.paper import Paper, write_paper
-from rankwise.evaluate.paperwork import paper_sizes
+from rankwise.evaluate.paperwork import paper_sizes, share_items
 from rankwise.evaluate.scoring import score
 from rankwise.evaluate.subject import Subject
 from rankwise.evaluate.ways import asking_of
@@ -119,6 +120,7 @@ class ArmWork:
         papers = {kind: {most: self._paper(kind, most) for most in sizes} for kind in kinds}
         scratch = self.folder.runs / f".measured-{os.getpid()}"
         found = measure(self.material, papers, self.allowance, scratch, started)
+        found = found.model_copy(update={"items": share_items(self.exam)})
         self.tell(Told(what="measured", measured=found))
 
     def work(self) -> None:
@@ -215,7 +217,7 @@ class ArmWork:
         )
         self.folder.keep(name, self._scored(nothing, untrained(self.material), name))
 
-    def _scored(self, trial: Trial, model: object, name: str) -> Trial:
+    def _scored(self, trial: Trial, model: Any, name: str) -> Trial:
         """The trial with what the model answers."""
         paper = self._paper(self.arm.kind, self.bakeoff.most_items)
 

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rankwise.compare.measured import Measured
 from rankwise.evaluate.paper import Paper
@@ -21,9 +22,7 @@ STEPS = 3  # the first has the optimizer's state to make, and is left out
 SAID_TOKENS = 6
 
 
-def measure(
-    material: Material, papers: Papers, allowance: Allowance, scratch: Path, started: float
-) -> Measured:
+def measure(material: Material, papers: Papers, allowance: Allowance, scratch: Path, started: float) -> Measured:
     """Seconds of an arm's work on this device.
 
     Args:
@@ -56,7 +55,7 @@ def _as_mean(step: Step, material: Material) -> float:
     return step.seconds * material.plan.facts.data.mean_length * material.config.effective_batch / step.tokens
 
 
-def _answering(material: Material, papers: Papers, model: object, found: Measured) -> Measured:
+def _answering(material: Material, papers: Papers, model: Any, found: Measured) -> Measured:
     """With the seconds of all answers, from how long a token that is read and one that is said take here."""
     positions = material.plan.facts.model.max_position_embeddings
     plain = max(papers["trained"].items())[1]
@@ -74,6 +73,7 @@ def _answering(material: Material, papers: Papers, model: object, found: Measure
         return (work.tokens + prompts) * a_token + sum(batch.steps for batch in work.batches) * a_step
 
     answers = {
-        kind: {most: seconds(asked_of(paper, positions, ends=kind != "base")) for most, paper in by.items()} for kind, by in papers.items()
+        kind: {most: seconds(asked_of(paper, positions, ends=kind != "base")) for most, paper in by.items()}
+        for kind, by in papers.items()
     }
     return found.model_copy(update={"answers": answers})

@@ -113,7 +113,9 @@ class TrainingRun:
         self.run, self.material, self.asked = run, material, asked
         base = material.config
         rows = mix(material.data.train, material.data.replay, base.replay_share, asked.seed)
-        config = _config(base, asked, len(rows), _save_steps(allowance), own_warmup=material.plan.job.train.warmup_steps)
+        config = _config(
+            base, asked, len(rows), _save_steps(allowance), own_warmup=material.plan.job.train.warmup_steps
+        )
         verdict = material.plan.verdict.model_copy(update={"config": config})
         self.plan = material.plan.model_copy(update={"verdict": verdict})
         self._begin()
@@ -192,7 +194,9 @@ class Looks:
         groups = grouped_losses(self.engine.module, self.groups, self.material.config.autocast)
         nats, tokens = (sum(column) for column in zip(*(one for group in groups for one in group), strict=True))
         if not math.isfinite(nats):
-            raise TrainingError(f"after step {step} the loss on the rows set aside is {nats}", expected="a finite number")
+            raise TrainingError(
+                f"after step {step} the loss on the rows set aside is {nats}", expected="a finite number"
+            )
         self.look_seconds = time.monotonic() - began
         loss, seconds = nats / tokens, self.look_seconds
         return Validation(time=now(), step=step, loss=loss, supervised_tokens=int(tokens), seconds=seconds)
