@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rankwise.compare.budget import Ask
 from rankwise.compare.measured import Measured
+from rankwise.estimate.counted import counter_of
 from rankwise.estimate.efficiency import ON_CPU
 from rankwise.records import Arm, Bakeoff, Interval, ModelFacts, Plan
 from rankwise.records.bakeoff import ArmKind
@@ -21,7 +22,8 @@ class Bill:
     """What each arm needs, in FLOPs or in seconds.
 
     Attributes:
-        step: of one step; None: untrained. look: at the loss on the rows set aside. load: of one run. start: of one
+        step: of one step; None: untrained. step_flops: the same in FLOPs, traced.
+        look: at the loss on the rows set aside. load: of one run. start: of one
             process. answers: of one model.
         measured: of the trained arms, where the budget is time.
         items: metric that is a share -> its items, where all are asked.
@@ -30,6 +32,7 @@ class Bill:
 
     bakeoff: Bakeoff
     step: Mapping[str, float | None]
+    step_flops: Mapping[str, float | None]
     look: Mapping[str, float]
     load: Mapping[str, float]
     start: Mapping[str, float]
@@ -103,6 +106,7 @@ def bill_of(bakeoff: Bakeoff, measured: Mapping[str, Measured]) -> Bill:
     return Bill(
         bakeoff,
         step={arm.name: of(arm).step if arm.kind == "trained" else None for arm in arms},
+        step_flops={arm.name: of(arm).step_flops if arm.kind == "trained" else None for arm in arms},
         look={arm.name: of(arm).look for arm in arms},
         load={arm.name: of(arm).load + stored[arm.name] / DISK_BYTES_PER_SECOND for arm in arms},
         start={arm.name: of(arm).start for arm in arms},
@@ -113,16 +117,19 @@ def bill_of(bakeoff: Bakeoff, measured: Mapping[str, Measured]) -> Bill:
     )
 
 
-def read_bill(bakeoff: Bakeoff, plan: Plan) -> Bill:
+def read_bill(bakeoff: Bakeoff, plans: Mapping[str, Plan]) -> Bill:
     """FLOPs, by what every arm will be asked. Raises DataError, UsageError: there is nothing to ask."""
+    plan = next(iter(plans.values()))
     from rankwise.api.papers import works  # here: it imports torch
 
     asked = works(bakeoff, plan)
+    steps = {a.arm.name: _step_flops(plans[a.arm.name]) if a.config else None for a in bakeoff.allowances}
     model = plan.facts.model
     row = 2 * plan.facts.data.mean_length * (model.linear_params + _head(model))
     return Bill(
         bakeoff,
-        step={a.arm.name: a.step_flops for a in bakeoff.allowances},
+        step=steps,
+        step_flops=steps,
         look={a.arm.name: row * asked.aside for a in bakeoff.allowances},
         load={a.arm.name: 0.0 for a in bakeoff.allowances},
         start={a.arm.name: 0.0 for a in bakeoff.allowances},
@@ -134,6 +141,10 @@ def read_bill(bakeoff: Bakeoff, plan: Plan) -> Bill:
         items=asked.items,
         source="reserved first, two FLOPs for each weight that a token meets",
     )
+
+
+def _step_flops(plan: Plan) -> float:
+    return counter_of(plan).mean_step(plan)
 
 
 def answer_flops(work: EvaluationWork, model: ModelFacts) -> float:

@@ -154,12 +154,11 @@ def _undealt(arm: Arm, plan: Plan, rates: int) -> Allowance:
     estimate, config = plan.chosen(), plan.verdict.config
     assert estimate is not None and config is not None
     trained = arm.kind == "trained"
-    flops = estimate.time.flops
     stored = estimate.storage.adapter_bytes
     return Allowance(
         arm=arm,
         config=config if trained else None,
-        step_flops=flops.forward + flops.backward + flops.optimizer if trained else None,
+        step_flops=None,
         step_seconds=estimate.time.step_seconds if trained else None,
         steps=0,
         sweep_steps=0,
@@ -180,7 +179,7 @@ def _dealt(
     first = next(iter(plans.values()))
     devices = _devices(first, wanted)
     if wanted.unit == "flops":
-        bill = read_bill(asked, first)
+        bill = read_bill(asked, plans)
         budget = wanted.budget
     else:
         price = _seconds(first, wanted)
@@ -282,7 +281,8 @@ def _allowance(asked: Allowance, share: Share, bill: Bill, bakeoff: Bakeoff, mos
             "odd_steps": share.odd_steps,
             "sweep_steps": share.sweep_steps,
             "step_seconds": seconds if asked.arm.kind == "trained" else None,
-            "flops": share.total * (asked.step_flops or 0.0),
+            "step_flops": bill.step_flops[name],
+            "flops": share.total * (bill.step_flops[name] or 0.0),
             "training_seconds": training,
             "evaluation_seconds": answering,
             "interval": (whole * low, whole * high) if whole is not None else None,

@@ -15,6 +15,7 @@ class Measured(Record):
     load: float = Field(description="Of the model, with its method attached.")
     look: float = Field(0.0, description="Of one look at the loss on the rows set aside.")
     steps: tuple[float, ...] = Field((), description="Of optimizer steps at the mean length of the rows.")
+    step_flops: float | None = Field(None, description="Of a step at the mean length, traced.")
     answers: dict[ArmKind, dict[int, float]] = Field(
         {}, description="Of all answers of one model, asked in that way so many items of each kind."
     )

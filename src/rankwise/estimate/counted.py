@@ -1,14 +1,15 @@
-"""FLOPs of passes of any shape, from a few traces: what a step really asked for, where `time.step_flops` says what one
-of mean length would. A multiply-add counts as two, and attention over a document of L tokens as L x L, whatever kernel
-runs it.
+"""FLOPs of passes of any shape, from a few traces: what the steps of a comparison really asked for. A multiply-add
+counts as two, and attention over a document of L tokens as L x L, whatever kernel runs it: as torch's own counter sees
+eager attention.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rankwise.estimate.price import setup_of
 from rankwise.estimate.time import ADAMW_OPERATIONS
 from rankwise.estimate.traced import traced
-from rankwise.records import Setup, Trace
+from rankwise.records import Candidate, Plan, Setup, Trace
 
 # Traced shapes: (rows, tokens, positions with logits). A pass is linear in its tokens and its logits, and square in the
 # length of what attends together; virtual tokens, which come before each row, add to the linear part alone.
@@ -41,6 +42,24 @@ class Counter:
         """Of an optimizer step of these passes, its update included."""
         return self.update + sum(self.passed(*shape) for shape in passes)
 
+    def mean_step(self, plan: Plan) -> float:
+        """Of an optimizer step of a plan's configuration, for rows of mean length."""
+        config, data = plan.verdict.config, plan.facts.data
+        assert config is not None
+        rows, length = config.per_device_train_batch_size, data.mean_length
+        kept = length * min(1.0, data.supervised_tokens / max(1, data.tokens))
+        linear = self.per_row + self.per_token * length + self.per_kept * kept
+        one = self.per_pass + rows * (linear + self.per_square * length * length)
+        return self.update + config.gradient_accumulation_steps * one
+
+
+def counter_of(plan: Plan) -> Counter:
+    """Of the step of a plan's configuration. Raises as `traced`."""
+    config, named = plan.verdict.config, str(plan.verdict.candidate)
+    assert config is not None
+    candidate = Candidate(id=named, recipe=config.method, method=config.method, parallel="none", config=config)
+    return counter(setup_of(plan.facts, candidate))
+
 
 def counter(setup: Setup) -> Counter:
     """The FLOPs of a setup's step as a function of the rows in it, exact. Raises as `traced`."""
@@ -68,6 +87,7 @@ def _trace(setup: Setup, rows: int, length: int, kept: int) -> Trace:
                 "max_length": length,
                 "labelled_share": kept / length,
                 "gradient_accumulation_steps": 1,
+                "attn_implementation": "eager",
             }
         )
     )

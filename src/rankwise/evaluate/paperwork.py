@@ -6,6 +6,7 @@ from rankwise.evaluate.exam import Exam
 from rankwise.evaluate.paper import Paper, Written
 from rankwise.evaluate.prompts import Messages
 from rankwise.evaluate.workload import PROBE_TOKENS, answering, likelihoods, read_of, unlabelled, wanted_tokens
+from rankwise.model.generate import BATCH
 from rankwise.model.prefix import read_once
 from rankwise.records.ledger import AnswerBatch, EvaluationWork
 from rankwise.text.masks import Encoded
@@ -14,12 +15,12 @@ FEWEST = 8  # items of each kind, below which nothing is told from anything
 
 
 def paper_sizes(exam: Exam) -> list[int]:
-    """Items of each kind at most, from FEWEST up in steps of about a third to all that there are."""
+    """Items of each kind at most, from FEWEST to all that there are, in steps of about a third; whole batches."""
     data = exam.data
     largest = max(len(data.validation), len(data.general), len(exam.held_out), len(exam.probes), FEWEST)
     sizes = [FEWEST]
     while sizes[-1] < largest:
-        sizes.append(min(largest, -(-sizes[-1] * 4 // 3)))
+        sizes.append(min(largest, BATCH * -(-sizes[-1] * 4 // (3 * BATCH))))
     return sizes
 
 

@@ -12,7 +12,7 @@ from rankwise.text.split import last_held_out, split_key
 from rankwise.text.template import ChatText
 from rankwise.text.tokens import TokenRows
 
-MOST = 16  # rows; they are read about five times in each run of a comparison
+MOST = 8  # rows; they are read about five times in each run of a comparison
 SHARE = 0.1  # of the training rows, at most
 
 

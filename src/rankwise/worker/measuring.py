@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.compare.measured import Measured
+from rankwise.estimate.counted import counter_of
 from rankwise.evaluate.paper import Paper
 from rankwise.evaluate.paperwork import asked_of
 from rankwise.model.generate import BATCH, say
@@ -41,10 +42,13 @@ def measure(material: Material, papers: Papers, allowance: Allowance, scratch: P
         run.train(lambda *_: None, publishes=False)
         steps = [event for event in run.run.events() if isinstance(event, Step)][1:]
         look = run.looks.look_seconds
+        flops = counter_of(material.plan).mean_step(material.plan)
         model = run.engine.bare
         del run.engine.optimizer
         gc.collect()
-        found = Measured(start=started, load=load, look=look, steps=tuple(_as_mean(s, material) for s in steps))
+        found = Measured(
+            start=started, load=load, look=look, step_flops=flops, steps=tuple(_as_mean(s, material) for s in steps)
+        )
         return _answering(material, papers, model, found)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

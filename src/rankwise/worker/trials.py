@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rankwise.errors import Interrupted, TrainingError
-from rankwise.estimate.counted import Counter, counter
-from rankwise.estimate.price import setup_of
+from rankwise.estimate.counted import counter_of
 from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import load_adapter, total_params, trainable_params
 from rankwise.model.likelihood import grouped_losses
@@ -20,7 +19,6 @@ from rankwise.model.load import load_base
 from rankwise.model.vocabulary import extend
 from rankwise.records import (
     Allowance,
-    Candidate,
     CurvePoint,
     Finished,
     Plan,
@@ -219,7 +217,7 @@ def spent(run: TrainingRun) -> Spent:
     """Every step that counts, those before a resume included."""
     events = run.run.events()
     taken = [e for e in events if isinstance(e, Step)]
-    count = flop_counter(run.plan)
+    count = counter_of(run.plan)
     flops, seconds = [0.0], [0.0]
     for event in taken:
         flops.append(flops[-1] + count.step(run.loop.shapes(event.step - 1)))
@@ -239,14 +237,6 @@ def _stored_bytes(run: Run) -> int | None:
     """Of the published weights; None where nothing was published."""
     files = [*run.adapter.glob("*.safetensors"), *run.model.glob("*.safetensors")]
     return sum(file.stat().st_size for file in files) if files else None
-
-
-def flop_counter(plan: Plan) -> Counter:
-    """Of the step of a plan's configuration."""
-    config, named = plan.verdict.config, str(plan.verdict.candidate)
-    assert config is not None
-    candidate = Candidate(id=named, recipe=config.method, method=config.method, parallel="none", config=config)
-    return counter(setup_of(plan.facts, candidate))
 
 
 def published(run: Run, material: Material) -> Any:
