@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
     from rankwise.api.comparing import prepare_comparison
+    from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
     from rankwise.api.dealing import Wanted
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
@@ -64,6 +65,7 @@ __all__ = [
     "evaluate",
     "evaluate_against",
     "evaluate_model",
+    "find_comparison",
     "follow",
     "gates",
     "gpus",
@@ -71,6 +73,7 @@ __all__ = [
     "judge_of",
     "latest_unfinished",
     "launch",
+    "list_comparisons",
     "load_job",
     "memory_below",
     "merge",
@@ -87,9 +90,11 @@ __all__ = [
     "quiet",
     "read_batch",
     "report",
+    "report_comparison",
     "requirements",
     "runs",
     "show",
+    "show_comparison",
     "shrink",
     "single_changes",
     "tables",
@@ -125,6 +130,7 @@ _MODULE = {
     "evaluate": "judging",
     "evaluate_against": "judging",
     "evaluate_model": "judging",
+    "find_comparison": "comparisons",
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
@@ -132,6 +138,7 @@ _MODULE = {
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
+    "list_comparisons": "comparisons",
     "load_job": "planning",
     "memory_below": "following",
     "merge": "proving",
@@ -148,9 +155,11 @@ _MODULE = {
     "quiet": "progress",
     "read_batch": "estimating",
     "report": "looking",
+    "report_comparison": "comparisons",
     "requirements": "judging",
     "runs": "looking",
     "show": "looking",
+    "show_comparison": "comparisons",
     "shrink": "shrinking",
     "single_changes": "estimating",
     "tables": "lesson",

@@ -9,7 +9,15 @@ import typer
 from rich.markup import escape
 
 from rankwise.cli.face import Json, command
-from rankwise.cli.printing import notes, print_json, print_lines, print_passage, print_table, progress_bars
+from rankwise.cli.printing import (
+    notes,
+    print_comparison,
+    print_json,
+    print_lines,
+    print_passage,
+    print_table,
+    progress_bars,
+)
 from rankwise.errors import Interrupted, UsageError
 
 
@@ -76,7 +84,7 @@ def compare(
     if as_json:
         print_json(outcome.model_dump(mode="json"))
     else:
-        _print_outcome(outcome, folder)
+        print_comparison(folder)
     return 0
 
 
@@ -92,21 +100,6 @@ def _budget(flops: float | None, minutes: float | None, usd: float | None) -> tu
     if not 0 < given[0][1] < float("inf"):
         raise UsageError(f"the budget is {given[0][1]:g}", expected="a number above 0")
     return given[0]
-
-
-def _print_outcome(outcome: Any, folder: Any) -> None:
-    from rankwise.report import compare_words
-
-    bakeoff, trials = folder.bakeoff(), folder.trials()
-    print_table(*compare_words.results_table(bakeoff, trials, outcome))
-    print_passage("What follows", [compare_words.conclusion_line(c) for c in outcome.conclusions])
-    print_lines(
-        compare_words.spent_line(bakeoff, outcome),
-        outcome.verdict,
-        "",
-        f"Comparison: {folder.path}",
-        f"Page: {folder.report_path}",
-    )
 
 
 def _ahead_line(ahead: Any) -> str:

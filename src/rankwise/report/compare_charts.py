@@ -16,6 +16,8 @@ from rankwise.report.cost_axis import short, ticks
 from rankwise.report.figure import AXIS, SMALL, layout
 from rankwise.report.quantities import common_scale, duration, flops, learning_rate, plain
 
+MOST_RATES = 4  # on the axis of a sweep: they are long words for a phone
+
 
 def curve_figures(bakeoff: Bakeoff, trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
     """Loss by FLOPs and by seconds: each seed a thin line, the mean of an arm a thick one. Empty where nothing has
@@ -140,6 +142,7 @@ def _diverged(tried: Tried, look: Look) -> dict[str, Any]:
         "x": short(math.log10(tried.rate)),
         "y": 1.0,
         "yref": "paper",
+        "xanchor": "right",
         "yanchor": "top",
         "text": f"{look.sign} diverged",
         "showarrow": False,
@@ -148,7 +151,7 @@ def _diverged(tried: Tried, look: Look) -> dict[str, Any]:
 
 
 def _rates_axis(low: float, high: float) -> dict[str, Any]:
-    shown = ticks(low / 1.2, high * 1.2)
+    shown = ticks(low / 1.2, high * 1.2, MOST_RATES)
     ends = [short(math.log10(low) - 0.2), short(math.log10(high) + 0.2)]
     return {
         "type": "log",

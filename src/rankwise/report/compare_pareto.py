@@ -59,7 +59,7 @@ def pareto_points(
     reached = {r.arm: r for r in outcome.results if metric.name in r.means}
     for allowance in bakeoff.allowances:
         name = allowance.arm.name
-        taken = {a.quantity: a.actual for a in run_actuals(allowance, ran.get(name, ()))}
+        taken = {a.quantity: a.actual for a in run_actuals(bakeoff, allowance, ran.get(name, ()))}
         cost = taken[quantity]
         if name in reached and cost is not None:
             value = reached[name].means[metric.name]

@@ -1,6 +1,5 @@
 """What the template of a comparison shows, computed: tables of arms, the forest of contrasts, the budget, the notes."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from rankwise.report.compared import (
     Metric,
     arm_flops,
     arm_seconds,
+    contrasts,
     decision,
     finals,
     metrics,
@@ -57,11 +57,13 @@ class Forest:
 
     Attributes:
         text: what is concluded, where another metric speaks for the side.
+        sources: how its intervals were computed.
         rows: of each pair the interval that holds for all together, and its own.
     """
 
     metric: Metric
     text: str
+    sources: tuple[str, ...]
     zero: float
     rows: tuple[tuple[Contrast, Track, Track], ...]
 
@@ -106,16 +108,16 @@ def compare_view(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
         paragraph=paragraph,
         concluded=spoken(outcome) if outcome else (),
         metrics=found,
-        arms=tuple(_arm_row(own[a.arm.name], a, trials, outcome, found) for a in bakeoff.allowances),
+        arms=tuple(_arm_row(own[a.arm.name], bakeoff, a, trials, outcome, found) for a in bakeoff.allowances),
         undrawn=tuple(_undrawn(bakeoff, trials)),
-        forests=_forests(found, outcome) if outcome else (),
+        forests=_forests(bakeoff, found, outcome) if outcome else (),
         budget=tuple(_budget_row(own[a.arm.name], a, trials) for a in bakeoff.allowances),
         between=_between(trials, outcome),
         bar=_bar(bakeoff, outcome),
         settings=_settings(configured),
         configured=tuple(a.arm.name for a in configured),
         notes=_notes(bakeoff, trials, outcome),
-        sources=tuple(_sources(bakeoff, outcome)),
+        sources=tuple(_sources(bakeoff)),
     )
 
 
@@ -123,11 +125,16 @@ def compare_view(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
 
 
 def _arm_row(
-    look: Look, allowance: Allowance, trials: Sequence[Trial], outcome: Outcome | None, found: Sequence[Metric]
+    look: Look,
+    bakeoff: Bakeoff,
+    allowance: Allowance,
+    trials: Sequence[Trial],
+    outcome: Outcome | None,
+    found: Sequence[Metric],
 ) -> ArmRow:
     result = next((r for r in outcome.results if r.arm == look.arm), None) if outcome else None
     own = finals(trials).get(look.arm, ())
-    costs = [_cost_cell(a) for a in run_actuals(allowance, own)]
+    costs = [_cost_cell(a) for a in run_actuals(bakeoff, allowance, own)]
     costs.append(_cost_cell(arm_seconds(allowance, [t for t in trials if t.arm == look.arm])))
     return ArmRow(
         look=look,
@@ -173,7 +180,7 @@ def _undrawn(bakeoff: Bakeoff, trials: Sequence[Trial]) -> Iterator[str]:
     own = finals(trials)
     found: dict[str, list[str]] = {}
     for allowance in bakeoff.allowances:
-        for actual in run_actuals(allowance, own.get(allowance.arm.name, ())):
+        for actual in run_actuals(bakeoff, allowance, own.get(allowance.arm.name, ())):
             if actual.actual is None:
                 found.setdefault(actual.quantity, []).append(allowance.arm.name)
     for quantity, arms in found.items():
@@ -183,14 +190,14 @@ def _undrawn(bakeoff: Bakeoff, trials: Sequence[Trial]) -> Iterator[str]:
 # -- contrasts -------------------------------------------------------------------------------------
 
 
-def _forests(found: Sequence[Metric], outcome: Outcome) -> tuple[Forest, ...]:
-    groups = ((m, [c for c in outcome.contrasts if c.metric == m.name]) for m in found)
-    texts = {c.metric: c.text for c in outcome.conclusions}
+def _forests(bakeoff: Bakeoff, found: Sequence[Metric], outcome: Outcome) -> tuple[Forest, ...]:
+    groups = ((m, contrasts(bakeoff, outcome, m.name)) for m in found)
+    texts = {c.metric: say.conclusion_text(c) for c in outcome.conclusions}
     return tuple(_forest(m, own, "" if m.primary else texts.get(m.name, "")) for m, own in groups if own)
 
 
-def _forest(metric: Metric, contrasts: Sequence[Contrast], text: str) -> Forest:
-    ends = [0.0, *(end for c in contrasts for end in (*c.adjusted, *c.interval, c.difference))]
+def _forest(metric: Metric, own: Sequence[Contrast], text: str) -> Forest:
+    ends = [0.0, *(end for c in own for end in (*c.adjusted, *c.interval, c.difference))]
     pad = PADDING * (max(ends) - min(ends)) or 1.0
     low, wide = min(ends) - pad, max(ends) - min(ends) + 2 * pad
 
@@ -200,7 +207,8 @@ def _forest(metric: Metric, contrasts: Sequence[Contrast], text: str) -> Forest:
     def track(contrast: Contrast, ends: tuple[float, float]) -> Track:
         return Track(at(ends[0]), at(ends[1]), at(contrast.difference))
 
-    return Forest(metric, text, at(0.0), tuple((c, track(c, c.adjusted), track(c, c.interval)) for c in contrasts))
+    sources = tuple(dict.fromkeys(c.source for c in own))
+    return Forest(metric, text, sources, at(0.0), tuple((c, track(c, c.adjusted), track(c, c.interval)) for c in own))
 
 
 # -- budget, settings, notes -----------------------------------------------------------------------
@@ -210,7 +218,7 @@ def _budget_row(look: Look, allowance: Allowance, trials: Sequence[Trial]) -> Bu
     own, trained = [t for t in trials if t.arm == look.arm], allowance.arm.kind == "trained"
     return BudgetRow(
         look=look,
-        steps=f"{allowance.steps:,}" if trained else "none",
+        steps=say.steps_text(allowance) if trained else "none",
         sweep=say.sweep_text(allowance) if trained else "none",
         runs=len(own),
         flops=_cost_cell(arm_flops(allowance, own)),
@@ -264,23 +272,22 @@ def _run_name(trial: Trial) -> str:
     return f"{trial.arm}, seed {trial.seed}"
 
 
-def _sources(bakeoff: Bakeoff, outcome: Outcome | None) -> list[tuple[str, str]]:
+def _sources(bakeoff: Bakeoff) -> list[tuple[str, str]]:
     """How each number was computed."""
-    told = list(dict.fromkeys(re.sub(r"\.$", "", c.source) for c in outcome.contrasts)) if outcome else []
     earlier = any(a.heldout_loss is not None for a in bakeoff.allowances)
     least = list(dict.fromkeys(d.source for d in bakeoff.detectable))
     return [
         ("Scores", "mean over all probes and seeds of an arm; below it the 95 % interval"),
         *([("Expected", "by an earlier comparison on the same base and kind of data")] if earlier else []),
-        *([("Differences", "; ".join(told))] if told else []),
+        ("Differences", "item by item on the same items; how their intervals were computed stands below each table"),
         ("Better, worse", "0 lies outside the interval that holds 95 % for all contrasts of a metric together"),
         ("More probes", "as many as would show a difference as large as the one seen, all else alike"),
         *([("Detectable", "; ".join(least) + "; found in 80 % of repeats, before the run")] if least else []),
         ("Learning rate", "each arm's own, by the loss of its sweep on rows that no score is taken on; counted"),
         ("FLOPs", "traced step by step at the real lengths of its rows; a multiply-add counts as two"),
-        ("Seconds", "of training: forward, backward and update, by the clock, mean of the seeds; in all: every run and "
-         "every answer of an arm"),
-        ("Peak memory", "of the process of a run, the most of its seeds, as the operating system tells it"),
-        ("Stored", "bytes of the files that one run publishes; an untrained arm publishes none"),
+        ("Time", "of training: all steps of a run by the clock, mean of the seeds; in all: every run and every answer "
+         "of an arm"),
+        ("Peak memory", "of the process of a run, the most of its seeds; of untrained arms it is not measured"),
+        ("Stored", "bytes of the weights that one run publishes; an untrained arm publishes none"),
         ("Predicted", "written into comparison.json before the first run"),
     ]  # fmt: skip

@@ -7,11 +7,14 @@ from rankwise.records.bakeoff import BudgetUnit
 from rankwise.report.compared import (
     Metric,
     arm_seconds,
+    contrasts,
+    decision,
     finals,
     metrics,
     outside,
     planned_runs,
     run_actuals,
+    spoken,
     training_runs,
 )
 from rankwise.report.glossary import metric_name
@@ -33,6 +36,7 @@ from rankwise.report.quantities import (
 
 Table = tuple[list[str], list[list[str]]]  # heads, rows
 SIDE_NAMES = {"style": "Style", "facts": "Facts", "task": "Task", "forgetting": "Forgetting"}
+LEAST_P = 0.001  # below it, digits say nothing
 NOTHING = "-"  # of an arm that trains nothing
 
 
@@ -72,7 +76,7 @@ def _planned_row(a: Allowance) -> list[str]:
     trained = a.arm.kind == "trained"
     return [
         a.arm.name,
-        count(a.steps) if trained else NOTHING,
+        steps_text(a) if trained else NOTHING,
         sweep_text(a) if trained else NOTHING,
         flops(a.flops) if trained else NOTHING,
         duration(a.training_seconds) if trained else NOTHING,
@@ -81,6 +85,12 @@ def _planned_row(a: Allowance) -> list[str]:
         size(a.peak_memory),
         size(a.stored_bytes) if trained else NOTHING,
     ]
+
+
+def steps_text(allowance: Allowance) -> str:
+    """36 · 36, one more in 1."""
+    more = f", one more in {count(allowance.odd_steps)}" if allowance.odd_steps else ""
+    return f"{count(allowance.steps)}{more}"
 
 
 def sweep_text(allowance: Allowance) -> str:
@@ -112,27 +122,45 @@ def stands_line(bakeoff: Bakeoff, trials: Sequence[Trial]) -> str:
     )
 
 
-def results_table(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome) -> Table:
-    """What each arm reached and took: heads and rows, for `print_table`. A `!` marks a chosen rate at the edge of its
-    sweep, and a time outside of its interval.
-    """
+def scores_table(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome) -> Table:
+    """What each arm reached, a row for each metric and below each number its 95 % interval: heads and rows."""
+    results = {r.arm: r for r in outcome.results}
+    arms = [a.arm.name for a in bakeoff.allowances]
     measures = metrics(trials, outcome)
-    heads = ["arm", "rate", *(metric_name(m.name) for m in measures), "FLOPs a run", "training a run"]
+    rows = [[_measure_text(m), *(score_text(results.get(arm), m) for arm in arms)] for m in measures]
+    return ["side", *arms], rows
+
+
+def _measure_text(metric: Metric) -> str:
+    """style: Format, higher is better, in two lines."""
+    better = "higher" if metric.higher_is_better else "lower"
+    return f"{metric.side}: {metric_name(metric.name)}\n{better} is better, {count(metric.items)} probes"
+
+
+def score_text(result: ArmResult | None, metric: Metric) -> str:
+    """95 %, and in a second line 89 to 99."""
+    if result is None or metric.name not in result.means:
+        return UNKNOWN
+    span = result.intervals.get(metric.name)
+    value = measured(result.means[metric.name], metric.unit)
+    return value + (f"\n{bounds(span, metric.unit)}" if span else "")
+
+
+def costs_table(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome) -> Table:
+    """What each arm took: heads and rows. A `!` marks a chosen rate at the edge of its sweep, and a time outside of the
+    interval that was predicted for it.
+    """
+    heads = ["arm", "rate", "FLOPs a run", "training a run", "peak memory", "stored", "in all, and as predicted"]
     found = {r.arm: r for r in outcome.results}
-    rows = [_result_row(a, found.get(a.arm.name), measures, trials) for a in bakeoff.allowances]
-    return [*heads, "peak memory", "stored", "time in all (predicted)"], rows
+    return heads, [_cost_row(bakeoff, a, found.get(a.arm.name), trials) for a in bakeoff.allowances]
 
 
-def _result_row(
-    allowance: Allowance, result: ArmResult | None, measures: Sequence[Metric], trials: Sequence[Trial]
-) -> list[str]:
+def _cost_row(bakeoff: Bakeoff, allowance: Allowance, result: ArmResult | None, trials: Sequence[Trial]) -> list[str]:
     name, trained = allowance.arm.name, allowance.arm.kind == "trained"
-    scores = [score_text(result, m) for m in measures]
-    taken = {a.quantity: a.actual for a in run_actuals(allowance, finals(trials).get(name, ()))}
+    taken = {a.quantity: a.actual for a in run_actuals(bakeoff, allowance, finals(trials).get(name, ()))}
     return [
         name,
         rate_text(result) if trained else NOTHING,
-        *scores,
         flops(taken["flops"]) if trained else NOTHING,
         duration(taken["train_seconds"]) if trained else NOTHING,
         size(taken["peak_memory"]),
@@ -148,39 +176,44 @@ def rate_text(result: ArmResult | None) -> str:
     return learning_rate(result.learning_rate) + (" !" if result.at_the_edge else "")
 
 
-def score_text(result: ArmResult | None, metric: Metric) -> str:
-    """95 % (89 to 99)."""
-    if result is None or metric.name not in result.means:
-        return UNKNOWN
-    span = result.intervals.get(metric.name)
-    value = measured(result.means[metric.name], metric.unit)
-    return value + (f" ({bounds(span, metric.unit)})" if span else "")
-
-
 def time_text(actual: Actual) -> str:
-    """1 min 35 s (1.2 to 1.8 min) !"""
+    """1 min 35 s !, and in a second line 1.2 to 1.8 min."""
     mark = " !" if outside(actual) else ""
-    return f"{duration(actual.actual)} ({duration_range(actual.interval)}){mark}"
+    return f"{duration(actual.actual)}{mark}\n{duration_range(actual.interval)}"
 
 
-def conclusion_line(conclusion: Conclusion) -> str:
-    """Style: ..."""
-    return f"{SIDE_NAMES[conclusion.side]}: {conclusion.text}"
+def verdict_lines(outcome: Outcome) -> list[str]:
+    """What the verdict decides, then a line for each side of the job."""
+    return [decision(outcome), *(f"{SIDE_NAMES[c.side]}: {conclusion_text(c)}" for c in spoken(outcome))]
 
 
-def contrast_line(contrast: Contrast) -> str:
-    """Format: lora:r=8 is better than base by +92 points (family-wise 95 %: +83 to +98)."""
-    span = f"family-wise 95 %: {bounds(contrast.adjusted, contrast.unit, signed=True)}"
-    apart = f"{difference(contrast.difference, contrast.unit)} ({span})"
-    return f"{metric_name(contrast.metric)}: {answer_text(contrast)}, {apart}"
+def conclusion_text(conclusion: Conclusion) -> str:
+    """With the metric's name, where it begins with its key."""
+    name, rest = metric_name(conclusion.metric), conclusion.text.removeprefix(f"{conclusion.metric} (")
+    return conclusion.text if rest == conclusion.text else f"{name} ({rest}"
 
 
-def answer_text(contrast: Contrast) -> str:
-    """lora:r=8 is better than base · full or base: cannot tell, about 900 more probes are needed."""
-    if contrast.answer != "cannot tell":
-        return f"{contrast.first} is {contrast.answer} than {contrast.second}"
-    more = "" if contrast.more_items is None else f", needs {more_text(contrast)} more probes"
-    return f"{contrast.first} or {contrast.second}: cannot tell{more}"
+def contrasts_table(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome) -> Table:
+    """Pairs of arms on the metric that speaks for each side: heads and rows."""
+    spoken_for = [m.name for m in metrics(trials, outcome) if m.primary]
+    heads = ["metric", "arms", "difference", "95 %, all pairs", "the first is", "needs"]
+    return heads, [_contrast_row(c) for name in spoken_for for c in contrasts(bakeoff, outcome, name)]
+
+
+def _contrast_row(contrast: Contrast) -> list[str]:
+    return [
+        metric_name(contrast.metric),
+        f"{contrast.first} - {contrast.second}",
+        difference(contrast.difference, contrast.unit),
+        bounds(contrast.adjusted, contrast.unit, signed=True),
+        contrast.answer,
+        f"{more} more" if (more := more_text(contrast)) else "",
+    ]
+
+
+def p_text(value: float) -> str:
+    """0.41 · below 0.001."""
+    return "below 0.001" if value < LEAST_P else plain(value)
 
 
 def more_text(contrast: Contrast) -> str:

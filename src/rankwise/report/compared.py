@@ -5,7 +5,7 @@ take beside what it took, and which answers show best where arms differ.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rankwise.records import Actual, Allowance, Bakeoff, Conclusion, Outcome, Said, Trial
+from rankwise.records import Actual, Allowance, Bakeoff, Conclusion, Contrast, Interval, Outcome, Said, Trial
 from rankwise.records.bakeoff import Side
 
 SIDES: tuple[Side, ...] = ("style", "facts", "task", "forgetting")
@@ -76,6 +76,23 @@ def metrics(trials: Sequence[Trial], outcome: Outcome | None) -> tuple[Metric, .
     return tuple(sorted(found.values(), key=lambda m: (SIDES.index(m.side), not m.primary)))
 
 
+def contrasts(bakeoff: Bakeoff, outcome: Outcome, metric: str) -> tuple[Contrast, ...]:
+    """Of one metric, the arm that was named later first: what training adds to the base is a gain, not a loss."""
+    place = {a.arm.name: number for number, a in enumerate(bakeoff.allowances)}
+    own = [c for c in outcome.contrasts if c.metric == metric]
+    return tuple(_turned(c) if place.get(c.first, 0) < place.get(c.second, 0) else c for c in own)
+
+
+def _turned(contrast: Contrast) -> Contrast:
+    def turn(interval: Interval) -> Interval:
+        return -interval[1], -interval[0]
+
+    turned = {"better": "worse", "worse": "better"}.get(contrast.answer, contrast.answer)
+    content = {"first": contrast.second, "second": contrast.first, "difference": -contrast.difference}
+    content |= {"interval": turn(contrast.interval), "adjusted": turn(contrast.adjusted), "answer": turned}
+    return contrast.model_copy(update=content)
+
+
 def planned_runs(bakeoff: Bakeoff) -> int:
     """Training runs of the whole comparison: the sweeps, and one for each seed."""
     trained = [a for a in bakeoff.allowances if a.arm.kind == "trained"]
@@ -87,13 +104,14 @@ def training_runs(trials: Sequence[Trial]) -> int:
     return sum(t.learning_rate is not None for t in trials)
 
 
-def run_actuals(allowance: Allowance, trials: Sequence[Trial]) -> tuple[Actual, ...]:
+def run_actuals(bakeoff: Bakeoff, allowance: Allowance, trials: Sequence[Trial]) -> tuple[Actual, ...]:
     """One final run of an arm as it was predicted and as it went: FLOPs, training, memory, bytes.
 
     Args:
         trials: the arm's final runs; means over them, of memory the most.
     """
-    steps, untrained = allowance.steps, allowance.arm.kind != "trained"
+    steps = allowance.steps + allowance.odd_steps / len(bakeoff.seeds)
+    untrained = allowance.arm.kind != "trained"
     flops = 0.0 if untrained else _times(allowance.step_flops, steps)
     seconds = 0.0 if untrained else _times(allowance.step_seconds, steps)
     spent = 0.0 if untrained and trials else _mean([t.flops for t in trials])
@@ -139,7 +157,7 @@ def _actual(quantity: str, unit: str, predicted: float | None, actual: float | N
     return Actual(quantity=quantity, unit=unit, predicted=predicted, interval=None, actual=actual, source=source)
 
 
-def _times(value: float | None, factor: int) -> float | None:
+def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 LOG_FROM = 6.0  # largest over smallest value, from which on an axis is logarithmic
 ZERO_GAP = 0.6  # decades left of the smallest value at which 0 stands on such an axis
-MULTIPLES = ((1, 2, 5), (1, 3), (1,))  # of a power of ten: the first choice that gives at most MOST_TICKS
+MULTIPLES = ((1, 2, 5), (1, 3), (1,))  # of a power of ten: the first choice that gives few enough
 MOST_TICKS = 6
 
 
@@ -46,14 +46,14 @@ def cost_axis(values: Sequence[float]) -> Across:
     return Across(True, zero, axis)
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from low to high, at most MOST_TICKS of them where that can be."""
+def ticks(low: float, high: float, most: int = MOST_TICKS) -> list[float]:
+    """Round numbers from low to high, at most so many of them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for multiples in MULTIPLES:
         found = [m * 10.0**d for d in decades for m in multiples if low <= m * 10.0**d <= high]
-        if len(found) <= MOST_TICKS:
+        if len(found) <= most:
             return found
-    return found[:: math.ceil(len(found) / MOST_TICKS)]
+    return found[:: math.ceil(len(found) / most)]
 
 
 def short(value: float) -> float:
