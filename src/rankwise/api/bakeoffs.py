@@ -1,14 +1,19 @@
 """A planned comparison carried out, each arm in a process of its own, and what follows from it."""
 
+import logging
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from rankwise.api.comparisons import report_comparison
 from rankwise.api.places import places
+from rankwise.compare.evidence import remember
 from rankwise.compare.folder import Folder, final_name, sweep_name
 from rankwise.compare.processes import work_on
-from rankwise.errors import Interrupted
+from rankwise.errors import Interrupted, RankwiseError
 from rankwise.records import Allowance, Bakeoff, Outcome
-from rankwise.store import write_record, write_text
+from rankwise.store import write_record
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,21 +95,22 @@ def _expected(bakeoff: Bakeoff, allowance: Allowance) -> dict[str, float | None]
         for rate in allowance.learning_rates:
             found[sweep_name(arm, rate)] = None if step is None else allowance.sweep_steps * step
     answers = allowance.evaluation_seconds
-    for seed in seeds:
-        known = step is not None and answers is not None
-        found[final_name(arm, seed)] = allowance.steps * step + answers / len(seeds) if known else None  # type: ignore[operator]
-    return found
+    whole = None if step is None or answers is None else allowance.steps * step + answers / len(seeds)
+    return found | {final_name(arm, seed): whole for seed in seeds}
 
 
 def conclude_comparison(folder: Folder) -> Outcome:
-    """What the finished trials show; writes outcome.json and report.html."""
-    bakeoff, trials = folder.bakeoff(), folder.trials()
+    """What the finished trials show; writes outcome.json and report.html, and keeps it as evidence for later plans."""
     from rankwise.compare.conclude import conclude  # here: it needs scipy
-    from rankwise.report.compare_page import compare_page
 
+    bakeoff = folder.bakeoff()
     plan = folder.plan(bakeoff.allowances[0].arm.name)
     price = plan.facts.device.price
-    outcome = conclude(bakeoff, trials, price.at(plan.job.costs.pricing) if price else None)
+    outcome = conclude(bakeoff, folder.trials(), price.at(plan.job.costs.pricing) if price else None)
     write_record(folder.outcome_path, outcome)
-    write_text(folder.report_path, compare_page(bakeoff, trials, outcome, folder=folder.path))
+    report_comparison(folder)
+    try:
+        remember(bakeoff, outcome, folder.path)
+    except RankwiseError as error:  # what was found stays found
+        LOG.warning("later plans will not know of this comparison: %s", error.what)
     return outcome
