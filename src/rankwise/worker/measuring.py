@@ -11,13 +11,16 @@ from rankwise.compare.measured import Measured
 from rankwise.estimate.counted import counter_of
 from rankwise.evaluate.paper import Paper
 from rankwise.evaluate.paperwork import asked_of
+from rankwise.methods import METHODS
 from rankwise.model.generate import BATCH, Said, say
 from rankwise.model.likelihood import row_losses
+from rankwise.model.load import DTYPES
 from rankwise.records import Allowance, Step
 from rankwise.records.bakeoff import ArmKind
 from rankwise.records.ledger import EvaluationWork
 from rankwise.store import Run
-from rankwise.worker.trials import Asked, Material, TrainingRun, untrained
+from rankwise.worker.publishing import cast_weights
+from rankwise.worker.trials import Asked, Material, TrainingRun, inference_dtype, untrained
 
 Papers = Mapping[ArmKind, Mapping[int, Paper]]  # way to ask -> items of each kind at most -> what is asked
 STEPS = 3  # the first has the optimizer's state to make, and is left out
@@ -48,6 +51,8 @@ def measure(material: Material, papers: Papers, allowance: Allowance, scratch: P
         model = run.engine.bare
         del run.engine.optimizer
         gc.collect()
+        if METHODS[material.config.method].trains == "weights":
+            cast_weights(model, DTYPES[inference_dtype(material.plan)])
         times = tuple(_as_mean(step, material) for step in steps)
         found = Measured(start=started, load=load, look=look, step_flops=flops, steps=times)
         return _answering(material, papers, model, found)
