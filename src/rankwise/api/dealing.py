@@ -131,6 +131,7 @@ def _allowance(asked: Allowance, share: Share, bill: Bill, bakeoff: Bakeoff, mos
     whole = training + answering if training is not None and answering is not None else None
     return asked.model_copy(
         update={
+            "config": asked.config and asked.config.model_copy(update={"max_steps": share.steps}),
             "steps": share.steps,
             "odd_steps": share.odd_steps,
             "sweep_steps": share.sweep_steps,

@@ -204,6 +204,7 @@ class Looks:
 class Spent:
     """What a run took, from its events and the order of its rows."""
 
+    steps: int
     flops: float
     tokens: int
     seconds: float
@@ -230,7 +231,9 @@ def spent(run: TrainingRun) -> Spent:
     peak = next((e.peak_memory_bytes for e in reversed(events) if isinstance(e, Finished)), None)
     began = next(e for e in events if isinstance(e, Started))
     tokens = sum(e.tokens for e in taken)
-    return Spent(flops[-1], tokens, seconds[-1], peak, began.trainable_params, _stored_bytes(run.run), tuple(curve))
+    return Spent(
+        len(taken), flops[-1], tokens, seconds[-1], peak, began.trainable_params, _stored_bytes(run.run), tuple(curve)
+    )
 
 
 def _stored_bytes(run: Run) -> int | None:
