@@ -23,7 +23,7 @@ def sized(params: int) -> Facts:
 def test_the_anchors_are_the_published_ones() -> None:
     assert expected_rise(LARGE, True, 0.0) == pytest.approx(0.030)
     assert expected_rise(LARGE, False, 0.0) == pytest.approx(0.050)
-    assert expected_rise(LARGE, False, 0.2) == pytest.approx(0.050 * 0.09)  # X4: a fifth of the rows left 9 %
+    assert expected_rise(LARGE, False, 0.2) == pytest.approx(0.050 * threshold(RULE, "replay_keeps"))
     assert expected_rise(SMALL, False, 0.0) == pytest.approx(1.44)
 
 
@@ -61,3 +61,4 @@ def test_the_rate_is_cut_where_the_rise_is_red() -> None:
 @pytest.mark.parametrize(("nats", "cut"), [(0.5, 1.0), (0.1, 3.0), (0.03, 9.0), (0.001, 9.0)])
 def test_a_small_model_is_cut_more_and_never_below_a_ninth(nats: float, cut: float) -> None:
     assert cut_of(builders.job(forgetting={"budget_nats": nats}), SMALL, False, 0.05) == cut
+    assert cut_of(builders.job(goal="knowledge", forgetting={"budget_nats": nats}), SMALL, False, 0.05) == 1.0
