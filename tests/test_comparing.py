@@ -2,13 +2,16 @@
 
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from rankwise import api
+from rankwise.cli import app
 from rankwise.compare.budget import final_steps
 from rankwise.compare.folder import Folder
 from rankwise.errors import JobError, RankwiseError, RunError, UsageError
@@ -118,7 +121,7 @@ def test_every_model_is_asked_the_same_and_its_curve_is_kept(compared: tuple[Fol
     assert all(one == shape[0] for one in shape)
     assert {"heldout_loss", "facts", "facts_choice", "general_loss"} <= {name for name, _ in shape[0]}
     for trial in (t for t in finals if t.arm != "base"):
-        assert [p.step for p in trial.curve][0] == 0 and trial.curve[-1].step == trial.steps
+        assert trial.curve[0].step == 0 and trial.curve[-1].step == trial.steps
         assert len(trial.curve) >= 4 and trial.curve[-1].flops == trial.flops
         assert trial.curve[-1].loss == trial.chosen_by and trial.stored_bytes and trial.trainable_params
     lora = next(t for t in finals if t.arm == "lora:r=4")
@@ -176,18 +179,41 @@ def test_a_cost_needs_a_price(job: Path, tmp_path: Path) -> None:
 
 def test_the_plan_is_printed_and_nothing_runs(job: Path, tmp_path: Path) -> None:
     out = tmp_path / "dry"
-    done = cli(*called(job, out, "--dry-run"))
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, called(job, out, "--dry-run"))
+    assert done.exit_code == 0, done.output
     for word in ("lora:r=4", "3 arms, 2 seeds, 8 training runs", "can be told with 8 probes", str(out)):
         assert word in done.stdout
     assert (out / "comparison.json").is_file() and not (out / "trials").exists()
 
 
 def test_one_budget_is_given(job: Path) -> None:
-    done = cli("compare", job, "--methods", METHODS, "--json")
-    assert done.returncode == 2 and "exactly one" in json.loads(done.stdout)["error"]["expected"]
+    done = CliRunner().invoke(app, ["compare", str(job), "--methods", METHODS, "--json"])
+    assert done.exit_code == 2 and "exactly one" in json.loads(done.stdout)["error"]["expected"]
 
 
 def test_an_arm_that_cannot_run_is_named(job: Path, tmp_path: Path) -> None:
     with pytest.raises(RankwiseError, match="r is 999"):
         api.prepare_comparison(job, wanted(methods="base,lora:r=999"), tmp_path / "out")
+
+
+@pytest.mark.prove
+def test_a_budget_of_minutes_is_measured_kept_and_gone_on_with(job: Path, tmp_path: Path) -> None:
+    out = tmp_path / "minutes"
+    options = ("--methods", "base,lora:r=4", "--budget-minutes", "2", "--seeds", "1", "--lr-sweep", "2")
+    call = ("compare", str(job), *options, "--out", str(out))
+    began = time.monotonic()
+    first = start(*call)
+    try:
+        wait_for(lambda: list((out / "runs").glob("lora-r=4-seed-0/events.jsonl")), first)
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate(timeout=60)
+    finally:
+        end(first)
+    assert first.returncode == 1 and f"--out {out} goes on" in said
+    done = cli(*call)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 180
+    lora = Folder(out).bakeoff().allowances[1]
+    assert lora.training_seconds is not None and 5 < lora.training_seconds < 120
+    assert lora.interval is not None and lora.interval[0] <= lora.interval[1]
+    assert " left" in done.stderr

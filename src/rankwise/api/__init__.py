@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.api.actuals import actual
+    from rankwise.api.bakeoffs import carry_out_comparison, conclude_comparison, how_to_go_on
     from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
-    from rankwise.api.comparing import Wanted, carry_out_comparison, conclude_comparison, prepare_comparison
+    from rankwise.api.comparing import prepare_comparison
     from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
+    from rankwise.api.dealing import Wanted
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
@@ -67,6 +69,7 @@ __all__ = [
     "follow",
     "gates",
     "gpus",
+    "how_to_go_on",
     "judge_of",
     "latest_unfinished",
     "launch",
@@ -108,16 +111,16 @@ __all__ = [
 _MODULE = {
     "Asked": "judging",
     "Progress": "progress",
-    "Wanted": "comparing",
+    "Wanted": "dealing",
     "actual": "actuals",
     "benchmark": "benchmarks",
     "benchmark_model": "benchmarks",
     "bring": "recipes",
     "calibrate": "calibrating",
-    "carry_out_comparison": "comparing",
+    "carry_out_comparison": "bakeoffs",
     "chat": "judging",
     "check": "checking",
-    "conclude_comparison": "comparing",
+    "conclude_comparison": "bakeoffs",
     "configuration": "estimating",
     "diagnose": "diagnosing",
     "doctor": "doctoring",
@@ -131,6 +134,7 @@ _MODULE = {
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
+    "how_to_go_on": "bakeoffs",
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",

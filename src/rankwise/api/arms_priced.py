@@ -23,8 +23,7 @@ class Bill:
 
     Attributes:
         step: of one step; None: untrained. step_flops: the same in FLOPs, traced.
-        look: at the loss on the rows set aside. load: of one run. start: of one
-            process. answers: of one model.
+        look: at the loss on the rows set aside. load: of one run. start: of one process. answers: of one model.
         measured: of the trained arms, where the budget is time.
         items: metric that is a share -> its items, where all are asked.
         source: where the numbers come from.
@@ -46,13 +45,12 @@ class Bill:
         """The most items of a kind that there are."""
         return max(max(by) for by in self.answers.values())
 
-    def most_items(self, limit: float) -> int:
-        """The most items of each kind with which all answers stay within `limit`; the fewest that are worth asking
-        where that is not possible.
+    def sizes_within(self, limit: float) -> list[int]:
+        """Items of each kind with which all answers stay within `limit`, the most first; the fewest that are worth
+        asking in any case.
         """
-        sizes = sorted(next(iter(self.answers.values())))
-        fitting = [most for most in sizes if self._answering(most) <= limit]
-        return max(fitting, default=sizes[0])
+        fewest, *others = sorted(next(iter(self.answers.values())))
+        return [*sorted((most for most in others if self._answering(most) <= limit), reverse=True), fewest]
 
     def _answering(self, most: int) -> float:
         return sum(self._runs(a.arm) * self.answers[a.arm.name][most] for a in self.bakeoff.allowances)

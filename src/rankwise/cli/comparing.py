@@ -1,7 +1,7 @@
 """`rankwise compare`"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from rankwise.cli.printing import (
     print_table,
     progress_bars,
 )
-from rankwise.errors import UsageError
+from rankwise.errors import Interrupted, UsageError
 
 
 @command
@@ -74,9 +74,12 @@ def compare(
             print_lines(f"Plan: {folder.bakeoff_path}")
         return 0
     notes.print(f"comparison {escape(str(folder.path))}")
-    with _told() as tell:
-        for ahead in api.carry_out_comparison(folder, ray):
-            tell(ahead)
+    try:
+        with _told() as tell, closing(api.carry_out_comparison(folder, ray)) as work:
+            for ahead in work:
+                tell(ahead)
+    except KeyboardInterrupt:  # while a line was drawn
+        raise Interrupted("stopped by Ctrl-C", fix=api.how_to_go_on(folder)) from None
     outcome = api.conclude_comparison(folder)
     if as_json:
         print_json(outcome.model_dump(mode="json"))

@@ -8,7 +8,7 @@ from rankwise.compare.stats import Table, contrasts_of, mean, tables
 from rankwise.compare.verdict import beaten_by, conclusion_text, verdict
 from rankwise.errors import RunError
 from rankwise.records import ArmResult, Bakeoff, Conclusion, Contrast, Interval, Outcome, Trial
-from rankwise.records.bakeoff import Side
+from rankwise.records.past import Side
 
 
 def conclude(bakeoff: Bakeoff, trials: Sequence[Trial], usd_per_hour: float | None = None) -> Outcome:

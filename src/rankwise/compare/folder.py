@@ -27,7 +27,9 @@ class Folder:
         self.runs = path / "runs"
 
     def begin(self, asked: Bakeoff, plans: dict[str, Plan]) -> None:
-        """Write what is asked, and each arm's plan. Raises RunError where the folder holds something else."""
+        """Write what is asked, and each arm's plan, unless they are there. Raises RunError where the folder holds
+        something else.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file", expected="a folder that is empty or not there yet")
         there = {p.name for p in self.path.iterdir()} - {".lock"} if self.path.is_dir() else set()
@@ -39,6 +41,8 @@ class Folder:
             )
         if there:
             self.require_same(asked)
+        if self.bakeoff_path.is_file():  # it goes on as it was planned, whatever a plan would say now
+            return
         write_record(self.draft_path, asked)
         write_text(self.path / "job.yaml", job_yaml(asked.job))
         for name, plan in plans.items():
@@ -113,8 +117,8 @@ class Folder:
         return read_record(self.outcome_path, Outcome)
 
 
-def _rates(bakeoff: Bakeoff) -> list[tuple[float, ...]]:
-    return [allowance.learning_rates for allowance in bakeoff.allowances]
+def _rates(bakeoff: Bakeoff) -> int:
+    return max(len(allowance.learning_rates) for allowance in bakeoff.allowances)
 
 
 def new_folder(name: str) -> Path:

@@ -3,7 +3,7 @@
 import logging
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -28,10 +28,13 @@ def connect(address: str) -> None:
         ) from None
 
 
-def slots(address: str, kind: str, cores: int | None) -> int:
-    """Arms that the cluster can work off at one time. Raises UsageError: none."""
+def slots(address: str, wanted: Mapping[str, float]) -> int:
+    """Arms that the cluster can work off at one time. Raises UsageError: none.
+
+    Args:
+        wanted: resources of one arm, by Ray's names.
+    """
     connect(address)
-    wanted = _resources(kind, cores)
     found = sum(_fit(node["Resources"], wanted) for node in ray.nodes() if node["Alive"])
     if found == 0:
         raise UsageError(
@@ -41,28 +44,23 @@ def slots(address: str, kind: str, cores: int | None) -> int:
     return found
 
 
-def _resources(kind: str, cores: int | None) -> dict[str, float]:
-    return {"GPU": 1} if kind == "gpu" else {"CPU": cores or 1}
-
-
-def _fit(has: dict[str, float], wanted: dict[str, float]) -> int:
+def _fit(has: Mapping[str, float], wanted: Mapping[str, float]) -> int:
     return min(int(has.get(name, 0) // amount) for name, amount in wanted.items())
 
 
-def _words(wanted: dict[str, float]) -> str:
+def _words(wanted: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
 
 
 class OnRay:
     """An arm's process on some machine of a cluster. Its log is kept there where the folder is."""
 
-    def __init__(self, folder: Folder, arm: str, address: str, kind: str, cores: int | None):
+    def __init__(self, folder: Folder, arm: str, address: str, wanted: Mapping[str, float], flags: Sequence[str] = ()):
         connect(address)
-        wanted = _resources(kind, cores)
         task = ray.remote(_work).options(num_cpus=wanted.get("CPU", 1), num_gpus=wanted.get("GPU", 0), max_retries=0)
         absolute = Folder(folder.path.resolve())
         self.task: Any = task.remote(
-            command(absolute, arm)[1:], str(absolute.log_path(arm)), os.environ.get("PYTHONPATH")
+            command(absolute, arm, flags)[1:], str(absolute.log_path(arm)), os.environ.get("PYTHONPATH")
         )
 
     def code(self) -> int | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rankwise.compare.stats import FEWEST_ITEMS, HARDLY_ANY
 from rankwise.records import ArmResult, Bakeoff, Conclusion, Contrast, Scores
+from rankwise.records.past import gap_words
 
 # What is asked of a model on each side, in the plural.
 ITEMS = {"style": "held-out rows", "facts": "probes", "task": "held-out rows", "forgetting": "general items"}
@@ -21,11 +22,7 @@ def level(value: float, unit: str) -> str:
 
 def gap(contrast: Contrast) -> str:
     """+12 points [+3 to +21], of the first over the second."""
-    if contrast.unit == "share":
-        low, high = (f"{100 * end:+.0f}" for end in contrast.adjusted)
-        return f"{100 * contrast.difference:+.0f} points [{low} to {high}]"
-    low, high = (f"{end:+.3g}" for end in contrast.adjusted)
-    return f"{contrast.difference:+.3g} {contrast.unit} [{low} to {high}]"
+    return gap_words(contrast.difference, contrast.adjusted, contrast.unit)
 
 
 def beaten_by(contrasts: Sequence[Contrast]) -> dict[str, list[str]]:

@@ -8,11 +8,11 @@ from pydantic import Field
 
 from rankwise.records.base import Interval, Record
 from rankwise.records.job import Job, MethodChoice
+from rankwise.records.past import Side
 from rankwise.records.plan import TrainConfig
 
 BudgetUnit = Literal["flops", "minutes", "usd"]
 ArmKind = Literal["base", "fewshot", "retrieval", "trained"]
-Side = Literal["style", "facts", "task", "forgetting"]
 
 
 class Arm(Record):

@@ -238,7 +238,7 @@ class ArmWork:
                 "purpose": purpose,
                 "seed": run.asked.seed,
                 "learning_rate": run.asked.learning_rate,
-                "steps": took.curve[-1].step if chosen_by is not None else run.asked.steps,
+                "steps": took.steps,
                 "flops": took.flops,
                 "tokens": took.tokens,
                 "training_seconds": took.seconds,

@@ -3,7 +3,7 @@
 import gc
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,20 @@ from rankwise.compare.measured import Measured
 from rankwise.estimate.counted import counter_of
 from rankwise.evaluate.paper import Paper
 from rankwise.evaluate.paperwork import asked_of
-from rankwise.model.generate import BATCH, say
+from rankwise.methods import METHODS
+from rankwise.model.generate import BATCH, Said, say
+from rankwise.model.likelihood import row_losses
+from rankwise.model.load import DTYPES
 from rankwise.records import Allowance, Step
 from rankwise.records.bakeoff import ArmKind
 from rankwise.records.ledger import EvaluationWork
 from rankwise.store import Run
-from rankwise.worker.trials import Asked, Material, TrainingRun, untrained
+from rankwise.worker.publishing import cast_weights
+from rankwise.worker.trials import Asked, Material, TrainingRun, inference_dtype, untrained
 
 Papers = Mapping[ArmKind, Mapping[int, Paper]]  # way to ask -> items of each kind at most -> what is asked
 STEPS = 3  # the first has the optimizer's state to make, and is left out
+READ_ROWS = 4
 SAID_TOKENS = 6
 
 
@@ -46,9 +51,10 @@ def measure(material: Material, papers: Papers, allowance: Allowance, scratch: P
         model = run.engine.bare
         del run.engine.optimizer
         gc.collect()
-        found = Measured(
-            start=started, load=load, look=look, step_flops=flops, steps=tuple(_as_mean(s, material) for s in steps)
-        )
+        if METHODS[material.config.method].trains == "weights":
+            cast_weights(model, DTYPES[inference_dtype(material.plan)])
+        times = tuple(_as_mean(step, material) for step in steps)
+        found = Measured(start=started, load=load, look=look, step_flops=flops, steps=times)
         return _answering(material, papers, model, found)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -64,13 +70,13 @@ def _answering(material: Material, papers: Papers, model: Any, found: Measured) 
     positions = material.plan.facts.model.max_position_embeddings
     plain = max(papers["trained"].items())[1]
     asked = (*plain.replies.items, *plain.questions.items)[:BATCH]
-    began = time.monotonic()
-    say(model, material.chat, asked, 1)
-    read = time.monotonic() - began
-    said = say(model, material.chat, asked, 1 + SAID_TOKENS)
-    steps = max(1, max(len(one.ids) for one in said) - 1)
-    a_step = max(0.0, time.monotonic() - began - 2 * read) / steps
-    a_token = read / sum(len(material.chat.encode_prompt(c)) for c in asked)
+    rows = material.aside[:READ_ROWS]
+    read = _seconds(lambda: row_losses(model, rows, material.config.autocast))
+    a_token = read / sum(len(row.ids) for row in rows)
+    first = _seconds(lambda: say(model, material.chat, asked, 1))
+    said: list[Said] = []
+    later = _seconds(lambda: said.extend(say(model, material.chat, asked, 1 + SAID_TOKENS)))
+    a_step = max(0.0, later - first) / max(1, max(len(one.ids) for one in said) - 1)
 
     def seconds(work: EvaluationWork) -> float:
         prompts = sum(batch.rows * batch.prompt for batch in work.batches)
@@ -81,3 +87,9 @@ def _answering(material: Material, papers: Papers, model: Any, found: Measured) 
         for kind, by in papers.items()
     }
     return found.model_copy(update={"answers": answers})
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began

@@ -204,6 +204,7 @@ class Looks:
 class Spent:
     """What a run took, from its events and the order of its rows."""
 
+    steps: int
     flops: float
     tokens: int
     seconds: float
@@ -230,7 +231,9 @@ def spent(run: TrainingRun) -> Spent:
     peak = next((e.peak_memory_bytes for e in reversed(events) if isinstance(e, Finished)), None)
     began = next(e for e in events if isinstance(e, Started))
     tokens = sum(e.tokens for e in taken)
-    return Spent(flops[-1], tokens, seconds[-1], peak, began.trainable_params, _stored_bytes(run.run), tuple(curve))
+    return Spent(
+        len(taken), flops[-1], tokens, seconds[-1], peak, began.trainable_params, _stored_bytes(run.run), tuple(curve)
+    )
 
 
 def _stored_bytes(run: Run) -> int | None:
@@ -274,7 +277,9 @@ def inference_dtype(plan: Plan) -> Literal["bf16", "fp32"]:
 def _config(
     base: TrainConfig, asked: Asked, rows: int, save_steps: int | None, *, own_warmup: int | None
 ) -> TrainConfig:
-    """The arm's configuration for one run. Whole epochs: no step is short of rows, so that all cost alike."""
+    """The arm's configuration for one run. Whole epochs: no step is short of rows, so that all cost alike. No warm-up
+    of a short run: its first step would change nothing, and there are few.
+    """
     epochs = max(1, math.ceil(asked.steps * base.effective_batch / rows))
     return base.model_copy(
         update={
@@ -282,7 +287,7 @@ def _config(
             "seed": asked.seed,
             "max_steps": asked.steps,
             "num_train_epochs": float(epochs),
-            "warmup_steps": max(1, round(0.05 * asked.steps)) if own_warmup is None else own_warmup,
+            "warmup_steps": round(0.05 * asked.steps) if own_warmup is None else own_warmup,
             "eval_steps": max(1, math.ceil(asked.steps / asked.looks)),
             "save_steps": save_steps or asked.steps + 1,
             "save_total_limit": 1,
