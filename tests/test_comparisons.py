@@ -60,7 +60,7 @@ def test_show_tells_the_verdict_the_results_and_the_contrasts(here: Path) -> Non
     assert text.startswith("Of the arms that nobody beats on style, facts and task")
     assert "  - Style: Format (base 3 %" in text and "0.0001 !" in text
     assert "full - base" in text and "about 1,100" in text
-    assert "Spent 10 min 1 s of 11 min (91 %)." in text
+    assert "Spent on training and answers: 9 min 10 s of 11 min (83 %)." in text
 
 
 def test_show_tells_how_far_a_comparison_is(here: Path) -> None:

@@ -337,7 +337,7 @@ def build_outcome(trials: Sequence[Trial] | None = None, **changes: Any) -> Outc
         "conclusions": conclusions,
         "verdict": " ".join([*(f"{c.side.capitalize()}: {c.text}" for c in conclusions if _speaks(c)), DECISION]),
         "spent_flops": sum(t.flops or 0.0 for t in ran),
-        "spent_seconds": sum(t.training_seconds + t.evaluation_seconds for t in ran) + 51.0,
+        "spent_seconds": sum(t.training_seconds + t.evaluation_seconds for t in ran),
         "spent_usd": None,
         "notes": ("full: its chosen learning rate is the highest that was tried",),
     }

@@ -15,7 +15,10 @@ from rankwise.report.page import render
 from rankwise.version import __version__
 
 TERMS = (
-    ("Arm", "One way to do the job: the untouched base, examples in the prompt, or a method of training."),
+    (
+        "Arm",
+        "One way to do the job: the untouched base, examples or training rows in the prompt, a method of training.",
+    ),
     ("Probe", "A question or row that every arm answers, so that arms are compared item by item."),
     ("Seed", "One repeat of a training run: the same rows in another order, from another start."),
     ("Sweep", "Short runs with different learning rates, of which an arm keeps the best."),

@@ -88,7 +88,6 @@ class CompareView:
     undrawn: tuple[str, ...]
     forests: tuple[Forest, ...]
     budget: tuple[BudgetRow, ...]
-    between: str
     bar: tuple[float, float] | None
     settings: tuple[tuple[str, tuple[str, ...]], ...]
     configured: tuple[str, ...]
@@ -112,7 +111,6 @@ def compare_view(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
         undrawn=tuple(_undrawn(bakeoff, trials)),
         forests=_forests(bakeoff, found, outcome) if outcome else (),
         budget=tuple(_budget_row(own[a.arm.name], a, trials) for a in bakeoff.allowances),
-        between=_between(trials, outcome),
         bar=_bar(bakeoff, outcome),
         settings=_settings(configured),
         configured=tuple(a.arm.name for a in configured),
@@ -226,14 +224,6 @@ def _budget_row(look: Look, allowance: Allowance, trials: Sequence[Trial]) -> Bu
     )
 
 
-def _between(trials: Sequence[Trial], outcome: Outcome | None) -> str:
-    """What the arms do not account for: processes that start, models that load, the base's own measures."""
-    if outcome is None:
-        return ""
-    rest = outcome.spent_seconds - sum(t.training_seconds + t.evaluation_seconds for t in trials)
-    return duration(rest) if rest > 0 else ""
-
-
 def _bar(bakeoff: Bakeoff, outcome: Outcome | None) -> tuple[float, float] | None:
     """Where what was spent and the budget end, in percent of the wider one; None: unknown."""
     used = say.spent(bakeoff, outcome) if outcome else None
@@ -289,5 +279,6 @@ def _sources(bakeoff: Bakeoff) -> list[tuple[str, str]]:
          "of an arm"),
         ("Peak memory", "of the process of a run, the most of its seeds; of untrained arms it is not measured"),
         ("Stored", "bytes of the weights that one run publishes; an untrained arm publishes none"),
+        ("Spent", "on training and, of time and money, on answers; loading and waiting are not in it"),
         ("Predicted", "written into comparison.json before the first run"),
     ]  # fmt: skip

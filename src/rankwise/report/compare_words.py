@@ -224,10 +224,11 @@ def more_text(contrast: Contrast) -> str:
 
 
 def spent_line(bakeoff: Bakeoff, outcome: Outcome) -> str:
-    """Spent 7 min 30 s of 8 min (94 %)."""
+    """Spent on training and answers: 7 min 30 s of 8 min (94 %)."""
     used = spent(bakeoff, outcome)
     part = "" if used is None else f" ({share(used / bakeoff.budget)})"
-    return f"Spent {budget_text(used, bakeoff.unit)} of {budget_text(bakeoff.budget, bakeoff.unit)}{part}."
+    what = "training" if bakeoff.unit == "flops" else "training and answers"
+    return f"Spent on {what}: {budget_text(used, bakeoff.unit)} of {budget_text(bakeoff.budget, bakeoff.unit)}{part}."
 
 
 def spent(bakeoff: Bakeoff, outcome: Outcome) -> float | None:
