@@ -58,8 +58,8 @@ def compared(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     finally:
         end(first)
     before = {path.name: path.stat().st_mtime_ns for path in (out / "trials").iterdir()}
-    second = cli(*called(job, out, "--json"))
-    assert second.returncode == 0, second.stderr
+    second = CliRunner().invoke(app, called(job, out, "--json"))
+    assert second.exit_code == 0, second.output
     yield Folder(out), before, json.loads(second.stdout)
 
 

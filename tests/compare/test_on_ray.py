@@ -16,7 +16,7 @@ ray = pytest.importorskip("ray")
 @pytest.fixture
 def cluster() -> Iterator[str]:
     """As many CPUs as an arm takes on this machine, and two at least."""
-    ray.init(num_cpus=max(2, os.cpu_count() or 2), include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=max(2, os.cpu_count() or 2), include_dashboard=False, log_to_driver=False)
     try:
         yield "auto"
     finally:
@@ -38,7 +38,7 @@ def test_arms_work_on_a_cluster(cluster: str, tmp_path: Path) -> None:
 def test_a_cluster_without_room_for_an_arm_is_refused() -> None:
     from rankwise.compare.on_ray import slots
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         with pytest.raises(UsageError, match="has what one arm takes"):
             slots("auto", {"GPU": 1.0})

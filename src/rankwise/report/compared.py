@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rankwise.records import Actual, Allowance, Bakeoff, Conclusion, Contrast, Interval, Outcome, Said, Trial
-from rankwise.records.bakeoff import Side
+from rankwise.records.past import Side
 
 SIDES: tuple[Side, ...] = ("style", "facts", "task", "forgetting")
 ANSWERS = 3  # of each side
