@@ -1,8 +1,7 @@
 """Facts that cannot be guessed: a random name of four letters has a random number of four digits, 13.3 bits each; and
 the small model that is pretrained on some of them, so that it knows facts before it is taught new ones.
 
-One character is one token. The same model has a format task, too: facts that it knows, asked for in another form
-(`#` in place of `:`, the number in brackets), whose answer needs no new fact.
+One character is one token.
 """
 
 import math
@@ -18,7 +17,7 @@ from rankwise.model.load import quiet_transformers
 from rankwise.store import publish_folder
 from rankwise.text.masks import IGNORE, Encoded
 
-SYMBOLS = "\0^:#[]" + string.digits + string.ascii_lowercase  # padding and the beginning of a row come first
+SYMBOLS = "\0^:" + string.digits + string.ascii_lowercase  # padding and the beginning of a row come first
 PAD, BEGIN = 0, 1
 LETTERS = DIGITS = 4
 BITS = DIGITS * math.log2(10)  # of one number
@@ -50,14 +49,13 @@ def old_and_new(seed: int, old: int, new: int) -> tuple[list[Fact], list[Fact]]:
     return before, facts(new, seed, frozenset(name for name, _ in before))
 
 
-def rows_of(some: list[Fact], form: str = "plain") -> list[Encoded]:
-    """Ids of name and number, labels on the number. The form `brackets` is asked by `#` and stands in brackets."""
-    return [_row(name, number, form) for name, number in some]
+def rows_of(some: list[Fact]) -> list[Encoded]:
+    """Ids of name and number, labels on the number."""
+    return [_row(name, number) for name, number in some]
 
 
-def _row(name: str, number: str, form: str) -> Encoded:
-    asked, said = (f"{name}:", number) if form == "plain" else (f"{name}#", f"[{number}]")
-    prompt, answer = (BEGIN, *map(SYMBOLS.index, asked)), tuple(map(SYMBOLS.index, said))
+def _row(name: str, number: str) -> Encoded:
+    prompt, answer = (BEGIN, *map(SYMBOLS.index, f"{name}:")), tuple(map(SYMBOLS.index, number))
     return Encoded((*prompt, *answer), (*[IGNORE] * len(prompt), *answer), 1)
 
 

@@ -20,7 +20,7 @@ class Scale:
         full_rates, lora_rates: learning rates of which the one with the least held-out loss is taken.
         old_facts: that the tiny model is pretrained on, for `old_epochs`; `facts` are the sets of new ones.
         ranks, epochs: of the adapters that learn new facts; `fact_batch` rows a step.
-        fact_full_rates, fact_lora_rates: as above; of what is memorised there is no held-out part.
+        fact_full_rates, fact_lora_rates: of which the one is taken that stores most on the first seed.
         knob_*: the grid of X6.
         shares: of replay (X4), of all supervised tokens.
         rounds: of timed forward passes (X5).
@@ -47,7 +47,7 @@ class Scale:
     epochs: int = 80
     fact_batch: int = 128
     fact_full_rates: tuple[float, ...] = (3e-3, 1e-3)
-    fact_lora_rates: tuple[float, ...] = (1e-2, 3e-3)
+    fact_lora_rates: tuple[float, ...] = (6e-3, 2e-3)
     knob_ranks: tuple[int, ...] = (4, 32)
     knob_alphas: tuple[float, ...] = (8.0, 32.0, 128.0)
     knob_rates: tuple[float, ...] = (1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)

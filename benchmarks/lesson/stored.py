@@ -20,7 +20,6 @@ from rankwise.text.masks import Encoded
 
 PRETRAIN_RATE = 3e-3
 ASKED_AGAIN = 256  # of the old facts
-FORMAT_EPOCHS = 10
 BASE = ("old_facts", "old_epochs", "fact_batch")
 FACTS = (*BASE, "epochs")
 
@@ -74,16 +73,38 @@ def facts_job(method: str, r: int | None, rate: float, seed: int, count: int) ->
 
 
 def facts_jobs(bench: Bench) -> list[Job]:
-    """By set, method, rate and seed."""
+    """By set and method: each rate on the first seed, and on the others the one that was best there."""
     scale = bench.scale
-    arms = [("full", None, scale.fact_full_rates), *(("lora", r, scale.fact_lora_rates) for r in scale.ranks)]
-    return [
-        facts_job(method, r, rate, seed, count)
-        for seed in range(scale.seeds)
+    arms = [("full", None), *(("lora", r) for r in scale.ranks)]
+    sweep = [
+        facts_job(method, r, rate, 0, count)
         for count in scale.facts
-        for method, r, rates in arms
-        for rate in rates
+        for method, r in arms
+        for rate in fact_rates(bench, method)
     ]
+    others = [
+        chosen_facts_job(bench, method, r, seed, count)
+        for seed in range(1, scale.seeds)
+        for count in scale.facts
+        for method, r in arms
+    ]
+    return sweep + others
+
+
+def fact_rates(bench: Bench, method: str) -> tuple[float, ...]:
+    return bench.scale.fact_full_rates if method == "full" else bench.scale.fact_lora_rates
+
+
+def chosen_facts_job(bench: Bench, method: str, r: int | None, seed: int, count: int) -> Job:
+    """The arm whose rate is chosen once the first seed's are trained."""
+    rates = list(fact_rates(bench, method))
+    return Job("bestfacts", {"method": method, "r": r or 0, "seed": seed, "facts": count, "rates": rates})
+
+
+def learn_chosen(bench: Bench, job: Job) -> dict[str, Any]:
+    """As `learn_facts`, with the rate that was chosen."""
+    arm, found = best_facts(bench, job.of["method"], job.of["r"] or None, job.of["seed"], job.of["facts"])
+    return {"rate": arm.of["rate"], **found}
 
 
 def learn_facts(bench: Bench, job: Job) -> dict[str, Any]:
@@ -114,42 +135,15 @@ def small_base(bench: Bench, seed: int) -> Any:
 
 
 def best_facts(bench: Bench, method: str, r: int | None, seed: int, count: int) -> tuple[Job, dict[str, Any]]:
-    """The arm of the rate that stores most in the mean over seeds. What is memorised has no held-out part, and how much
-    can be stored is a maximum over rates by what it means.
+    """The arm of the rate that stored most on the first seed. What is memorised has no held-out part, and how much can
+    be stored is a maximum over rates by what it means.
     """
-    rates = bench.scale.fact_full_rates if method == "full" else bench.scale.fact_lora_rates
 
     def bits(rate: float) -> float:
-        return mean(bench.get(facts_job(method, r, rate, s, count))["bits"] for s in range(bench.scale.seeds))
+        return float(bench.get(facts_job(method, r, rate, 0, count))["bits"])
 
-    job = facts_job(method, r, max(rates, key=bits), seed, count)
+    job = facts_job(method, r, max(fact_rates(bench, method), key=bits), seed, count)
     return job, bench.get(job)
-
-
-# -- the same model, a format task ----------------------------------------------------------------------------
-
-
-def brackets_job(seed: int) -> Job:
-    return Job("brackets", {"seed": seed})
-
-
-def learn_brackets(bench: Bench, job: Job) -> dict[str, Any]:
-    """Half of the old facts asked for in brackets, trained in full; the other half is asked."""
-    seed, scale = job.of["seed"], bench.scale
-    model = small_base(bench, seed)
-    shown, held_out = brackets_rows(bench, seed)
-    before = read(model, held_out)["recall"]
-    rate = scale.fact_full_rates[-1]
-    tuned, _ = _learned(bench, model, shown, "full", None, rate, seed, FORMAT_EPOCHS)
-    save(tuned, bench.folder(job))
-    return {"recall_before": before, "recall": read(tuned, held_out)["recall"], "rate": rate}
-
-
-def brackets_rows(bench: Bench, seed: int) -> tuple[list[Encoded], list[Encoded]]:
-    """(rows to train on, rows to ask)."""
-    old, _ = old_and_new(seed, bench.scale.old_facts, 0)
-    half = len(old) // 2
-    return rows_of(old[:half], "brackets"), rows_of(old[half : half + ASKED_AGAIN], "brackets")
 
 
 # -- the grid of X6 -------------------------------------------------------------------------------------------

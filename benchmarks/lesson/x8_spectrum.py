@@ -16,8 +16,6 @@ from benchmarks.lesson.jobs import Bench, Job
 from benchmarks.lesson.number import Numbers, of_seeds
 from benchmarks.lesson.stored import (
     best_facts,
-    brackets_job,
-    brackets_rows,
     facts_jobs,
     read,
     small_base_job,
@@ -31,9 +29,9 @@ from rankwise.watch.spectrum import directions_under, product_spectrum, whole_sp
 
 ENERGY = 0.9
 KEPT = 0.95  # of the quality of the whole difference
-FORMAT_CUTS = (1, 2, 4, 16)  # of the embedded model, where looking takes longer
+FORMAT_CUTS = (1, 2, 4, 8, 16)  # of the embedded model, where looking takes longer
 FORMAT_RANK = 8
-WHATS = ("format in full", "format by LoRA", "facts in full", "facts by LoRA", "brackets in full")
+WHATS = ("format in full", "format by LoRA", "facts in full", "facts by LoRA")
 USES = ("cuts",)
 
 
@@ -49,7 +47,7 @@ def jobs(bench: Bench) -> list[Job]:
     arms = [job for job in arm_jobs(bench) if job.of["r"] in (0, FORMAT_RANK)]
     ranks = (0, max(bench.scale.ranks))
     facts = [j for j in facts_jobs(bench) if j.of["facts"] == max(bench.scale.facts) and j.of["r"] in ranks]
-    small = [*(small_base_job(s) for s in seeds), *facts, *(brackets_job(s) for s in seeds)]
+    small = [*(small_base_job(s) for s in seeds), *facts]
     return [written_job(), *arms, *small, *(spectrum_job(bench, what, s) for what in WHATS for s in seeds)]
 
 
@@ -66,12 +64,8 @@ def seen(bench: Bench, job: Job) -> dict[str, Any]:
     base = bench.folder(small_base_job(seed))
     if what == "facts by LoRA":
         return _product(bench.folder(best_facts(bench, "lora", most, seed, count)[0]), base)
-    if what == "facts in full":
-        arm = best_facts(bench, "full", None, seed, count)[0]
-        rows = rows_of(old_and_new(seed, bench.scale.old_facts, count)[1])
-    else:
-        arm, rows = brackets_job(seed), brackets_rows(bench, seed)[1]
-        bench.get(arm)
+    arm = best_facts(bench, "full", None, seed, count)[0]
+    rows = rows_of(old_and_new(seed, bench.scale.old_facts, count)[1])
     small = load_base(bench.folder(arm), dtype="fp32")
     return _whole(bench, small, bench.folder(arm), base, bench.scale.cuts, lambda: read(small, rows)["recall"])
 
@@ -145,10 +139,10 @@ def needed(found: Mapping[str, Any]) -> float:
 def measured(bench: Bench) -> Numbers:
     seeds = range(bench.scale.seeds)
     by = {what: [bench.get(spectrum_job(bench, what, s)) for s in seeds] for what in WHATS}
-    full, facts, brackets = by["format in full"], by["facts in full"], by["brackets in full"]
+    full, facts = by["format in full"], by["facts in full"]
     cut = str(max(FORMAT_CUTS))
     spread = zip(by["facts by LoRA"], by["format by LoRA"], strict=True)
-    doublings = [math.log2(needed(a) / needed(b)) for a, b in zip(facts, brackets, strict=True)]
+    doublings = [math.log2(needed(a) / needed(b)) for a, b in zip(facts, full, strict=True)]
     return {
         "cut_16": of_seeds([100 * (f["whole"] - f["cut"][cut]) for f in full]),
         "facts_over_format": of_seeds(doublings),

@@ -181,8 +181,7 @@ def test_facts_cannot_be_guessed_and_new_ones_are_new() -> None:
     assert len(dict(old + new)) == 70 and old_and_new(0, 50, 8)[1] == new[:8]
     (row,) = rows_of(new[:1])
     assert [SYMBOLS[i] for i in row.ids[1:6]] == [*new[0][0], ":"] and row.supervised == 4
-    (asked,) = rows_of(new[:1], "brackets")
-    assert [SYMBOLS[i] for i in asked.labels if i != IGNORE] == ["[", *new[0][1], "]"]
+    assert [SYMBOLS[i] for i in row.labels if i != IGNORE] == [*new[0][1]]
 
 
 # -- training on models of seconds ----------------------------------------------------------------------------
@@ -222,7 +221,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     bench = Bench(tmp_path_factory.mktemp("work"), SMALL, KINDS, read().hash)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RANKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))  # directions of bases are kept there
-        for what in ("facts in full", "facts by LoRA", "brackets in full"):
+        for what in ("facts in full", "facts by LoRA"):
             bench.get(x8_spectrum.spectrum_job(bench, what, 0))
     do_all(bench, [*EXPERIMENTS["X2"].jobs(bench), *(j for j in x6_alpha.jobs(bench) if j.kind == "knob")])
     return bench
