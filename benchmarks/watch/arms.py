@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.watch.rows import Row
+from benchmarks.watch.written import WRITTEN_ROWS
 from rankwise import api
 from rankwise.records import Acted, Saved, SpectrumSeen, Started, Step, Stopped, Watched
 from rankwise.store import Run, write_record
 from rankwise.worker import work
 
 BATCH = 8
-EVERY = 5  # steps between two looks of the runs that are compared; the planned one has its own
+EVERY = 8  # steps between two looks of the runs that are compared; the planned one has its own
 # Rows that the base wrote: half of them are looked at in every run, the other half is replayed where a share says so.
-WRITTEN = {"self_generated": 32}
+WRITTEN = {"path": str(WRITTEN_ROWS)}
 NONE, REPLAY = {**WRITTEN, "share": 0.0}, {**WRITTEN, "share": 0.3}
 SUGGESTED = {**WRITTEN, "share": 0.05}  # what a plan asks for where language and domain stay (rule `replay`)
 
@@ -28,12 +29,12 @@ def write_rows(folder: Path, rows: list[Row], held_out: int) -> None:
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
 
-def bad(steps: int, action: str, general: dict[str, Any], every: int = EVERY) -> dict[str, Any]:
-    """The worst corner (X3): rank 1 at a high rate, with the alpha of 32 that recipes leave as it is."""
+def bad(steps: int, action: str, general: dict[str, Any]) -> dict[str, Any]:
+    """The worst corner (X3): rank 1 at a high rate, which stays as it is to the end."""
     return {
-        "method": {"name": "lora", "r": 1, "lora_alpha": 32, "lora_dropout": 0.0},
+        "method": {"name": "lora", "r": 1, "lora_alpha": 2, "lora_dropout": 0.0},
         "data": {"general": general},
-        "forgetting": {"action": action, "watch_steps": every},
+        "forgetting": {"action": action, "watch_steps": EVERY},
         "train": {
             "max_steps": steps,
             "learning_rate": 1e-3,
@@ -41,8 +42,8 @@ def bad(steps: int, action: str, general: dict[str, Any], every: int = EVERY) ->
             "warmup_steps": 0,
             "per_device_train_batch_size": BATCH,
             "gradient_accumulation_steps": 1,
-            "eval_steps": every,
-            "save_steps": every,
+            "eval_steps": EVERY,
+            "save_steps": EVERY,
         },
     }
 

@@ -102,7 +102,9 @@ def test_an_adapter_between_the_thresholds_is_named_as_a_risk() -> None:
     assert "times what is to be learned" not in warned()
 
 
-@pytest.mark.parametrize(("nats", "words"), [(0.001, "is cut by 3"), (0.035, "watch the general loss"), (0.06, "")])
+@pytest.mark.parametrize(
+    ("nats", "words"), [(0.001, "is cut by 9"), (0.1, "is cut by 3"), (0.5, "watch the general loss"), (2.0, "")]
+)
 def test_a_forgetting_budget_below_what_is_expected_is_said(nats: float, words: str) -> None:
     told = warned(forgetting={"budget_nats": nats})
     assert ("rule forgetting_budget" in told) == bool(words) and words in told

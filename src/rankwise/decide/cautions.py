@@ -153,7 +153,7 @@ def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
             f"{threshold('known_facts_at_risk', 'exposures'):.0f} exposures, or extraction stays near 0; "
             f"known facts are lost as new ones come ({said('known_facts_at_risk')})"
         )
-    found += _forgetting(job, winner)
+    found += _forgetting(job, facts, winner)
     unseen = unseen_updates(facts, config)
     if unseen is not None:
         found.append(unseen)
@@ -167,13 +167,18 @@ def _risks(job: Job, facts: Facts, winner: Priced) -> list[str]:
     return found
 
 
-def _forgetting(job: Job, winner: Priced) -> list[str]:
+def _forgetting(job: Job, facts: Facts, winner: Priced) -> list[str]:
     weights, replay = winner.recipe.trains_weights, winner.candidate.config.replay_share
-    rise, budget = expected_rise(weights, replay), job.forgetting.budget_nats
+    rise, budget = expected_rise(facts, weights, replay), job.forgetting.budget_nats
     if rise <= budget:
         return []
-    cut = cut_of(job, weights, replay)
-    then = f"the learning rate is cut by {cut:g}" if cut > 1 else "watch the general loss"
+    cut = cut_of(job, facts, weights, replay)
+    left = expected_rise(facts, weights, replay, cut)
+    then = f"the learning rate is cut by {cut:g}, which leaves about {left:.3f} and learns more slowly"
+    if job.train.learning_rate is not None:
+        then = "that is at our own rate, and the job says another; watch the general loss"
+    elif cut == 1:
+        then = "watch the general loss"
     return [
         f"general loss is expected to rise by about {rise:.3f} nats, a prior of low confidence, and the budget is "
         f"{budget:g} ({said('forgetting_budget')}): {then}"

@@ -181,7 +181,7 @@ def learning_rate(job: Job, facts: Facts, recipe: Recipe, steps: int) -> float:
     if not recipe.trains_weights:
         times = number("adapter_short" if steps < number("short") else "adapter")
         rate = min(number("most_adapter"), full * times)
-    return _two_digits(rate / cut_of(job, recipe.trains_weights, replay_share(job)))
+    return _two_digits(rate / cut_of(job, facts, recipe.trains_weights, replay_share(job)))
 
 
 def _two_digits(value: float) -> float:

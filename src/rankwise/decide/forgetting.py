@@ -1,20 +1,30 @@
 """What a run is expected to forget, against the budget: rule `forgetting_budget`. A prior; the run measures it."""
 
+from math import log, pow
+
 from rankwise.decide.rulebook import threshold
-from rankwise.records import Job
+from rankwise.records import Facts, Job
 
 RULE = "forgetting_budget"
 FIFTH = 0.2  # the share of replayed rows that X4 was measured at
+MOST_CUTS = 2  # a ninth of the rate: below it nothing was measured, and little is learned
 
 
-def expected_rise(trains_weights: bool, replay: float) -> float:
-    """Nats by which general loss is expected to rise at the planned learning rate.
+def expected_rise(facts: Facts, trains_weights: bool, replay: float, cut: float = 1.0) -> float:
+    """Nats by which general loss is expected to rise at the planned learning rate divided by `cut`.
 
-    E12's anchors without replay; between no replay and a fifth of the rows (X4) the kept share falls in proportion.
+    E12's anchors at 3B and X3's at 135M, without replay; between the two sizes a straight line in logarithms, beyond
+    them the nearer one. Between no replay and a fifth of the rows (X4) the kept share falls in proportion.
     """
-    rise = threshold(RULE, "full" if trains_weights else "adapter")
+    small, large = threshold(RULE, "small"), threshold(RULE, "large")
+    size = min(max(facts.model.total_params, small), large)
+    place = log(size / small) / log(large / small)
+    if trains_weights:
+        ends = threshold(RULE, "full_small"), threshold(RULE, "full")
+    else:
+        ends = threshold(RULE, "adapter_small"), threshold(RULE, "adapter")
     kept = 1 - (1 - threshold(RULE, "replay_keeps")) * min(1.0, replay / FIFTH)
-    return rise * kept
+    return pow(ends[0], 1 - place) * pow(ends[1], place) * kept * pow(cut, -threshold(RULE, "power"))
 
 
 def spares(job: Job) -> bool:
@@ -23,7 +33,11 @@ def spares(job: Job) -> bool:
     return small and job.data.domain in ("code", "language") and not job.forgetting.replay_allowed
 
 
-def cut_of(job: Job, trains_weights: bool, replay: float) -> float:
-    """By how much the learning rate is cut: the rule's factor where the expected rise is red, else 1."""
-    red = threshold(RULE, "red") * job.forgetting.budget_nats
-    return threshold(RULE, "cut") if expected_rise(trains_weights, replay) > red else 1.0
+def cut_of(job: Job, facts: Facts, trains_weights: bool, replay: float) -> float:
+    """By how much the learning rate is cut: the rule's factor as often as the expected rise is red, at most twice."""
+    red, cut = threshold(RULE, "red") * job.forgetting.budget_nats, 1.0
+    for _ in range(MOST_CUTS):
+        if expected_rise(facts, trains_weights, replay, cut) <= red:
+            break
+        cut *= threshold(RULE, "cut")
+    return cut

@@ -146,7 +146,7 @@ def _configuration(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
         text = "A prior for one run; sweep it by 1/3, 1 and 3."
         how = "" if winner.recipe.trains_weights else f", {times}"
         found.append(reason("learning_rate", text, f"{config.learning_rate:g}{how}"))
-        if (cut := cut_of(job, winner.recipe.trains_weights, config.replay_share)) > 1:
+        if (cut := cut_of(job, facts, winner.recipe.trains_weights, config.replay_share)) > 1:
             text = "The rate is cut, because such a run is expected to forget more than the budget."
             found.append(reason("forgetting_budget", text, f"by {cut:g}"))
     if said.per_device_train_batch_size is None and said.gradient_accumulation_steps is None:

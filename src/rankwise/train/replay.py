@@ -80,16 +80,16 @@ def write_replay(path: Path, model: nn.Module, chat: ChatText, replay: Replay) -
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written.rows))
 
 
-def generate(model: nn.Module, chat: ChatText, replay: Replay) -> Iterator[Written]:
+def generate(model: nn.Module, chat: ChatText, replay: Replay, batch: int = BATCH) -> Iterator[Written]:
     """Rows of the messages format (with a chat template) or the text format, batch by batch; they follow from the seed,
-    the model and its device.
+    the size of a batch, the model and its device.
     """
     written, seen = Written(), set[str]()
     with torch.random.fork_rng(), evaluating(model):
         torch.manual_seed(replay.seed)
         while len(written.rows) < replay.rows and written.begun < TRIES * replay.rows:
-            written.begun += BATCH
-            for row, key in _batch(model, chat, replay, written):
+            written.begun += batch
+            for row, key in _batch(model, chat, replay, batch, written):
                 if key in seen:
                     written.drop("twice")
                 elif len(written.rows) < replay.rows:
@@ -98,15 +98,15 @@ def generate(model: nn.Module, chat: ChatText, replay: Replay) -> Iterator[Writt
             yield written
 
 
-def _batch(model: nn.Module, chat: ChatText, replay: Replay, written: Written) -> Iterator[tuple[Row, str]]:
+def _batch(model: nn.Module, chat: ChatText, replay: Replay, batch: int, written: Written) -> Iterator[tuple[Row, str]]:
     if not chat.has_template:
         begin = chat.eos_token_id if chat.bos_token_id is None else chat.bos_token_id
-        for text in _sample(model, chat, [[begin]] * BATCH, replay.answer_tokens, set(), written):
+        for text in _sample(model, chat, [[begin]] * batch, replay.answer_tokens, set(), written):
             yield {"text": text}, text
         return
     opening, closing = _around_the_user(chat)
     ends = set(chat.encode(closing)[:1])
-    asked = list(_sample(model, chat, [chat.encode(opening)] * BATCH, replay.question_tokens, ends, written))
+    asked = list(_sample(model, chat, [chat.encode(opening)] * batch, replay.question_tokens, ends, written))
     questions = [[{"role": "user", "content": question}] for question in asked]
     prompts = [chat.encode_prompt(question) for question in questions]
     answers = _sample(model, chat, prompts, replay.answer_tokens, set(), written, keep_places=True)
