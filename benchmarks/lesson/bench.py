@@ -68,7 +68,10 @@ def main() -> None:
     predictions = read()
     bench = Bench(work, scale, KINDS, predictions.hash, pause=asked.pause_while, only_read=asked.report_only)
     if not asked.report_only:
-        do_all(bench, jobs_of(bench, asked.only))
+        try:
+            do_all(bench, jobs_of(bench, asked.only))
+        except KeyboardInterrupt:
+            raise SystemExit(f"stopped; the same command goes on from what is in {work}") from None
     bench.only_read = True
     result = result_of(bench, predictions)
     out = asked.out or (HERE if scale.counted else work)

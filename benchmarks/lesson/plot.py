@@ -24,10 +24,9 @@ class Axes:
 
 
 def plots(result: Mapping[str, Any]) -> dict[str, str]:
-    """File name -> SVG, of the experiments that have run."""
-    found = {name: one["table"] for name, one in result["experiments"].items() if one["table"]}
+    """File name -> SVG; of an experiment that has not run the axes alone."""
     makers = {"X2": _facts, "X3": _forgetting, "X4": _replay, "X6": _alpha, "X8": _cuts}
-    return dict(makers[name](table) for name, table in found.items() if name in makers)
+    return dict(make(result["experiments"][name]["table"]) for name, make in makers.items())
 
 
 def _facts(table: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
@@ -101,7 +100,7 @@ class _Scale:
     def __init__(self, values: Sequence[float], log: bool):
         self.log = log
         turned = [math.log(v) if log else v for v in values]
-        self.low, self.high = min(turned), max(turned)
+        self.low, self.high = min(turned, default=0.0), max(turned, default=0.0)
 
     def share(self, value: float) -> float:
         turned = math.log(value) if self.log else value

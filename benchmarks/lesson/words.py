@@ -87,11 +87,19 @@ def _wrong(experiments: Mapping[str, Any]) -> list[str]:
         for name, found in experiments.items()
         if found["outcome"] not in (found["expected"], "not run")
     ]
+    beside = [
+        f"- {name}: {test['says']}: {with_interval(test)}, where {' and '.join(test['confirmed_if'])} was foreseen."
+        for name, found in experiments.items()
+        for test in found["tests"].values()
+        if test["outcome"] == "refuted" and not test["headline"]
+    ]
     lines = []
     if refuted:
         lines += ["Sentences that did not hold:", "", *(f"- {claim}" for claim in refuted), ""]
     if surprises:
         lines += ["Where the prediction itself was not met:", "", *surprises, ""]
+    if beside:
+        lines += ["Numbers beside the claims that came out otherwise than foreseen:", "", *beside, ""]
     return lines
 
 
