@@ -15,7 +15,7 @@ from rankwise.text.template import ChatText
 from rankwise.train.replay import generate
 
 WRITTEN_ROWS = Path(__file__).parent / "written.jsonl"
-ROWS, BATCH, SEED = 96, 64, 0
+ROWS, BATCH, SEED = 64, 64, 0
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def sized(params: int) -> Facts:
 def test_the_anchors_are_the_published_ones() -> None:
     assert expected_rise(LARGE, True, 0.0) == pytest.approx(0.030)
     assert expected_rise(LARGE, False, 0.0) == pytest.approx(0.050)
-    assert expected_rise(LARGE, False, 0.2) == pytest.approx(0.050 * 0.09)  # X4: a fifth of the rows left 9 %
+    assert expected_rise(LARGE, False, 0.2) == pytest.approx(0.050 * threshold(RULE, "replay_keeps"))
     assert expected_rise(SMALL, False, 0.0) == pytest.approx(1.44)
 
 

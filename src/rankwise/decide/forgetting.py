@@ -6,7 +6,7 @@ from rankwise.decide.rulebook import threshold
 from rankwise.records import Facts, Job
 
 RULE = "forgetting_budget"
-FIFTH = 0.2  # the share of replayed rows that X4 was measured at
+FIFTH = 0.2  # of the answer tokens replayed, where it was measured what that leaves of the rise
 MOST_CUTS = 2  # a ninth of the rate: below it nothing was measured, and little is learned
 
 
@@ -14,7 +14,7 @@ def expected_rise(facts: Facts, trains_weights: bool, replay: float, cut: float 
     """Nats by which general loss is expected to rise at the planned learning rate divided by `cut`.
 
     E12's anchors at 3B and X3's at 135M, without replay; between the two sizes a straight line in logarithms, beyond
-    them the nearer one. Between no replay and a fifth of the rows (X4) the kept share falls in proportion.
+    them the nearer one. From no replay to a fifth (X4, docs/log.md) what is left of it falls in proportion.
     """
     small, large = threshold(RULE, "small"), threshold(RULE, "large")
     size = min(max(facts.model.total_params, small), large)

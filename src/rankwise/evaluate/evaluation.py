@@ -2,7 +2,7 @@
 
 import time
 
-from rankwise.evaluate.exam import Exam
+from rankwise.evaluate.exam import NO_GENERAL, Exam
 from rankwise.evaluate.facts import ask_facts
 from rankwise.evaluate.pair import Found, Pair
 from rankwise.evaluate.paired import compare_losses
@@ -45,7 +45,7 @@ def _heldout(exam: Exam, pair: Pair, autocast: Autocast) -> Found:
 def _general(exam: Exam, pair: Pair, autocast: Autocast) -> Found:
     rows = exam.data.general
     if not rows:
-        pair.notes.append("no `data.general` in the job, so forgetting was not measured")
+        pair.notes.append(NO_GENERAL)
         return Found()
     losses = pair.losses("general loss", rows, autocast)
     source = f"cross-entropy of the answers of {len(rows)} general rows that were not trained on"

@@ -20,6 +20,11 @@ TALK = ("heldout_loss", "format", "exact_match", "refusals", "repetition", "loop
 KNOW = ("facts", "facts_exact", "facts_normalised", "facts_f1", "facts_seen", "facts_unseen", "facts_reversed")
 SURE = ("facts_choice", "confident_wrong", "calibration_error", "calibration_error_choice", "general_loss")
 LENGTH = ("answer_length", "length_ratio", "length_right", "refused_facts", "length_right_facts", "facts_kept")
+# What is said of that which a job does not give.
+NO_CONVERSATION = "no held-out conversation, so answers were not compared"
+NO_FORM = "no `format` in the job, and the held-out answers share no form, so format adherence was not measured"
+NO_PROBES = "no `data.facts` in the job, so what the model knows was not measured"
+NO_GENERAL = "no `data.general` in the job, so forgetting was not measured"
 NAMES = frozenset((*TALK, *KNOW, *SURE, *LENGTH))
 
 

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rankwise.evaluate.calibration import compare_calibration, reliability_bins
+from rankwise.evaluate.closedbook import by_probe, picked, right_answers, shares, slices
 from rankwise.evaluate.custom import compare_own
-from rankwise.evaluate.exam import Exam
-from rankwise.evaluate.knowledge import belief, choice_rows, chosen, normalised, states, token_f1
+from rankwise.evaluate.exam import NO_PROBES, Exam
+from rankwise.evaluate.knowledge import belief, choice_rows, normalised, token_f1
 from rankwise.evaluate.measures import share_of
-from rankwise.evaluate.pair import Found, Losses, Pair, each
+from rankwise.evaluate.pair import Found, Pair, each
 from rankwise.evaluate.paired import compare_scores, compare_shares
 from rankwise.evaluate.talk import length_right, refused_share, tendency
 from rankwise.evaluate.workload import PROBE_TOKENS
@@ -47,12 +48,12 @@ class Told:
 def ask_facts(exam: Exam, pair: Pair, autocast: object) -> Found:
     """Facts by four measures, by wording, by choice; confidence; what the base knew and what is left of it."""
     if not exam.probes:
-        pair.notes.append("no `data.facts` in the job, so what the model knows was not measured")
+        pair.notes.append(NO_PROBES)
         return Found()
     asked = exam.wordings
     said = pair.answers("closed-book facts", [w.messages for w in asked], PROBE_TOKENS)
     texts = pair.texts(said)
-    right = each(lambda side: [states(w.answer, s) for w, s in zip(asked, side, strict=True)], texts)
+    right = each(lambda side: right_answers(asked, side), texts)
     told = Told(
         asked, said, texts, right, len(exam.probes), f"greedy answers to {len(exam.probes)} closed-book questions"
     )
@@ -85,37 +86,18 @@ def _given(told: Told) -> Sides:
 
 
 def _slices(told: Told, exam: Exam) -> list[Comparison]:
-    """Wordings that training asks in these words, wordings that it does not, and reversed questions, kept apart. A
-    probe counts once in each: the share of its wordings there that are right.
-    """
-    kinds = {
-        "facts_seen": [w.kind != "reversed" and seen for w, seen in zip(told.asked, exam.seen, strict=True)],
-        "facts_unseen": [w.kind != "reversed" and not seen for w, seen in zip(told.asked, exam.seen, strict=True)],
-        "facts_reversed": [w.kind == "reversed" for w in told.asked],
-    }
-    whole = [w.kind == "fact" for w in told.asked]
+    """As `slices`. A probe counts once in each."""
     found = []
-    for name, inside in kinds.items():
-        if not any(inside) or inside == whole:
-            continue  # nothing, or what `facts` says already
-        numbers = sorted({w.probe for w, ok in zip(told.asked, inside, strict=True) if ok})
-        sides = (
-            [_share_of(told, told.right[0], inside, number) for number in numbers],
-            [_share_of(told, told.right[1], inside, number) for number in numbers],
-        )
+    for name, inside in slices(told.asked, exam.seen).items():
+        sides = shares(told.asked, told.right[0], inside), shares(told.asked, told.right[1], inside)
         what = {
             "facts_seen": "in the words of a training row",
             "facts_unseen": "in words that no training row uses",
             "facts_reversed": "turned round",
         }[name]
-        source = f"greedy answers to {sum(inside)} wordings of {len(numbers)} questions, {what}"
+        source = f"greedy answers to {sum(inside)} wordings of {len(sides[0])} questions, {what}"
         found.append(compare_scores(name, *sides, f"{source}, that contain the expected words"))
     return found
-
-
-def _share_of(told: Told, right: Sequence[bool], inside: Sequence[bool], probe: int) -> float:
-    own = [r for r, w, ok in zip(right, told.asked, inside, strict=True) if ok and w.probe == probe]
-    return sum(own) / len(own)
 
 
 def _own(told: Told, exam: Exam) -> list[Comparison]:
@@ -130,8 +112,8 @@ def _choices(probes: Sequence[Probe], pair: Pair, autocast: object, found: Found
     if not probes:
         return
     rows = [row for p in probes for row in choice_rows(p, pair.chat)]
-    losses = each(lambda side: _by_probe(probes, side), pair.losses("multiple choice", rows, autocast))
-    right = each(lambda side: [chosen(p, own) == p.answer for p, own in zip(probes, side, strict=True)], losses)
+    losses = each(lambda side: by_probe(probes, side), pair.losses("multiple choice", rows, autocast))
+    right = each(lambda side: picked(probes, side), losses)
     count = len(probes[0].choices)
     source = f"choice of lowest cross-entropy per token among {count}, {len(probes)} questions (chance {1 / count:.0%})"
     found.comparisons.append(compare_shares("facts_choice", *right, source))
@@ -142,12 +124,7 @@ def _choices(probes: Sequence[Probe], pair: Pair, autocast: object, found: Found
     found.reliability.append(Reliability(kind="choices", base=bins[0], tuned=bins[1]))
 
 
-def _by_probe(probes: Sequence[Probe], losses: Losses) -> list[Losses]:
-    scored = iter(losses)
-    return [[next(scored) for _ in p.choices] for p in probes]
-
-
-def _believed(probe: Probe, losses: Losses) -> tuple[float, bool]:
+def _believed(probe: Probe, losses: Sequence[tuple[float, int]]) -> tuple[float, bool]:
     best, probability = belief([nats for nats, _ in losses])
     return probability, probe.choices[best] == probe.answer
 

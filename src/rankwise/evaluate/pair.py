@@ -1,20 +1,17 @@
 """The tuned model and what it is held against, asked the same questions."""
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from rankwise.evaluate.subject import Losses, Progress, Subject
 from rankwise.evaluate.workload import Spent
-from rankwise.model.generate import Said, say
-from rankwise.model.likelihood import row_losses
+from rankwise.model.generate import Said
 from rankwise.records import Answer, Comparison, Reliability, Tendency
 from rankwise.text.masks import Encoded
 from rankwise.text.template import ChatText
 
-Progress = Callable[[str, int, int], None]
-Losses = list[tuple[float, int]]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -53,30 +50,21 @@ class Pair:
     notes: list[str] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
 
-    def both(self, what: str, ask: Callable[[Any, Progress], Any]) -> tuple[Any, Any]:
-        """(base's, tuned's) outcome of `ask(model, progress)`."""
+    def both(self, ask: Callable[[Subject], Made]) -> tuple[Made, Made]:
+        """(base's, tuned's) outcome of `ask`."""
         with self.as_base() as base:
-            before = ask(base, lambda _, done, total: self.progress(f"{what}, base", done, total))
-        return before, ask(self.tuned, lambda _, done, total: self.progress(f"{what}, tuned", done, total))
+            before = ask(self._subject(base, "base"))
+        return before, ask(self._subject(self.tuned, "tuned"))
+
+    def _subject(self, model: Any, name: str) -> Subject:
+        told = self.progress
+        return Subject(
+            self.chat, model, lambda what, done, total: told(f"{what}, {name}", done, total), spent=self.spent
+        )
 
     def answers(self, what: str, conversations: Sequence[Any], tokens: int) -> tuple[list[Said], list[Said]]:
         """What each says, greedily, in at most `tokens` tokens."""
-        prompts = [self.chat.encode_prompt(c) for c in conversations]
-
-        def ask(model: Any, progress: Progress) -> list[Said]:
-            done = 0
-
-            def on_batch(count: int) -> None:
-                nonlocal done
-                done += count
-                progress(what, done, len(conversations))
-
-            began = time.monotonic()
-            found = say(model, self.chat, conversations, tokens, on_batch=on_batch)
-            self.spent.answered(prompts, [said.ids for said in found], tokens, time.monotonic() - began)
-            return found
-
-        return self.both(what, ask)
+        return self.both(lambda subject: subject.answers(what, conversations, tokens))
 
     def texts(self, said: tuple[list[Said], list[Said]]) -> tuple[list[str], list[str]]:
         """Answers as text, base's and tuned's."""
@@ -84,14 +72,4 @@ class Pair:
 
     def losses(self, what: str, rows: Sequence[Encoded], autocast: Any) -> tuple[Losses, Losses]:
         """(summed nats, labelled tokens) of each row for each model."""
-
-        def ask(model: Any, progress: Progress) -> Losses:
-            began = time.monotonic()
-            found: Losses = []
-            for i in range(0, len(rows), 16):
-                found += row_losses(model, rows[i : i + 16], autocast)
-                progress(what, len(found), len(rows))
-            self.spent.scored(rows, time.monotonic() - began)
-            return found
-
-        return self.both(what, ask)
+        return self.both(lambda subject: subject.losses(what, rows, autocast))

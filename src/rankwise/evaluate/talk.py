@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rankwise.evaluate.custom import compare_own
-from rankwise.evaluate.exam import Exam
+from rankwise.evaluate.exam import NO_CONVERSATION, NO_FORM, Exam
 from rankwise.evaluate.judge import compare_judged, judged
 from rankwise.evaluate.manner import NGRAM, loops, refuses, repetition
 from rankwise.evaluate.measures import correlation_of, mean_of, ratio_of, share_of
 from rankwise.evaluate.pair import Found, Pair, each
 from rankwise.evaluate.paired import compare_scores, compare_shares
-from rankwise.evaluate.style import Exchange, same_answer
-from rankwise.evaluate.workload import SPARE_TOKENS
+from rankwise.evaluate.style import Exchange, Form, same_answer
+from rankwise.evaluate.workload import SPARE_TOKENS, wanted_tokens
 from rankwise.model.generate import Said
 from rankwise.records import Answer, Comparison, Tendency
 from rankwise.records.diagnosis import Measurement
@@ -43,9 +43,9 @@ def ask_held_out(exam: Exam, pair: Pair) -> Found:
     """Format, equality, refusals, repetition, lengths, the user's own metrics and the judge, on the same answers."""
     asked = exam.held_out
     if not asked:
-        pair.notes.append("no held-out conversation, so answers were not compared")
+        pair.notes.append(NO_CONVERSATION)
         return Found()
-    wanted = [len(pair.chat.encode(e.expected)) for e in asked]
+    wanted = wanted_tokens(asked, pair.chat)
     said = pair.answers("answers", [e.messages for e in asked], max(wanted) + SPARE_TOKENS)
     source = f"greedy answers to {len(asked)} held-out prompts"
     replies = Replies(asked, said, pair.texts(said), wanted, source)
@@ -67,15 +67,17 @@ def ask_held_out(exam: Exam, pair: Pair) -> Found:
 
 def _formed(exam: Exam, pair: Pair, replies: Replies) -> tuple[list[bool], list[bool]] | None:
     """Which answers are well formed; None where nothing says what that is."""
+    pair.notes += form_notes(exam.form, replies.asked)
     form = exam.form
+    return each(lambda side: [form.follows(s) for s in side], replies.texts) if form else None
+
+
+def form_notes(form: Form | None, asked: Sequence[Exchange]) -> list[str]:
+    """What is wrong with measuring the format."""
     if form is None:
-        pair.notes.append(
-            "no `format` in the job, and the held-out answers share no form, so format adherence was not measured"
-        )
-        return None
-    if wrong := sum(not form.follows(e.expected) for e in replies.asked):
-        pair.notes.append(f"{wrong} of {len(replies.asked)} held-out rows' own answers do not follow the format either")
-    return each(lambda side: [form.follows(s) for s in side], replies.texts)
+        return [NO_FORM]
+    wrong = sum(not form.follows(e.expected) for e in asked)
+    return [f"{wrong} of {len(asked)} held-out rows' own answers do not follow the format either"] if wrong else []
 
 
 def _manner(replies: Replies) -> list[Comparison]:

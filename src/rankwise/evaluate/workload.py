@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rankwise.evaluate.knowledge import choice_rows
-from rankwise.evaluate.style import exchanges
+from rankwise.evaluate.style import Exchange, exchanges
 from rankwise.model.generate import BATCH, batches
+from rankwise.model.prefix import first_label, read_once
 from rankwise.records import Job
 from rankwise.records.ledger import AnswerBatch, EvaluationWork
 from rankwise.text.dataset import Dataset
@@ -45,7 +46,7 @@ class Spent:
     ) -> None:
         """One model gave `answers`, each of at most `room` tokens; a stop token is a step, too."""
         self.generation_seconds += seconds
-        self.batches += _answering(prompts, room, lambda rows, most: min(most, 1 + max(len(answers[i]) for i in rows)))
+        self.batches += answering(prompts, room, lambda rows, most: min(most, 1 + max(len(answers[i]) for i in rows)))
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
@@ -57,7 +58,7 @@ class Spent:
             self.elsewhere_seconds += time.monotonic() - began
 
     def work(self) -> EvaluationWork:
-        return EvaluationWork(**_likelihoods(self.rows), batches=tuple(self.batches))
+        return EvaluationWork(**likelihoods(self.rows), batches=tuple(self.batches))
 
 
 def expected_work(
@@ -69,17 +70,37 @@ def expected_work(
     asked = exchanges(data.held_out)[:MOST_ROWS]
     if asked:
         prompts = [chat.encode_prompt(e.messages) for e in asked]
-        wanted = [len(chat.encode(e.expected)) for e in asked]
+        wanted = wanted_tokens(asked, chat)
         room = max(wanted) + SPARE_TOKENS
-        done += _answering(prompts, room, lambda rows, most: most, positions)
-        done += _answering(prompts, room, lambda rows, most: min(most, 1 + max(wanted[i] for i in rows)), positions)
+        done += answering(prompts, room, lambda rows, most: most, positions)
+        done += answering(prompts, room, lambda rows, most: min(most, 1 + max(wanted[i] for i in rows)), positions)
     if probes:
         prompts = [chat.encode_prompt(w.messages) for w in wordings(probes)]
-        done += 2 * _answering(prompts, PROBE_TOKENS, lambda rows, most: most, positions)
-    return EvaluationWork(**_likelihoods([*rows, *rows]), batches=tuple(done))
+        done += 2 * answering(prompts, PROBE_TOKENS, lambda rows, most: most, positions)
+    return EvaluationWork(**likelihoods([*rows, *rows]), batches=tuple(done))
 
 
-def _likelihoods(rows: Sequence[Encoded]) -> dict[str, int]:
+def read_of(rows: Sequence[Encoded]) -> list[Encoded]:
+    """What is read of rows that begin alike: their beginning once, then the rest of each."""
+    shared = read_once([row.ids[: first_label(row)] for row in rows])
+    if not shared:
+        return list(rows)
+    rest = [Encoded(row.ids[shared:], row.labels[shared:], row.line, row.path) for row in rows]
+    return [unlabelled(rows[0].ids[:shared]), *rest]
+
+
+def unlabelled(ids: Sequence[int]) -> Encoded:
+    """Tokens that are only read."""
+    return Encoded(tuple(ids), (IGNORE,) * len(ids), 0)
+
+
+def wanted_tokens(asked: Sequence[Exchange], chat: ChatText) -> list[int]:
+    """Of each row's own answer."""
+    return [len(chat.encode(e.expected)) for e in asked]
+
+
+def likelihoods(rows: Sequence[Encoded]) -> dict[str, int]:
+    """Fields of EvaluationWork."""
     return {
         "rows": len(rows),
         "tokens": sum(len(row.ids) for row in rows),
@@ -87,7 +108,7 @@ def _likelihoods(rows: Sequence[Encoded]) -> dict[str, int]:
     }
 
 
-def _answering(
+def answering(
     prompts: Sequence[Sequence[int]],
     room: int,
     steps: Callable[[Sequence[int], int], int],

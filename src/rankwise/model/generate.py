@@ -24,7 +24,7 @@ from transformers.generation.streamers import BaseStreamer
 from rankwise.errors import ModelError
 from rankwise.model.likelihood import device_of, evaluating
 from rankwise.model.load import quiet_transformers
-from rankwise.model.prefix import WORTH, learned_prompt, read_prefix, repeated, shared_length
+from rankwise.model.prefix import learned_prompt, read_once, read_prefix, repeated
 
 Messages = Sequence[Mapping[str, Any]]
 BATCH = 16  # rows that are answered together
@@ -210,8 +210,8 @@ def _pads(model: nn.Module) -> bool:
 
 def _prefix(model: nn.Module, prompts: Sequence[Sequence[int]]) -> tuple[int, DynamicCache | None]:
     """(tokens that all prompts begin with, what the model keeps of them); (0, None) where it would not pay."""
-    shared = min(shared_length(prompts), min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
-    cache = read_prefix(model, prompts[0][:shared]) if shared >= WORTH else None
+    shared = read_once(prompts)
+    cache = read_prefix(model, prompts[0][:shared]) if shared else None
     return (0, None) if cache is None else (shared, cache)
 
 

@@ -32,10 +32,10 @@ def token_losses(
         on_batch: called after each batch with the number of rows that it had.
     """
     losses: list[list[float]] = [[] for _ in rows]
-    shared = min(shared_length([row.ids for row in rows]), min(_first_label(row) for row in rows) - 1) if rows else 0
+    shared = read_once([row.ids[: first_label(row)] for row in rows])
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids), reverse=True)
     with evaluating(model):
-        cache = read_prefix(model, rows[0].ids[:shared], autocast) if shared >= WORTH and len(rows) > 1 else None
+        cache = read_prefix(model, rows[0].ids[:shared], autocast) if shared else None
         start = shared if cache is not None else 0
         for at in range(0, len(order), BATCH):
             batch = order[at : at + BATCH]
@@ -53,6 +53,12 @@ def shared_length(prompts: Sequence[Sequence[int]]) -> int:
     known = [tuple(p) for p in prompts]
     first, last = min(known), max(known)  # the two that differ soonest
     return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def read_once(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all prompts begin with and that are worth reading once; at least one of each is left."""
+    shared = min(shared_length(prompts), min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
+    return shared if shared >= WORTH else 0
 
 
 def read_prefix(model: Any, ids: Sequence[int], autocast: Autocast = None) -> DynamicCache | None:
@@ -81,7 +87,8 @@ def repeated(cache: DynamicCache, rows: int) -> DynamicCache:
     return mine
 
 
-def _first_label(row: Labelled) -> int:
+def first_label(row: Labelled) -> int:
+    """Tokens before the first label that something predicts."""
     return next((i for i, label in enumerate(row.labels) if i and label != IGNORE), len(row.labels))
 
 
@@ -91,7 +98,7 @@ def _batch(
     device, width = device_of(model), max(len(row.ids) for row in rows) - start
     ids = torch.tensor([list(row.ids[start:]) + [0] * (width + start - len(row.ids)) for row in rows], device=device)
     mask = torch.tensor([[1] * len(row.ids) + [0] * (width + start - len(row.ids)) for row in rows], device=device)
-    first = min(_first_label(row) for row in rows) - 1  # the position that predicts the first label of all
+    first = min(first_label(row) for row in rows) - 1  # the position that predicts the first label of all
     keep = torch.arange(max(first, 0) - start, width, device=device) - width  # from the end, after a learned prompt
     memory = {"use_cache": False} if cache is None else {"past_key_values": repeated(cache, len(rows))}
     with arithmetic(device, autocast):

@@ -74,8 +74,10 @@ class Scores(Record):
     unit: str
     side: Side
     higher_is_better: bool
-    values: tuple[float, ...]
-    weights: tuple[float, ...] | None = Field(None, description="Tokens of each item, of a loss; None: all alike.")
+    values: tuple[float, ...] = Field(description="Of a loss the nats of the item's tokens, summed.")
+    weights: tuple[float, ...] | None = Field(
+        None, description="Tokens of each item, of a loss, whose mean is sum(values) / sum(weights); None: all alike."
+    )
 
 
 class CurvePoint(Record):
