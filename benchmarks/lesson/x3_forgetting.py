@@ -45,10 +45,11 @@ def rise_at(points: Curve, level: float) -> float | None:
 def levels(*sides: Sequence[Curve]) -> list[float]:
     """Losses that some curve of every side reaches, evenly spread over their logarithm."""
     lowest = max(min(dev for points in side for dev, _ in points) for side in sides)
-    if lowest >= HIGHEST:
+    highest = min(HIGHEST, *(points[0][0] for side in sides for points in side))
+    if lowest >= highest:
         return [lowest]
-    step = math.log(HIGHEST / lowest) / (LEVELS - 1)
-    return [max(lowest, HIGHEST * math.exp(-step * n)) for n in range(LEVELS)]
+    step = math.log(highest / lowest) / (LEVELS - 1)
+    return [min(highest, max(lowest, highest * math.exp(-step * n))) for n in range(LEVELS)]
 
 
 def frontier(side: Sequence[Curve], level: float) -> float:

@@ -279,6 +279,8 @@ def test_forgetting_is_compared_where_both_have_learned_as_much() -> None:
     assert min(levels) == pytest.approx(0.1) and max(levels) == pytest.approx(1.0)
     assert x3_forgetting.gap([quick], [slow]) > 0.2
     assert x3_forgetting.gap([quick, slow], [slow]) == pytest.approx(0)  # the best of a side counts
+    easy = [(0.6, 0.0), (0.1, 0.3)]  # a task that the base half knows: no level above where it starts
+    assert max(x3_forgetting.levels([easy], [easy])) == pytest.approx(0.6) and x3_forgetting.gap([easy], [easy]) == 0
 
 
 def test_the_best_rate_lies_between_the_points_of_the_grid() -> None:
