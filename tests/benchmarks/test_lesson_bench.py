@@ -3,6 +3,10 @@ the committed pages.
 """
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -299,6 +303,26 @@ def test_the_first_steps_fall_is_told_by_its_power() -> None:
     assert x6_alpha.slope(steps) == pytest.approx(1.0)
     assert x6_alpha.across(steps, 4, 32) == pytest.approx(0.0)
     assert x6_alpha.slope(steps[:2]) is None
+
+
+@pytest.mark.prove
+@pytest.mark.embedded
+def test_the_smoke_run_is_killed_and_goes_on_through_all_eight(tmp_path: Path) -> None:
+    """QUICK=1 on the embedded model, about four minutes of one thread."""
+    command = [sys.executable, "-m", "benchmarks.lesson.bench", "--work", str(tmp_path)]
+    environment = os.environ | {"QUICK": "1", "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(command, cwd=HERE.parents[1], env=environment, stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("arm-*.json"))) < 2:
+        assert first.poll() is None
+        time.sleep(0.2)
+    first.kill()
+    first.wait()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.count("ran (not counted)") == 8
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert not any(one["missing"] for one in result["experiments"].values()) and sum(result["metrics"].values()) == 0
 
 
 # -- pages ----------------------------------------------------------------------------------------------------
