@@ -29,11 +29,11 @@ class Scale:
 
     counted: bool = True
     seeds: int = 3
-    steps: int = 24
-    looks: tuple[int, ...] = (1, 2, 4, 6, 9, 12, 18, 24, 30, 36)
+    steps: int = 32
+    looks: tuple[int, ...] = (1, 2, 4, 7, 12, 18, 24, 32, 48)
     longer: float = 1.5
     batch: int = 6
-    train: int = 144
+    train: int = 192
     dev: int = 24
     test: int = 64
     general: int = 32
