@@ -39,6 +39,10 @@ from rankwise.records import (
     Note,
     Outcome,
     Parent,
+    Past,
+    PastArm,
+    PastComparison,
+    PastContrast,
     Plan,
     Price,
     Rehearsed,
@@ -648,3 +652,56 @@ def outcome() -> Outcome:
         spent_usd=None,
         notes=(),
     )
+
+
+def past_contrast(
+    answer: str = "better", side: str = "style", first: str = "full", second: str = "lora:r=8", seeds: int = 3
+) -> PastContrast:
+    """Two arms of an earlier comparison, twelve points apart."""
+    sign = {"better": 1, "worse": -1, "cannot tell": 1}[answer]
+    low = -0.02 if answer == "cannot tell" else 0.03
+    return PastContrast.model_validate(
+        {
+            "metric": {"style": "format", "facts": "stated", "task": "exact_match"}[side],
+            "unit": "share",
+            "side": side,
+            "first": first,
+            "second": second,
+            "difference": sign * 0.12,
+            "interval": sorted((sign * low, sign * 0.21)),
+            "answer": answer,
+            "seeds": seeds,
+        }
+    )
+
+
+def past_comparison(*contrasts: PastContrast, **changes: Any) -> PastComparison:
+    """What was found of LoRA and full fine-tuning on the base of `smollm2`, for jobs like `job`."""
+    arms = (
+        PastArm(name="base", method=None, r=None, learning_rate=None, tried=1, at_the_edge=False, steps=0),
+        PastArm(name="lora:r=8", method="lora", r=8, learning_rate=7e-4, tried=3, at_the_edge=False, steps=40),
+        PastArm(name="full", method="full", r=None, learning_rate=4e-5, tried=3, at_the_edge=True, steps=30),
+    )
+    return PastComparison(
+        **{
+            "at": "2026-11-23T10:00:00.000+00:00",
+            "folder": "/runs/compare-clinic",
+            "model": "embedded",
+            "base_hash": smollm2().weights_hash or sha("b"),
+            "goal": job().goal,
+            "domain": None,
+            "unit": "minutes",
+            "budget": 8.0,
+            "seeds": 3,
+            "arms": arms,
+            "contrasts": contrasts or (past_contrast(),),
+            "bakeoff_hash": sha("c"),
+            "rankwise_version": "0.0.0",
+            **changes,
+        }
+    )
+
+
+def past(*found: PastComparison, elsewhere: tuple[str, ...] = (), unreadable: int = 0) -> Past:
+    """All that is on file, seen from a job on the base of `smollm2`."""
+    return Past(here=found or (past_comparison(),), elsewhere=elsewhere, unreadable=unreadable)

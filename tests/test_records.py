@@ -134,6 +134,7 @@ def _whole() -> list[Record]:
         builders.bakeoff(),
         builders.trial(),
         builders.outcome(),
+        builders.past(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),
         _audit(),

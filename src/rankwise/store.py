@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,6 +162,46 @@ def read_record(path: Path, kind: type[AnyRecord]) -> AnyRecord:
 
 def write_record(path: Path, record: Record) -> None:
     write_text(path, record.model_dump_json(indent=1, by_alias=True) + "\n")
+
+
+def append_lines(path: Path, lines: Sequence[str]) -> None:
+    """Add lines to a file, all or none, on disk before this returns.
+
+    Two processes may append at one time: a lock makes the lines whole. A last line that a kill left half-written is
+    ended first, so that it spoils no other.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _write_whole(file.fileno(), "".join(f"{line}\n" for line in lines).encode())
+
+
+def _write_whole(file: int, text: bytes) -> None:
+    """One line after the other, or the file as it was."""
+    end = os.fstat(file).st_size
+    if end and os.pread(file, 1, end - 1) != b"\n":
+        text = b"\n" + text
+    try:
+        written = 0
+        while written < len(text):
+            written += os.write(file, text[written:])
+        os.fsync(file)
+    except BaseException:
+        os.ftruncate(file, end)
+        raise
+
+
+def cannot_append(path: Path, error: OSError, what: str, variable: str) -> RunError | SpaceError:
+    """The error for a file that a person may move or switch off by an environment variable."""
+    kind = SpaceError if error.errno in (errno.ENOSPC, errno.EDQUOT) else RunError
+    return kind(
+        f"{what} {path} cannot be written: {error.strerror or error}",
+        expected="a file that this user may append to",
+        fix=f"mend it, name another file in {variable}, or set {variable}=off",
+    )
 
 
 class Run:

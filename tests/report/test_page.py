@@ -16,6 +16,7 @@ import pytest
 
 from rankwise.records import Answer, Artifact, Bin, Event, Evidence, Failed, Note, Plan, Reliability, Stopped
 from rankwise.report.page import headline, plan_page, plotly_payload, prose, run_page
+from tests.report.bakeoffs import whole_comparison
 from tests.report.conftest import (
     TIME,
     build_artifact,
@@ -75,15 +76,18 @@ def without_plotly(html: str) -> str:
     return html.replace(payload.packed, "PLOTLY").replace(payload.csp_hash, "sha256-PLOTLY")
 
 
-@pytest.mark.parametrize("name", ["run", "plan"])
+@pytest.mark.parametrize("name", ["run", "plan", "compare"])
 def test_golden(name: str, golden: Path, plan: Plan) -> None:
-    html = without_plotly(whole_run() if name == "run" else plan_page(plan))
+    pages = {"run": whole_run, "plan": lambda: plan_page(plan), "compare": whole_comparison}
+    html = without_plotly(pages[name]())
     path = golden / f"{name}.html"
     if os.environ.get("RANKWISE_UPDATE_GOLDEN") == "1":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html + "\n", encoding="utf-8")
     assert html + "\n" == path.read_text(encoding="utf-8")
 
+
+WHOLE = {"run": whole_run(), "plan": plan_page(build_plan()), "compare": whole_comparison()}
 
 STATES: dict[str, tuple[list[Event], str, list[str]]] = {
     "planned": ([], "planned", ["Planned, not started.", "No training step was written"]),
@@ -223,7 +227,7 @@ def test_json_in_a_script_cannot_close_it() -> None:
     assert len(json.loads(block.group(1))["data"]) == 3
 
 
-@pytest.mark.parametrize("html", [whole_run(), plan_page(build_plan())], ids=["run", "plan"])
+@pytest.mark.parametrize("html", WHOLE.values(), ids=WHOLE.keys())
 def test_nothing_is_loaded_from_a_network(html: str) -> None:
     page = Page(html)
     links = [v for name in ("src", "href", "srcset", "action", "data") for v in page.values(name)]
@@ -232,7 +236,7 @@ def test_nothing_is_loaded_from_a_network(html: str) -> None:
     assert not re.search(r"url\(|@import|https?://", without_plotly(html))
 
 
-@pytest.mark.parametrize("html", [whole_run(), plan_page(build_plan())], ids=["run", "plan"])
+@pytest.mark.parametrize("html", WHOLE.values(), ids=WHOLE.keys())
 def test_anchors_headings_and_names(html: str) -> None:
     page = Page(html)
     ids = page.values("id")

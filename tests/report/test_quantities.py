@@ -45,6 +45,9 @@ CASES: list[tuple[Callable[..., str], tuple[object, ...], str]] = [
     (q.usd, (12.5,), "12.50 USD"),
     (q.usd, (0.001,), "under 0.01 USD"),
     (q.rate, (168.0,), "168 tokens/s"),
+    (q.flops, (2.14e13,), "21.4 TFLOP"),
+    (q.flops, (1.306e15,), "1.31 PFLOP"),
+    (q.flops, (0.0,), "0"),
     (q.learning_rate, (2e-4,), "0.0002"),
     (q.learning_rate, (5e-6,), "5e-06"),
     (q.short_hash, ("0123456789abcdef",), "0123456789ab"),
@@ -63,13 +66,13 @@ def test_number_with_its_unit(write: Callable[..., str], arguments: tuple[object
 
 
 ONE_NUMBER = [q.size, q.size_range, q.duration, q.duration_range, q.share, q.points, q.nats, q.signed_nats]
-ONE_NUMBER += [q.count, q.usd, q.rate, q.learning_rate, q.short_hash, q.plain]
+ONE_NUMBER += [q.count, q.usd, q.rate, q.learning_rate, q.short_hash, q.plain, q.flops]
 
 
 def test_a_missing_number_is_unknown() -> None:
     texts = [write(None) for write in ONE_NUMBER]
     assert texts == ["unknown"] * len(ONE_NUMBER)
-    assert len(ONE_NUMBER) == 14
+    assert len(ONE_NUMBER) == 15
     assert q.with_interval(None, (0.0, 1.0), "share") == "unknown"
     assert q.bounds(None, "share") == "unknown"
 
@@ -82,6 +85,7 @@ def test_a_missing_number_is_unknown() -> None:
         ([90_000.0], "seconds", "h"),
         ([1.9e9, 9.8e6], "bytes", "GB"),
         ([3.0], "tokens/s", "tokens/s"),
+        ([2.1e14, 3e12], "FLOP", "TFLOP"),
         ([], "bytes", "B"),
     ],
 )

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankwise.api.actuals import actual
+    from rankwise.api.bakeoffs import carry_out_comparison, conclude_comparison, how_to_go_on
     from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
+    from rankwise.api.comparing import prepare_comparison
+    from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
+    from rankwise.api.dealing import Wanted
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
@@ -42,13 +46,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Asked",
     "Progress",
+    "Wanted",
     "actual",
     "benchmark",
     "benchmark_model",
     "bring",
     "calibrate",
+    "carry_out_comparison",
     "chat",
     "check",
+    "conclude_comparison",
     "configuration",
     "diagnose",
     "doctor",
@@ -58,12 +65,15 @@ __all__ = [
     "evaluate",
     "evaluate_against",
     "evaluate_model",
+    "find_comparison",
     "follow",
     "gates",
     "gpus",
+    "how_to_go_on",
     "judge_of",
     "latest_unfinished",
     "launch",
+    "list_comparisons",
     "load_job",
     "memory_below",
     "merge",
@@ -75,13 +85,16 @@ __all__ = [
     "plan",
     "plan_job",
     "prepare",
+    "prepare_comparison",
     "price_asked",
     "quiet",
     "read_batch",
     "report",
+    "report_comparison",
     "requirements",
     "runs",
     "show",
+    "show_comparison",
     "shrink",
     "single_changes",
     "tables",
@@ -98,13 +111,16 @@ __all__ = [
 _MODULE = {
     "Asked": "judging",
     "Progress": "progress",
+    "Wanted": "dealing",
     "actual": "actuals",
     "benchmark": "benchmarks",
     "benchmark_model": "benchmarks",
     "bring": "recipes",
     "calibrate": "calibrating",
+    "carry_out_comparison": "bakeoffs",
     "chat": "judging",
     "check": "checking",
+    "conclude_comparison": "bakeoffs",
     "configuration": "estimating",
     "diagnose": "diagnosing",
     "doctor": "doctoring",
@@ -114,12 +130,15 @@ _MODULE = {
     "evaluate": "judging",
     "evaluate_against": "judging",
     "evaluate_model": "judging",
+    "find_comparison": "comparisons",
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
+    "how_to_go_on": "bakeoffs",
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
+    "list_comparisons": "comparisons",
     "load_job": "planning",
     "memory_below": "following",
     "merge": "proving",
@@ -131,13 +150,16 @@ _MODULE = {
     "plan": "planning",
     "plan_job": "planning",
     "prepare": "training",
+    "prepare_comparison": "comparing",
     "price_asked": "estimating",
     "quiet": "progress",
     "read_batch": "estimating",
     "report": "looking",
+    "report_comparison": "comparisons",
     "requirements": "judging",
     "runs": "looking",
     "show": "looking",
+    "show_comparison": "comparisons",
     "shrink": "shrinking",
     "single_changes": "estimating",
     "tables": "lesson",

@@ -61,7 +61,7 @@ def evaluate(run: Run, progress: Progress = quiet, asked: Asked = Asked()) -> Ev
 
     decided, began = require_finished(run).plan(), time.monotonic()
     config, chat, data = load_inputs(decided)
-    exam = _exam(decided.job, chat, data, config.seed, asked)
+    exam = _exam(decided.job, chat, data, decided.split_seed, asked)
     pair = Pair(chat, *load_tuned(run, decided), progress)
     found = evaluate_pair(exam, pair, config.autocast)
     seconds = time.monotonic() - began - pair.spent.elsewhere_seconds
@@ -82,7 +82,7 @@ def evaluate_against(run: Run, other: Run, progress: Progress = quiet, asked: As
 
     decided, rival = require_finished(run).plan(), require_finished(other).plan()
     config, chat, data = load_inputs(decided)
-    exam = _exam(decided.job, chat, data, config.seed, asked)
+    exam = _exam(decided.job, chat, data, decided.split_seed, asked)
     _, theirs, their_data = load_inputs(rival)
     if (theirs.tokenizer_hash, theirs.template_hash) != (chat.tokenizer_hash, chat.template_hash):
         raise RunError(
@@ -122,7 +122,7 @@ def evaluate_model(model: str, job: Job, progress: Progress = quiet, asked: Aske
     folder = locate(model)
     decided = plan_job(job, brief=True)
     config, chat, data = load_inputs(decided)
-    exam = _exam(job, chat, data, config.seed, asked)
+    exam = _exam(job, chat, data, decided.split_seed, asked)
     _require_same_ids(folder, ChatText.from_folder(folder), exam, chat)
     base = load_base(decided.facts.model.path, dtype=inference_dtype(decided))
     tuned = load_base(folder, dtype=inference_dtype(decided))

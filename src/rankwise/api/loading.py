@@ -37,7 +37,7 @@ def load_inputs(decided: Plan) -> tuple[TrainConfig, ChatText, Dataset]:
         general=general_path(decided.job, decided.facts.model),
         max_length=config.max_length,
         on_long=config.on_long,
-        seed=config.seed,
+        seed=decided.split_seed,
     )
     return config, text, data
 

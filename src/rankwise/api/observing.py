@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rankwise.api.prices import own_prices, tariff_of
 from rankwise.api.progress import Progress, quiet
+from rankwise.compare.evidence import past_of
 from rankwise.estimate.traced import shapes_of
 from rankwise.observe.catalogue import find_architecture
 from rankwise.observe.data import observe_data
@@ -40,6 +41,7 @@ def observe(job: Job, out: Path | None = None, progress: Progress = quiet) -> Fa
         adapter=adapter,
         parent=parent,
         deepspeed=read_deepspeed(job.train.deepspeed) if job.train.deepspeed else None,
+        past=past_of(model.weights_hash),
         job_hash=job.content_hash(),
     )
 

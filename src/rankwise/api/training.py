@@ -69,7 +69,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress
         ensure_replay(job, progress)  # before the plan counts its rows
         decided = plan_job(job, out, progress)
     refuse_unready(decided)
-    _refuse_elsewhere(decided)
+    refuse_elsewhere(decided)
     _require_deepspeed(decided)
     require_installed(decided.job.train.trackers)
     nodes = nodes_of(decided.job.hardware)
@@ -178,7 +178,7 @@ def refuse_unready(decided: Plan) -> None:
         )
 
 
-def _refuse_elsewhere(decided: Plan) -> None:
+def refuse_elsewhere(decided: Plan) -> None:
     """A plan for a GPU by its name runs where such GPUs are."""
     device, wanted = decided.facts.device, decided.job.hardware.count
     if device.kind == "gpu" and device.available_bytes is None and (found := _of_that_name(device.name)) < wanted:

@@ -8,6 +8,7 @@ import typer
 from rankwise.cli.catalogue import gpus, models
 from rankwise.cli.chatting import chat
 from rankwise.cli.checking import check
+from rankwise.cli.comparing import compare
 from rankwise.cli.diagnosing import diagnose
 from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
@@ -40,6 +41,7 @@ for verb in (
     check,
     train,
     launch,
+    compare,
     eval_,
     watch,
     merge,

@@ -123,6 +123,25 @@ def print_outcome(run: Any) -> None:
     print_lines(f"Run: {run.folder}", f"Page: {run.report_path}")
 
 
+def print_comparison(folder: Any) -> None:
+    """What a comparison found, or how far it is: verdict, results, contrasts, budget, and where its page is."""
+    from rankwise.report import compare_words as say
+
+    bakeoff, trials = folder.bakeoff(), folder.trials()
+    if not folder.outcome_path.is_file():
+        print_lines(say.planned_line(bakeoff), say.stands_line(bakeoff, trials))
+        print_table(*say.planned_table(bakeoff))
+        return
+    outcome = folder.outcome()
+    print_paragraph(say.verdict_lines(outcome)[:1])
+    print_passage("Side by side", say.verdict_lines(outcome)[1:])
+    print_table(*say.scores_table(bakeoff, trials, outcome))
+    print_table(*say.costs_table(bakeoff, trials, outcome))
+    print_table(*say.contrasts_table(bakeoff, trials, outcome))
+    print_passage("Notes", outcome.notes)
+    print_lines(say.spent_line(bakeoff, outcome), f"Comparison: {folder.path}", f"Page: {folder.report_path}")
+
+
 def print_actual(run: Any, quantity: str) -> None:
     """How long it was predicted to take, and how long it took, in one line."""
     from rankwise import api

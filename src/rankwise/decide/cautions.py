@@ -3,6 +3,7 @@
 import math
 
 from rankwise.decide.capacity import bits_per_parameter, need_bits
+from rankwise.decide.comparisons import RULE, ignored, prefers, shown_better, swept_rate
 from rankwise.decide.forgetting import cut_of, expected_rise
 from rankwise.decide.parallel import forced_parallel, not_carried_out
 from rankwise.decide.preference import holds
@@ -32,6 +33,8 @@ def warnings(job: Job, facts: Facts, decision: Decision) -> list[str]:
             f"`rankwise train` of this version cannot carry out {winner.id} on {facts.device.count} x "
             f"{facts.device.name}{f' ({why})' if why else ''}: its configuration is for your own launcher"
         )
+    if facts.past is not None:
+        found += ignored(job, facts.past)
     return found + _not_acted_on(job)
 
 
@@ -46,7 +49,8 @@ def _against_rules(job: Job, facts: Facts, winner: Priced) -> list[str]:
     broken = soft(job, facts, winner)
     if broken is None:
         return []
-    who = f"the job forces {job.method.name}" if job.method else f"{winner.id} is the best that runs here"
+    why = "what your own comparison prefers" if prefers(job, facts, winner.recipe.method) else "the best that runs here"
+    who = f"the job forces {job.method.name}" if job.method else f"{winner.id} is {why}"
     return [f"{who} against the rule {broken.rule}: {broken.text} ({broken.number or 'see the evidence'})"]
 
 
@@ -61,7 +65,11 @@ def _forced(job: Job, facts: Facts, decision: Decision, winner: Priced) -> list[
 
 
 def _forced_method(job: Job, facts: Facts, decision: Decision, winner: Priced) -> list[str]:
-    if job.method is None or winner.candidate.method not in ("full", "qlora"):
+    if job.method is None:
+        return []
+    if (shown := shown_better(job, facts, winner.candidate.method)) is not None:
+        return [f"the job forces {job.method.name}, and your {shown[0].told} shows {shown[1].gap()} (rule {RULE})"]
+    if winner.candidate.method not in ("full", "qlora") or prefers(job, facts, winner.candidate.method):
         return []
     lora = next((o for o in decision.outcomes if o.recipe.name == "lora"), None)
     if lora is None or lora.best is None or not holds(job.model_copy(update={"method": None}), facts, lora.recipe):
@@ -177,6 +185,8 @@ def _forgetting(job: Job, facts: Facts, winner: Priced) -> list[str]:
     then = f"the learning rate is cut by {cut:g}, which leaves about {left:.3f} and learns more slowly"
     if job.train.learning_rate is not None:
         then = "that is at our own rate, and the job says another; watch the general loss"
+    elif swept_rate(job, facts, winner.recipe.method) is not None:
+        then = "that is at our own rate, and your own comparison chose another; watch the general loss"
     elif cut == 1:
         then = "watch the general loss"
     return [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankwise.decide.capacity import power_of_two_below, rank_for
+from rankwise.decide.comparisons import swept_rate
 from rankwise.decide.forgetting import cut_of
 from rankwise.decide.packing import packs
 from rankwise.decide.recipes import Recipe
@@ -167,9 +168,13 @@ def replay_share(job: Job) -> float:
 
 
 def learning_rate(job: Job, facts: Facts, recipe: Recipe, steps: int) -> float:
-    """A prior for one run, not a substitute for a sweep (rule `learning_rate`), cut where the forgetting budget is
-    below what such a run is expected to forget (rule `forgetting_budget`).
+    """What the sweep of the owner's own comparison chose (rule `own_comparison`). Else a prior for one run, not a
+    substitute for a sweep (rule `learning_rate`), cut where the forgetting budget is below what such a run is expected
+    to forget (rule `forgetting_budget`).
     """
+    swept = swept_rate(job, facts, recipe.method)
+    if swept is not None and (chosen := swept[1].learning_rate) is not None:
+        return chosen
 
     def number(name: str) -> float:
         return threshold("learning_rate", name)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rankwise.decide.capacity import bits_per_parameter, need_bits, rank_for
+from rankwise.decide.comparisons import earned, method_of, prefers, shown_better
 from rankwise.decide.configure import Rung, configure
 from rankwise.decide.exclusions import reject
 from rankwise.decide.forgetting import spares
@@ -41,8 +42,13 @@ def takeable(job: Job, facts: Facts) -> tuple[Recipe, ...]:
     found = tuple(r for r in recipes_for(job, facts) if as_asked(job, r))
     if job.method is not None:
         return tuple(r for r in found if _forced(job, r))
-    usual = (r for r in found if r.kind == "usual" and r.offload == "none")  # nobody has looked at the host's memory
+    # nobody has looked at the host's memory
+    usual = (r for r in found if _may_be_called(job, facts, r) and r.offload == "none")
     return tuple(r for r in usual if precision_trap(job, facts, r) is None)
+
+
+def _may_be_called(job: Job, facts: Facts, recipe: Recipe) -> bool:
+    return recipe.kind == "usual" or (recipe.kind == "variant" and earned(job, facts, recipe.method))
 
 
 def compared(job: Job, facts: Facts) -> tuple[Recipe, ...]:
@@ -56,16 +62,31 @@ def _forced(job: Job, recipe: Recipe) -> bool:
     return job.method is not None and recipe.method == job.method.name and recipe.kind != "unkept"
 
 
-def _rank_of(job: Job, facts: Facts, recipe: Recipe) -> tuple[int, int]:
-    """Adapters that hold the need; full fine-tuning; adapters that do not; what is not recommended."""
-    place = RECIPES.index(recipe)
+def _rank_of(job: Job, facts: Facts, recipe: Recipe) -> tuple[float, int]:
+    """As the science has it, or behind the method that the owner's own comparison shows to be better; bf16 weights are
+    not what was compared.
+    """
+    by_science = _class_of(job, facts, recipe)
+    if recipe.pure_bf16 and prefers(job, facts, recipe.method):
+        return (by_science + 0.6, RECIPES.index(recipe))
+    shown = shown_better(job, facts, recipe.method)
+    better = [] if shown is None else [r for r in RECIPES if r.method == method_of(shown[0], shown[1].winner)]
+    least = min((_class_of(job, facts, r) for r in better if _may_be_called(job, facts, r)), default=None)
+    behind = by_science if least is None else max(by_science, least + 0.5)
+    return (behind, RECIPES.index(recipe))
+
+
+def _class_of(job: Job, facts: Facts, recipe: Recipe) -> float:
+    """Variants that earned it; adapters that hold the need; full fine-tuning; adapters that do not; what is not
+    recommended.
+    """
     if recipe.kind != "usual":
-        return (4, place)
+        return -1 if _may_be_called(job, facts, recipe) else 4
     if recipe.offload != "none" or precision_trap(job, facts, recipe) is not None:
-        return (3, place)
+        return 3
     if recipe.trains_weights:
-        return (1, place)
-    return (0 if holds(job, facts, recipe) or spares(job) else 2, place)
+        return 1
+    return 0 if holds(job, facts, recipe) or spares(job) else 2
 
 
 def headroom(job: Job, facts: Facts, recipe: Recipe) -> float:
@@ -136,7 +157,7 @@ def discouraged(job: Job, facts: Facts, recipe: Recipe, candidate: str) -> Rejec
 
 def variant_needs_sweep(job: Job, facts: Facts, recipe: Recipe, candidate: str) -> Rejection | None:
     """Variants of LoRA without their own sweep."""
-    if recipe.kind != "variant":
+    if recipe.kind != "variant" or earned(job, facts, recipe.method):
         return None
     return reject(
         candidate,

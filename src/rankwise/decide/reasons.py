@@ -1,11 +1,12 @@
 """Why the winner won: one reason a rule, each with the number that decided it and its evidence."""
 
 from rankwise.decide.capacity import bits_per_parameter, bits_per_token, floor_of, most_rank, need_bits
+from rankwise.decide.comparisons import CITED, RULE, finding, prefers, relevant, swept_rate, widest
 from rankwise.decide.exclusions import GB
 from rankwise.decide.forgetting import cut_of
 from rankwise.decide.priced import Priced
 from rankwise.decide.rulebook import cite, rules, threshold
-from rankwise.records import Facts, Job, Reason, WatchEstimate
+from rankwise.records import Facts, Job, PastArm, PastComparison, Reason, WatchEstimate
 
 
 def reason(rule: str, text: str, number: str | None = None) -> Reason:
@@ -63,6 +64,8 @@ def _need(job: Job, facts: Facts) -> list[Reason]:
 def _capacity(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
     trained, need = winner.estimate.trainable_params, need_bits(job, facts)
     if winner.recipe.trains_weights:
+        if prefers(job, facts, winner.recipe.method):
+            return []  # not for want of room in an adapter: see rule `own_comparison`
         return (
             [reason("capacity_suffices", "No adapter that runs here holds what the data teaches.")]
             if (job.method is None)
@@ -94,8 +97,22 @@ def _feasible(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
     ]
 
 
+def _compared(job: Job, facts: Facts) -> list[Reason]:
+    """What the owner's own comparisons found, whether or not it moves this call."""
+    return [
+        Reason(
+            step=rules()[RULE].step,
+            rule=RULE,
+            text=f"Your {entry.told} on this base: {finding(entry)}.",
+            number=widest(job, entry),
+            evidence=(*cite(RULE), entry.told),
+        )
+        for entry in relevant(job, facts)[:CITED]
+    ]
+
+
 def _cost(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
-    found, config, serving = [], winner.candidate.config, winner.estimate.serving
+    found, config, serving = _compared(job, facts), winner.candidate.config, winner.estimate.serving
     if not winner.recipe.trains_weights and job.method is None and _holds(job, facts, winner):
         found.append(
             reason(
@@ -141,7 +158,10 @@ def _configuration(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
     """Why the values of the run are what they are; what the job itself says needs no reason."""
     config, said = winner.candidate.config, job.train
     found = [] if winner.recipe.trains_weights else _adapter(job, facts, winner)
-    if said.learning_rate is None:
+    swept = swept_rate(job, facts, winner.recipe.method)
+    if said.learning_rate is None and swept is not None:
+        found.append(_swept(*swept, config.max_steps))
+    elif said.learning_rate is None:
         times = "ten times that of full fine-tuning, fifteen times in short runs"
         text = "A prior for one run; sweep it by 1/3, 1 and 3."
         how = "" if winner.recipe.trains_weights else f", {times}"
@@ -164,6 +184,17 @@ def _configuration(job: Job, facts: Facts, winner: Priced) -> list[Reason]:
         text = "General ability is looked at before, during and after, within 5 % of a run of half an hour or more."
         found.append(reason("forgetting_watch", text, _looks(watch)))
     return found
+
+
+def _swept(entry: PastComparison, arm: PastArm, steps: int) -> Reason:
+    edge = "; it was the lowest or highest of them, so sweep further" if arm.at_the_edge else ""
+    return Reason(
+        step="configuration",
+        rule="learning_rate",
+        text=f"Your {entry.told} chose it for {arm.name} in runs of {arm.steps:,} steps; this run has {steps:,}.",
+        number=f"{arm.learning_rate:g} of {arm.tried} rates{edge}",
+        evidence=(entry.told,),
+    )
 
 
 def _looks(watch: WatchEstimate) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rankwise.decide.comparisons import RULE, method_of, shown_better
 from rankwise.decide.exclusions import GB, engine_serves, first_broken, reject
 from rankwise.decide.forgetting import spares
 from rankwise.decide.ladder import Outcome, climb_one
@@ -101,6 +102,7 @@ def _rejection(
         or engine_serves(job, priced.candidate)
         or soft(job, facts, priced)
         or _beside_its_own(outcome, priced)
+        or _shown_worse(job, facts, priced, winner)
         or _beside_the_winner(job, facts, priced, winner)
         or _less_preferred(job, priced)
     )
@@ -120,6 +122,20 @@ def _beside_its_own(outcome: Outcome, priced: Priced) -> Rejection | None:
         text = "A whole copy fits on each device, so splitting it only costs communication."
         return reject(priced.id, "sharding_needed", text, room, "no whole copy fitted a device")
     return None
+
+
+def _shown_worse(job: Job, facts: Facts, priced: Priced, winner: Priced | None) -> Rejection | None:
+    """Beaten by the winner's method in the owner's own comparison."""
+    shown = shown_better(job, facts, priced.recipe.method)
+    if winner is None or shown is None or method_of(shown[0], shown[1].winner) != winner.recipe.method:
+        return None
+    return reject(
+        priced.id,
+        RULE,
+        f"Your {shown[0].told} shows {shown[1].winner} better than {shown[1].loser}.",
+        shown[1].gap(),
+        "a comparison with more seeds, other ranks or a wider sweep said otherwise",
+    )
 
 
 def _beside_the_winner(job: Job, facts: Facts, priced: Priced, winner: Priced | None) -> Rejection | None:

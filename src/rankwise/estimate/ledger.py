@@ -9,7 +9,6 @@ that one run beside a busy neighbour moves little. The interval is the predictiv
 pooled with a prior that is worth PRIOR_COUNT entries: a single calibration says little about other rows.
 """
 
-import fcntl
 import math
 import os
 from collections.abc import Sequence
@@ -19,11 +18,10 @@ from statistics import median
 
 from pydantic import ValidationError
 
-from rankwise.errors import RunError, SpaceError
 from rankwise.estimate.memory import family
 from rankwise.records import Actual, DeviceFacts, Setup, TimeEstimate
 from rankwise.records.ledger import Correction, Family, LedgerEntry, Quantity, Workload
-from rankwise.store import cache_folder, now
+from rankwise.store import append_lines, cache_folder, cannot_append, now
 from rankwise.version import __version__
 
 VARIABLE = "RANKWISE_LEDGER"
@@ -55,48 +53,17 @@ def ledger_path() -> Path | None:
 def append(*entries: LedgerEntry) -> int:
     """Add entries, all or none, on disk before this returns. Returns how many; 0 when the ledger is off.
 
-    Two processes may append at one time: a lock makes the lines whole. A last line that a kill left half-written is
-    ended first, so that it spoils no other.
-
     Raises:
         RunError: the file cannot be written. SpaceError: the disk is full.
     """
     path = ledger_path()
     if path is None or not entries:
         return 0
-    text = "".join(entry.model_dump_json() + "\n" for entry in entries).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            _write_whole(file.fileno(), text)
+        append_lines(path, [entry.model_dump_json() for entry in entries])
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_append(path, error, "the ledger", VARIABLE) from None
     return len(entries)
-
-
-def _write_whole(file: int, text: bytes) -> None:
-    """One line after the other, or the file as it was."""
-    end = os.fstat(file).st_size
-    if end and os.pread(file, 1, end - 1) != b"\n":
-        text = b"\n" + text
-    try:
-        written = 0
-        while written < len(text):
-            written += os.write(file, text[written:])
-        os.fsync(file)
-    except BaseException:
-        os.ftruncate(file, end)
-        raise
-
-
-def _cannot_write(path: Path, error: OSError) -> RunError | SpaceError:
-    kind = SpaceError if error.errno in (28, 122) else RunError  # ENOSPC, EDQUOT
-    return kind(
-        f"the ledger {path} cannot be written: {error.strerror or error}",
-        expected="a file that this user may append to",
-        fix=f"mend it, name another file in {VARIABLE}, or set {VARIABLE}=off",
-    )
 
 
 def entries() -> tuple[LedgerEntry, ...]:

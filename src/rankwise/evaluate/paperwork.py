@@ -2,12 +2,32 @@
 
 from collections.abc import Sequence
 
+from rankwise.evaluate.exam import Exam
 from rankwise.evaluate.paper import Paper, Written
 from rankwise.evaluate.prompts import Messages
 from rankwise.evaluate.workload import PROBE_TOKENS, answering, likelihoods, read_of, unlabelled, wanted_tokens
+from rankwise.model.generate import BATCH
 from rankwise.model.prefix import read_once
 from rankwise.records.ledger import AnswerBatch, EvaluationWork
 from rankwise.text.masks import Encoded
+
+FEWEST = 8  # items of each kind, below which nothing is told from anything
+
+
+def paper_sizes(exam: Exam) -> list[int]:
+    """Items of each kind at most, from FEWEST to all that there are, in steps of about a third; whole batches."""
+    data = exam.data
+    largest = max(len(data.validation), len(data.general), len(exam.held_out), len(exam.probes), FEWEST)
+    sizes = [FEWEST]
+    while sizes[-1] < largest:
+        sizes.append(min(largest, BATCH * -(-sizes[-1] * 4 // (3 * BATCH))))
+    return sizes
+
+
+def share_items(exam: Exam) -> dict[str, int]:
+    """Metric that is a share -> items that it is a share of."""
+    found = {"format": len(exam.held_out) if exam.form else 0, "facts": len(exam.probes)}
+    return {metric: items for metric, items in found.items() if items}
 
 
 def asked_of(paper: Paper, positions: int | None, *, ends: bool) -> EvaluationWork:

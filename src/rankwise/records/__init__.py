@@ -87,6 +87,7 @@ from rankwise.records.facts import (
 )
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
+from rankwise.records.past import Past, PastArm, PastComparison, PastContrast
 from rankwise.records.plan import (
     Candidate,
     Estimate,
@@ -169,6 +170,10 @@ __all__ = [
     "Offer",
     "Outcome",
     "Parent",
+    "Past",
+    "PastArm",
+    "PastComparison",
+    "PastContrast",
     "PhaseWork",
     "Plan",
     "Price",

@@ -8,11 +8,11 @@ from pydantic import Field
 
 from rankwise.records.base import Interval, Record
 from rankwise.records.job import Job, MethodChoice
+from rankwise.records.past import Side
 from rankwise.records.plan import TrainConfig
 
 BudgetUnit = Literal["flops", "minutes", "usd"]
 ArmKind = Literal["base", "fewshot", "retrieval", "trained"]
-Side = Literal["style", "facts", "task", "forgetting"]
 
 
 class Arm(Record):
@@ -31,6 +31,7 @@ class Allowance(Record):
     step_flops: float | None = Field(description="Traced, of one optimizer step at the mean length of the rows.")
     step_seconds: float | None = Field(description="Measured here where the budget is time, else predicted.")
     steps: int = Field(description="Optimizer steps of each final run; 0: untrained.")
+    odd_steps: int = Field(0, description="The final runs of so many seeds, the first ones, take one step more.")
     sweep_steps: int = Field(description="Optimizer steps of each run of the sweep; 0: no sweep.")
     learning_rates: tuple[float, ...] = Field(description="Of the sweep; one where nothing is swept.")
     flops: float = Field(description="Of all its training, sweep included.")
@@ -62,6 +63,9 @@ class Bakeoff(Record):
     unit: BudgetUnit
     budget: float = Field(description="Of the whole comparison, in `unit`: sweep, seeds and evaluation included.")
     seeds: tuple[int, ...]
+    most_items: int | None = Field(
+        None, description="Held-out rows, prompts, probes and general rows that are asked at most; None: all."
+    )
     allowances: tuple[Allowance, ...]
     detectable: tuple[Detectable, ...]
     notes: tuple[str, ...]

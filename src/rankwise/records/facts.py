@@ -10,6 +10,7 @@ from rankwise.records.base import Record
 from rankwise.records.costs import Pricing, Tariff
 from rankwise.records.diagnosis import Diagnosis
 from rankwise.records.lineage import AdapterFacts, Parent
+from rankwise.records.past import Past
 
 NOT_IDENTITY: dict[str, Any] = {
     "matmul_flops": {},
@@ -181,4 +182,5 @@ class Facts(Record):
     new_tokens: NewTokens | None = Field(None, description="None: the job names none.")
     adapter: AdapterFacts | None = Field(None, description="That training goes on from; None: it begins a new one.")
     parent: Parent | None = Field(None, description="What made that adapter, or the model; None: nothing known did.")
+    past: Past | None = Field(None, description="Earlier comparisons on this machine; None: none is on file.")
     job_hash: str = Field(description="Hash of the Job these facts were observed for.")

@@ -264,6 +264,11 @@ class Plan(Record):
         """The estimate of the verdict; None when the verdict is `none`."""
         return next((e for e in self.candidates if e.id == self.verdict.candidate), None)
 
+    @property
+    def split_seed(self) -> int:
+        """What decides which rows are held out: the job's seed, which runs of a comparison share whatever their own."""
+        return self.job.train.seed or 0
+
     def lineage(self) -> Lineage:
         """Hashes of what this plan's result comes from. The files of its base are here."""
         assert self.base_hash is not None  # nothing is trained without its files

@@ -131,7 +131,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     scaled = ("size", "size_range", "duration", "duration_range", "usd", "usd_range", "rate", "count", "nats", "plain")
-    numbers = {name: _typeset(getattr(words, name)) for name in (*scaled, "share", "points", "learning_rate")}
+    numbers = {name: _typeset(getattr(words, name)) for name in (*scaled, "flops", "share", "points", "learning_rate")}
     numbers["short_hash"] = _typeset(words.short_hash)
     environment.filters.update(numbers)
     environment.filters.update(prose=prose, headline=headline, clip=clip, typeset=typography, stored=words.stored_bytes)
@@ -152,7 +152,9 @@ def typography(text: str) -> str:
     """Arrows, true minus signs, multiplication signs, and no line break between a number and its unit."""
     text = text.replace(" -> ", "\u00a0→ ").replace(" x ", " × ")
     text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-    return re.sub(r"(?<=\d) (?=(?:%|GB|MB|kB|TB|B|s|min|h|d|days|nats|points|USD|tokens/s)(?!\w))", "\u00a0", text)
+    return re.sub(
+        r"(?<=\d) (?=(?:%|GB|MB|kB|TB|B|[MGTPE]FLOP|s|min|h|d|days|nats|points|USD|tokens/s)(?!\w))", "\u00a0", text
+    )
 
 
 def prose(text: str) -> Markup:
@@ -169,8 +171,8 @@ def headline(text: str) -> Markup:
     return Markup(html)  # noqa: S704 prose() escaped every character; only our own span was added
 
 
-def clip(text: str) -> str:
-    """A long answer cut, with the number of characters left out."""
+def clip(text: str, where: str = "evidence.json") -> str:
+    """A long answer cut, with the number of characters left out and where they stand."""
     if len(text) <= LONGEST:
         return text
-    return f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters in evidence.json)"
+    return f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters in {where})"

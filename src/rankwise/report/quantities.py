@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 UNKNOWN = "unknown"
 SIZE_UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
+FLOP_UNITS = (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6))
 TIME_UNITS = (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0))
 Scale = tuple[str, float]
 
@@ -93,6 +94,21 @@ def usd_range(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return UNKNOWN
     return f"{usd(interval[0]).removesuffix(' USD')} to {usd(interval[1])}"
+
+
+def flop_scale(largest: float) -> Scale:
+    """The unit in which `largest` floating-point operations read best."""
+    return next((s for s in FLOP_UNITS if abs(largest) >= 0.9995 * s[1]), FLOP_UNITS[-1])
+
+
+def flops(value: float | None) -> str:
+    """Floating-point operations, a multiply-add counted as two: 21.4 TFLOP · 1.31 PFLOP."""
+    if value is None:
+        return UNKNOWN
+    if not value:
+        return "0"
+    name, factor = flop_scale(value)
+    return f"{plain(value / factor)} {name}"
 
 
 def rate(tokens_per_second: float | None) -> str:
@@ -187,10 +203,12 @@ def with_interval(value: float | None, interval: tuple[float, float] | None, uni
 
 
 def common_scale(values: list[float], unit: str) -> Scale:
-    """One unit for numbers that are read side by side: seconds and bytes are scaled, other units stay as they are."""
+    """One unit for numbers that are read side by side: seconds, bytes and FLOP are scaled, other units stay."""
     largest = max(map(abs, values), default=0.0)
     if unit in ("s", "seconds"):
         return next((u for u in TIME_UNITS[1:3] if largest >= 10 * u[1]), TIME_UNITS[-1])
     if unit in ("B", "bytes"):
         return size_scale(largest)
+    if unit == "FLOP":
+        return flop_scale(largest)
     return (unit, 1.0)

@@ -12,7 +12,7 @@ from transformers import get_scheduler
 
 from rankwise.errors import TrainingError
 from rankwise.model.attach import narrow_inputs
-from rankwise.model.blockwise import takes_documents, training_attention
+from rankwise.model.blockwise import spans_of, takes_documents, training_attention
 from rankwise.model.likelihood import arithmetic
 from rankwise.records import (
     Acted,
@@ -54,6 +54,7 @@ class Loop:
         most_rows: in one forward pass; None: as planned.
         stop: says why to stop, or None to go on; asked once a step.
         guard: looks at general ability and acts on it; None: nobody does.
+        short: a trial of a comparison: nothing is tried beforehand, and its end is no checkpoint.
     """
 
     def __init__(
@@ -71,11 +72,12 @@ class Loop:
         params: tuple[int, int],
         most_rows: int | None = None,
         guard: Guard | None = None,
+        short: bool = False,
     ):
         self.engine, self.group = engine, engine.group
         self.rows, self.config = rows, config
         self.checkpoints, self.validate, self.stop = checkpoints, validate, stop
-        self.try_validation = try_validation
+        self.try_validation, self.short = try_validation, short
         self.plan_hash, self.params, self.guard = plan_hash, params, guard
         self.step_rows = config.effective_batch * self.group.world
         self.order = Order(len(rows), config.num_train_epochs, self.step_rows, config.seed)
@@ -109,7 +111,7 @@ class Loop:
         while done < self.config.max_steps:
             yield from self._step(done)
             done += 1
-            if done == 1:
+            if done == 1 and not self.short:
                 yield from self._rehearse()
             last, reason = done == self.config.max_steps, self.stop()
             if done % self.config.eval_steps == 0 or last:
@@ -117,7 +119,7 @@ class Loop:
             guarded = yield from self._guarded(done, last)
             if self.back_to is not None:
                 break
-            if done % self.config.save_steps == 0 or last or reason or guarded:
+            if done % self.config.save_steps == 0 or (last and not self.short) or reason or guarded:
                 yield from self._save(done)
             # What is red is not published by itself, not even after the last step: a resume does it.
             if why := self.forgot or (None if last else reason):
@@ -224,6 +226,13 @@ class Loop:
         missing = self.group.highest(len(batches)) - len(batches)
         return batches + [silent(self._one(rows[:1]))] * missing
 
+    def shapes(self, done: int) -> list[tuple[int, int, int, int]]:
+        """Of each forward pass of step `done`, counted from 0: rows, padded tokens a row, positions of a row whose
+        logits are made, and the sum of squares of the lengths that attention looks over.
+        """
+        flat = self.config.packing and self.batching.flat
+        return [_shape(batch, documents=flat) for batch in self._batches(done)]
+
     def _one(self, rows: Sequence[Encoded]) -> Batch:
         return self._there(self.batching.one(rows))
 
@@ -286,6 +295,14 @@ class Loop:
 
     def _forget(self) -> None:
         self.engine.zero_grad()
+
+
+def _shape(batch: Batch, *, documents: bool) -> tuple[int, int, int, int]:
+    rows, length = batch.input_ids.shape
+    lengths = [length] * rows
+    if documents and batch.position_ids is not None:
+        lengths = [last - first for _, first, last in spans_of(batch.position_ids, rows)]
+    return rows, length, batch.keep.numel(), sum(n * n for n in lengths)
 
 
 def peak_memory_bytes() -> int | None:

@@ -25,6 +25,7 @@ from rankwise.errors import RankwiseError, TrainingError
 from rankwise.records import Failed
 from rankwise.store import Run, write_text
 from rankwise.train.engines.group import rank, world_size
+from rankwise.worker.held import die_with_parent
 from rankwise.worker.road import failed, work
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # set by torchrun: where a process leaves why it failed
@@ -45,7 +46,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop_signal.set())
     if arguments.held:
-        threading.Thread(target=_die_with_parent, args=(stop_signal,), daemon=True).start()
+        threading.Thread(target=die_with_parent, args=(stop_signal,), daemon=True).start()
     try:
         run, began = Run.open(arguments.run), psutil.Process().create_time()
         rows = arguments.micro_batch
@@ -91,15 +92,6 @@ def _lost_another(error: Exception) -> bool:
     """Is it what a process sees when another one has died?"""
     said = str(error).lower()
     return isinstance(error, torch.distributed.DistBackendError) or any(word in said for word in LOST)
-
-
-def _die_with_parent(stop_signal: threading.Event) -> None:
-    """The launcher holds the other end of standard input: when it closes, the launcher is gone and so must we be. What
-    it writes asks to stop; one of several processes reads it, and they agree on it.
-    """
-    while os.read(0, 1024):  # not sys.stdin: a thread that waits in its buffer would abort the interpreter's exit
-        stop_signal.set()
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def publish(run: Run, plan: Plan, model: Any, data: Dataset, chat: ChatText) -> 
     assert config is not None
     full = METHODS[config.method].trains == "weights"
     if full and plan.facts.model.dtype == "bf16":
-        _cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
+        cast_weights(model, torch.bfloat16)  # saved, and proven, in the precision of the base
     if config.new_token_rows == MODULES_TO_SAVE:
         cast_whole_modules(model, config.dtype)
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
@@ -39,14 +39,14 @@ def publish(run: Run, plan: Plan, model: Any, data: Dataset, chat: ChatText) -> 
         write_record(folder / LINEAGE, plan.lineage())
         (folder / "README.md").write_text(model_card(plan), encoding="utf-8")  # PEFT's own is an empty form
     if full and config.autocast is None:
-        _cast_weights(model, torch.float32)  # the arithmetic that the files will be used in
+        cast_weights(model, torch.float32)  # the arithmetic that the files will be used in
     allow_packing(model, True)
     prompts = data.prompts()
     with publish_folder(run.proof) as folder:
         save_file({"logits": final_logits(model, prompts).contiguous()}, folder / "trained_logits.safetensors")
 
 
-def _cast_weights(model: Any, dtype: torch.dtype) -> None:
+def cast_weights(model: Any, dtype: torch.dtype) -> None:
     """Not `model.to(dtype)`: that would round buffers too (rotary frequencies), which a reload computes in fp32."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -156,7 +156,7 @@ def _rows(plan: Plan, config: TrainConfig, chat: ChatText) -> Dataset:
         general=general_path(plan.job, plan.facts.model),
         max_length=config.max_length,
         on_long=config.on_long,
-        seed=config.seed,
+        seed=plan.split_seed,
     )
 
 
