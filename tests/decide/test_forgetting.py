@@ -61,3 +61,4 @@ def test_the_rate_is_cut_where_the_rise_is_red() -> None:
 @pytest.mark.parametrize(("nats", "cut"), [(0.5, 1.0), (0.1, 3.0), (0.03, 9.0), (0.001, 9.0)])
 def test_a_small_model_is_cut_more_and_never_below_a_ninth(nats: float, cut: float) -> None:
     assert cut_of(builders.job(forgetting={"budget_nats": nats}), SMALL, False, 0.05) == cut
+    assert cut_of(builders.job(goal="knowledge", forgetting={"budget_nats": nats}), SMALL, False, 0.05) == 1.0
