@@ -16,7 +16,8 @@ from rankwise.evaluate.subject import Losses, Subject
 from rankwise.evaluate.talk import form_notes
 from rankwise.evaluate.workload import PROBE_TOKENS, SPARE_TOKENS
 from rankwise.model.likelihood import Autocast
-from rankwise.records.bakeoff import Said, Scores, Side
+from rankwise.records.bakeoff import Said, Scores
+from rankwise.records.past import Side
 from rankwise.text.masks import Encoded
 
 
