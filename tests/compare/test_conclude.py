@@ -1,6 +1,7 @@
 """The outcome of a comparison says what its contrasts show, and no more."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def runs(
     return [*final, *swept]
 
 
+@cache
 def of_four() -> Outcome:
     trials = [
         *runs("base", 0.0, 0.1, steps=0),

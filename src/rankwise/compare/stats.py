@@ -194,10 +194,15 @@ def _told_with(wanted: float, parts: Parts, items: int, arms: int, size: float) 
         items=parts.items * less,
         rest=parts.rest * less,
         seeds=of_seeds + parts.rest * less,
-        items_df=min(1e9, (parts.items_df + 1) / less - 1 if less else 1e9),
+        items_df=_two_digits((parts.items_df + 1) / less - 1) if less else np.inf,
     )
     chance = np.sqrt(more.items + of_seeds)
     return bool(half_width(more, ERROR, arms) + ndtri(POWER) * chance <= size)
+
+
+def _two_digits(df: float) -> float:
+    """A search asks for dozens of them; t differs by less than 0.2 %."""
+    return float(f"{df:.2g}")
 
 
 def _rounded_up(number: int) -> int:
