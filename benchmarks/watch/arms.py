@@ -14,8 +14,9 @@ from rankwise.records import Acted, Saved, SpectrumSeen, Started, Step, Stopped,
 from rankwise.store import Run, write_record
 from rankwise.worker import work
 
-BATCH = 8
-EVERY = 8  # steps between two looks of the runs that are compared; the planned one has its own
+BATCH = 4
+MAX_LENGTH = 256  # of replayed rows: those of the task are shorter, and most that the base wrote are not
+EVERY = 20  # steps between two looks of the runs that are compared; the planned one has its own
 # Rows that the base wrote: half of them are looked at in every run, the other half is replayed where a share says so.
 WRITTEN = {"path": str(WRITTEN_ROWS)}
 NONE, REPLAY = {**WRITTEN, "share": 0.0}, {**WRITTEN, "share": 0.3}
@@ -40,6 +41,7 @@ def bad(steps: int, action: str, general: dict[str, Any]) -> dict[str, Any]:
             "learning_rate": 1e-3,
             "lr_scheduler_type": "constant",
             "warmup_steps": 0,
+            "max_length": MAX_LENGTH,
             "per_device_train_batch_size": BATCH,
             "gradient_accumulation_steps": 1,
             "eval_steps": EVERY,
@@ -53,19 +55,18 @@ def planned(general: dict[str, Any]) -> dict[str, Any]:
     return {"data": {"general": general}}
 
 
-def prepared(folder: Path, name: str, said: dict[str, Any], items: int | None) -> Run:
-    """A planned run of the rows in `folder`, whose looks take at most `items` of each set; None: as planned."""
+def prepared(folder: Path, name: str, said: dict[str, Any], items: int) -> Run:
+    """A planned run of the rows in `folder`, whose looks take at most `items` of each set."""
     job = {"goal": "instruction", "model": "embedded", "hardware": "cpu", **said}
     job["data"] = {"train": "train.jsonl", "validation": "validation.jsonl", **said["data"]}
     path = folder / f"{name}.yaml"  # JSON is YAML; a .json would be taken for a plan
     path.write_text(json.dumps(job), encoding="utf-8")
     run = api.prepare(path, folder / name, {})
-    if items is not None:
-        plan = run.plan()
-        assert plan.verdict.config is not None
-        config = plan.verdict.config.model_copy(update={"watch_items": items})
-        verdict = plan.verdict.model_copy(update={"config": config})
-        write_record(run.plan_path, plan.model_copy(update={"verdict": verdict}))
+    plan = run.plan()
+    assert plan.verdict.config is not None
+    config = plan.verdict.config.model_copy(update={"watch_items": items})
+    verdict = plan.verdict.model_copy(update={"config": config})
+    write_record(run.plan_path, plan.model_copy(update={"verdict": verdict}))
     return run
 
 

@@ -24,7 +24,8 @@ from benchmarks.watch.rows import task_rows
 from benchmarks.watch.spectrum import spectrum_rows
 
 HERE = Path(__file__).parent
-STEPS, ROWS, HELD_OUT = 40, 160, 16
+STEPS, ROWS, HELD_OUT = 80, 160, 16
+ITEMS = 32  # of each set, at most: four looks of each run within ten minutes
 HALF_HOUR = 1800.0
 SLICE = "general rows"  # what the base wrote, and is never trained on: in every run the same
 
@@ -135,7 +136,10 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="JSONL of question, choices, answer (an index)")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the bad runs (default: %(default)s)")
     parser.add_argument(
-        "--items", type=int, help="rows or questions of each set that a look takes (default: as planned)"
+        "--items",
+        type=int,
+        default=ITEMS,
+        help="rows or questions of each set that a look takes (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, default=HERE, help="folder of result.json, README.md and the plots")
     asked = parser.parse_args()
