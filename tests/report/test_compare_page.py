@@ -123,6 +123,28 @@ def test_answers_are_those_that_split_the_arms() -> None:
     assert shown.count("not as expected") == 5 + 7
 
 
+def test_answers_that_differ_are_shown_where_all_are_wrong_and_not_where_all_are_right() -> None:
+    def asked(ok: bool | None) -> str:
+        said = Said(prompt="p", expected="e", answer="", ok=ok, side="task")
+        finals = [t for t in build_trials() if t.purpose == "final"]
+        trials = [t.model_copy(update={"answers": (said.model_copy(update={"answer": t.arm}),)}) for t in finals]
+        return whole_comparison(trials=trials)
+
+    assert [html.count('class="reply"') for html in map(asked, (False, None, True))] == [4, 4, 0]
+
+
+def test_a_note_of_many_runs_stands_once() -> None:
+    trials = [t.model_copy(update={"notes": ("16 of 48 rows",)}) for t in build_trials() if t.arm == "base"]
+    text = text_of(whole_comparison(trials=trials))
+    assert text.count("16 of 48 rows") == 1 and "base, seed 0; base, seed 1: 16 of 48 rows" in text
+
+
+def test_an_untrained_arm_trains_in_no_time() -> None:
+    planned = tuple(a.model_copy(update={"training_seconds": None}) for a in build_bakeoff().allowances)
+    text = text_of(whole_comparison(bakeoff=build_bakeoff(allowances=planned)))
+    assert text.count("43 s predicted 24 s") == 2 and text.count("3 min 9 s predicted unknown") == 2
+
+
 def test_the_budget_says_what_was_planned_and_what_was_spent() -> None:
     text = text_of(whole_comparison())
     assert (

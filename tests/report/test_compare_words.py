@@ -65,8 +65,8 @@ def test_contrasts_of_the_metrics_that_speak_for_a_side() -> None:
     assert {row[0] for row in rows} == {"Format", "Facts", "Held-out loss", "General loss"} and len(rows) == 24
     found = {(row[0], row[1]): dict(zip(heads, row, strict=True)) for row in rows}
     sure, unsure = found["Format", "full - base"], found["Facts", "full - base"]
-    assert (sure["the first is"], sure["needs"], sure["difference"]) == ("better", "", "+94 points")
-    assert (unsure["the first is"], unsure["needs"]) == ("cannot tell", "about 1,100 more")
+    assert (sure["the first is"], sure["more probes"], sure["difference"]) == ("better", "", "+94 points")
+    assert (unsure["the first is"], unsure["more probes"]) == ("cannot tell", "about 1,100")
     assert unsure["95 %, all pairs"] == "-12 to +8"
     nobody_knows = builders.outcome().contrasts[0].model_copy(update={"answer": "cannot tell"})
     assert say.more_text(nobody_knows) == "unknown"

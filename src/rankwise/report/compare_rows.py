@@ -165,6 +165,8 @@ def _cost_cell(actual: Actual) -> Cell:
     write = WRITTEN[actual.unit]
     if not actual.predicted and not actual.actual and actual.predicted == actual.actual == 0:
         return Cell("none", ())
+    if actual.predicted is None and actual.actual is None:
+        return Cell(UNKNOWN, ())
     below = [f"predicted {write(actual.predicted)}"]
     if actual.interval:
         below.append(f"95 %: {duration_range(actual.interval)}")
@@ -250,8 +252,12 @@ def _setting(value: Any) -> str:
 
 
 def _notes(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | None) -> tuple[str, ...]:
-    """Each once; those of runs with the run that they are of."""
-    ran = [f"{_run_name(t)}: {note}" for t in trials for note in t.notes]
+    """Each once; those of runs with the runs that they are of."""
+    runs: dict[str, list[str]] = {}
+    for trial in trials:
+        for note in trial.notes:
+            runs.setdefault(note, []).append(_run_name(trial))
+    ran = [f"{'; '.join(names)}: {note}" for note, names in runs.items()]
     return tuple(dict.fromkeys((*bakeoff.notes, *(outcome.notes if outcome else ()), *ran)))
 
 

@@ -196,7 +196,7 @@ def conclusion_text(conclusion: Conclusion) -> str:
 def contrasts_table(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome) -> Table:
     """Pairs of arms on the metric that speaks for each side: heads and rows."""
     spoken_for = [m.name for m in metrics(trials, outcome) if m.primary]
-    heads = ["metric", "arms", "difference", "95 %, all pairs", "the first is", "needs"]
+    heads = ["metric", "arms", "difference", "95 %, all pairs", "the first is", "more probes"]
     return heads, [_contrast_row(c) for name in spoken_for for c in contrasts(bakeoff, outcome, name)]
 
 
@@ -207,7 +207,7 @@ def _contrast_row(contrast: Contrast) -> list[str]:
         difference(contrast.difference, contrast.unit),
         bounds(contrast.adjusted, contrast.unit, signed=True),
         contrast.answer,
-        f"{more} more" if (more := more_text(contrast)) else "",
+        more_text(contrast),
     ]
 
 

@@ -140,7 +140,8 @@ def arm_flops(allowance: Allowance, trials: Sequence[Trial]) -> Actual:
 
 def arm_seconds(allowance: Allowance, trials: Sequence[Trial]) -> Actual:
     """All runs and all answers of an arm, beside the interval that was given for them."""
-    parts = (allowance.training_seconds, allowance.evaluation_seconds)
+    training = allowance.training_seconds if allowance.arm.kind == "trained" else 0.0
+    parts = (training, allowance.evaluation_seconds)
     predicted = None if None in parts else sum(p for p in parts if p is not None)
     took = sum(t.training_seconds + t.evaluation_seconds for t in trials) if trials else None
     return Actual(
@@ -174,8 +175,8 @@ def outside(actual: Actual) -> bool:
 
 
 def examples(trials: Sequence[Trial]) -> tuple[Example, ...]:
-    """A few prompts of each side on which arms differ: those that split right from wrong over the seeds first, the
-    widest gap first; then, where no machine can judge, the most different answers; else in the order of asking.
+    """A few prompts of each side on which arms differ: those that split right from wrong over the seeds, the widest gap
+    first; then those with the most different answers, unless all are right; else in the order of asking.
     """
     told = finals(trials)
     asked: dict[tuple[Side, str, str], dict[str, list[Said]]] = {}
@@ -195,8 +196,7 @@ def examples(trials: Sequence[Trial]) -> tuple[Example, ...]:
 def _differ(arms: Mapping[str, Sequence[Said]]) -> bool:
     """At the first seed, which is the one that is shown."""
     first = [said[0] for said in arms.values()]
-    judged = {s.ok for s in first if s.ok is not None}
-    return len(judged) > 1 or (not judged and len({s.answer for s in first}) > 1)
+    return len({s.answer for s in first}) > 1 and {s.ok for s in first} != {True}
 
 
 def _telling(arms: Mapping[str, Sequence[Said]]) -> tuple[float, int]:
