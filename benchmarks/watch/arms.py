@@ -14,7 +14,7 @@ from rankwise.records import Acted, Saved, SpectrumSeen, Started, Step, Stopped,
 from rankwise.store import Run, write_record
 from rankwise.worker import work
 
-BATCH = 4
+BATCH = 8
 MAX_LENGTH = 256  # of replayed rows: those of the task are shorter, and most that the base wrote are not
 EVERY = 20  # steps between two looks of the runs that are compared; the planned one has its own
 # Rows that the base wrote: half of them are looked at in every run, the other half is replayed where a share says so.

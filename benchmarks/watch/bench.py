@@ -24,7 +24,7 @@ from benchmarks.watch.rows import task_rows
 from benchmarks.watch.spectrum import spectrum_rows
 
 HERE = Path(__file__).parent
-STEPS, ROWS, HELD_OUT = 80, 160, 16
+STEPS, ROWS, HELD_OUT = 60, 160, 16
 ITEMS = 32  # of each set, at most: four looks of each run within ten minutes
 HALF_HOUR = 1800.0
 SLICE = "general rows"  # what the base wrote, and is never trained on: in every run the same
