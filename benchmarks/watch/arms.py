@@ -16,7 +16,7 @@ from rankwise.worker import work
 
 BATCH = 8
 MAX_LENGTH = 256  # of replayed rows: those of the task are shorter, and most that the base wrote are not
-EVERY = 20  # steps between two looks of the runs that are compared; the planned one has its own
+EVERY = 15  # steps between two looks of the runs that are compared; the planned one has its own
 # Rows that the base wrote: half of them are looked at in every run, the other half is replayed where a share says so.
 WRITTEN = {"path": str(WRITTEN_ROWS)}
 NONE, REPLAY = {**WRITTEN, "share": 0.0}, {**WRITTEN, "share": 0.3}

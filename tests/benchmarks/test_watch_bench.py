@@ -80,8 +80,7 @@ def rows() -> list[dict[str, Any]]:
         row("bad, stopped and resumed", [0.0, 0.4, 1.0], 10, stopped=[{"step": 5}]),
         row("bad, rolled back", [0.0, 0.4], 0, acted=[{"back_to": 0}]),
         row("bad, with replay", [0.0, 0.02, 0.05], 10),
-        row("planned, with replay", [0.0, 0.02, 0.02], 10),
-        row("planned, without replay", [0.0, 0.05, 0.4], 10),
+        row("planned", [0.0, 0.02, 0.02], 10),
     ]
 
 
