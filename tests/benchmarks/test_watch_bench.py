@@ -88,8 +88,10 @@ def test_metrics_are_those_of_the_rows() -> None:
     found = metrics(rows())
     assert (found["bad_nats"], found["bad_stopped_at"], found["bad_rolled_back_to"]) == (1.0, 5, 0)
     assert found["replay_saves"] == pytest.approx(0.95) and found["rolled_back_red"] == 0
-    assert (found["planned_red"], found["planned_without_replay_red"]) == (0, 1)
-    assert (found["look_seconds"], found["seconds"]) == (8.0, 500.0)
+    assert (found["look_seconds"], found["seconds"], found["planned_red"]) == (8.0, 400.0, 0)
+    red = rows()
+    red[3]["looks"][1] = look(5, 0.4)
+    assert metrics(red)["planned_red"] == 1
     # 900 steps of 2 s, told 10 s a look: 72 s pay for 6 after the first, of which 4 fall together with validations.
     assert found["overhead"] == pytest.approx(5 * 8 / (1800 + 5 * 8))
 
@@ -125,7 +127,7 @@ def test_what_fails_is_marked() -> None:
 def test_the_plots_are_drawings_with_every_point() -> None:
     for svg in (frontier_svg(rows()), steps_svg(rows())):
         circles = [e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("circle")]
-        assert len(circles) == 14 + len(rows())  # points, and one a name
+        assert len(circles) == 11 + len(rows())  # points, and one a name
         assert all(0 <= float(c.attrib["cx"]) <= 760 and 0 <= float(c.attrib["cy"]) <= 420 for c in circles)
 
 
