@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rankwise.errors import RankwiseError
@@ -48,6 +48,7 @@ def configurations(name: str) -> st.SearchStrategy[dict[str, Any]]:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(LEAST)).flatmap(configurations))
+@example(LEAST["trl"] | {"dataset_name": []})
 def test_any_values_of_known_keys(keys: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.yaml"

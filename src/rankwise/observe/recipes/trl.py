@@ -221,9 +221,10 @@ def _datasets(t: Translation) -> list[Dataset]:
     if found:
         return found
     key = t.said(*ROWS)
-    if key is None or isinstance(t.raw(key), dict):
+    said = t.raw(key) if key is not None else None
+    if key is None or isinstance(said, dict) or said == []:
         return []
-    path = str(t.raw(key)[0] if isinstance(t.raw(key), list) else t.raw(key))
+    path = str(said[0] if isinstance(said, list) else said)
     if "image" in path.lower() or "vlm" in path.lower() or "vision" in path.lower():
         raise refuse(t.source, key, f"a vision data set ({Path(path).name})", VISION)
     return [Dataset(path=path, kind=None, local=local_file(t.source, path), line=t.source.said[key].line)]
