@@ -145,6 +145,13 @@ def test_unequal_steps_are_said() -> None:
     assert "Equal time gave unequal steps: lora:r=8 20 and full 8." in verdict
 
 
+def test_unequal_seconds_are_said_where_they_were_planned_equal() -> None:
+    bakeoff, full = planned({"lora:r=8": 20, "full": 20}), runs("full", 0.3, 0.9)
+    slow, alike = (conclude(bakeoff, [*runs("lora:r=8", 0.9, 0.1, seconds=n), *full]).verdict for n in (60.0, 31.0))
+    assert "took lora:r=8 60 s and full 30 s, which favours the longer one" in slow
+    assert "planned to take the same time" not in alike
+
+
 def test_one_seed_is_said_once() -> None:
     trials = [*runs("base", 0.0, 0.1, steps=0), *runs("full", 0.9, 0.1, seeds=1)]
     verdict = conclude(planned({"base": 0, "full": 20}, seeds=(0,)), trials).verdict

@@ -143,11 +143,21 @@ def _warnings(bakeoff: Bakeoff, results: Sequence[ArmResult], contrasts: Sequenc
         counts = listed([f"{a.arm.name} {a.steps}" for a in trained])
         unit = {"flops": "FLOPs", "minutes": "time", "usd": "cost"}[bakeoff.unit]
         said.append(f"Equal {unit} gave unequal steps: {counts}.")
+    said += _unequal_seconds(bakeoff, [r for r in results if any(r.arm == a.arm.name for a in trained)])
     if trained and any(c.seeds == 1 and _has(c, [a.arm.name for a in trained]) for c in contrasts):
         said.append(
             "With one seed this is about these models, not about their methods: another seed may turn it around."
         )
     return said
+
+
+def _unequal_seconds(bakeoff: Bakeoff, trained: Sequence[ArmResult]) -> list[str]:
+    """Steps were dealt by what a few of them took: where the runs took otherwise, the arms were not equal."""
+    seconds = [r.seconds for r in trained]
+    if bakeoff.unit == "flops" or not seconds or max(seconds) <= BEYOND * min(seconds):
+        return []
+    took = listed([f"{r.arm} {r.seconds:.0f} s" for r in trained])
+    return [f"A run was planned to take the same time in each arm and took {took}, which favours the longer one."]
 
 
 def _has(contrast: Contrast, arms: Sequence[str]) -> bool:

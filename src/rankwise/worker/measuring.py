@@ -23,7 +23,7 @@ from rankwise.worker.publishing import cast_weights
 from rankwise.worker.trials import Asked, Material, TrainingRun, inference_dtype, untrained
 
 Papers = Mapping[ArmKind, Mapping[int, Paper]]  # way to ask -> items of each kind at most -> what is asked
-STEPS = 3  # the first has the optimizer's state to make, and is left out
+STEPS = 6  # the first has the optimizer's state to make, and is left out; the median of five bears a slow one
 READ_ROWS = 4
 SAID_TOKENS = 6
 
