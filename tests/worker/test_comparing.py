@@ -14,6 +14,7 @@ from rankwise.errors import Interrupted, TrainingError
 from rankwise.records import Bakeoff, Trial
 from rankwise.store import write_record
 from rankwise.worker.comparing import ArmWork
+from rankwise.worker import measuring
 from tests.training import toy_job, toy_model
 
 STEPS = 6
@@ -110,7 +111,7 @@ def test_an_arm_is_measured_without_leaving_a_trace(folder: Folder) -> None:
     measured = told[-1].measured
     assert measured is not None and measured.step is not None and measured.load > 0 and measured.look > 0
     low, high = measured.spread
-    assert low <= 1 <= high and len(measured.steps) == 2
+    assert low <= 1 <= high and len(measured.steps) == measuring.STEPS - 1
     assert measured.step_flops == pytest.approx(folder.bakeoff().allowances[1].step_flops)
     for table in measured.answers.values():
         assert list(table.values()) == sorted(table.values()) and min(table.values()) > 0
