@@ -13,8 +13,8 @@ from rankwise.compare.measured import Measured, Told
 from rankwise.errors import Interrupted, TrainingError
 from rankwise.records import Bakeoff, Trial
 from rankwise.store import write_record
-from rankwise.worker.comparing import ArmWork
 from rankwise.worker import measuring
+from rankwise.worker.comparing import ArmWork
 from tests.training import toy_job, toy_model
 
 STEPS = 6
