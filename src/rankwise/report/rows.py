@@ -246,20 +246,27 @@ def _endings(events: Sequence[Event], state: str) -> list[Line]:
     return []
 
 
+def _training_time(predicted: float | None, steps: Sequence[Step], evidence: Evidence | None) -> Figure:
+    """The whole run beside its prediction, which is of the whole run; of one that has not ended, its steps so far."""
+    whole = next((a.actual for a in evidence.actuals if a.quantity == "train_seconds"), None) if evidence else None
+    if whole is not None:
+        return Figure("Training time", words.duration(whole), f"whole run; predicted {words.duration(predicted)}")
+    seconds = sum(e.seconds for e in steps) if steps else None
+    return Figure("Training time", words.duration(seconds), "steps alone, by the clock")
+
+
 def _figures(
     plan: Plan, events: Sequence[Event], evidence: Evidence | None, artifact: Artifact | None
 ) -> tuple[Figure, ...]:
     chosen = plan.chosen()
     finished = next((e for e in reversed(events) if isinstance(e, Finished)), None)
     steps = [e for e in events if isinstance(e, Step)]
-    seconds = evidence.train_seconds if evidence else sum(e.seconds for e in steps) if steps else None
-    predicted = words.duration(chosen.time.train_seconds) if chosen else words.UNKNOWN
     peak = finished.peak_memory_bytes if finished else None
     memory = words.size(chosen.memory.peak_device) if chosen else words.UNKNOWN
     trained = f"of {words.count(chosen.total_params)}, counted from its shapes" if chosen else "no method"
     tokens = evidence.tokens if evidence else sum(e.tokens for e in steps) if steps else None
     return (
-        Figure("Training time", words.duration(seconds), f"steps only, by the clock; predicted {predicted}"),
+        _training_time(chosen.time.train_seconds if chosen else None, steps, evidence),
         Figure("Peak memory", words.size(peak), f"of the process, from events.jsonl; predicted {memory}"),
         Figure("Trained parameters", words.count(chosen.trainable_params if chosen else None), trained),
         Figure("Tokens trained on", words.count(tokens), "counted in the steps, no padding"),
