@@ -410,7 +410,7 @@ def test_new_run_folders_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     folders = []
     for _ in range(3):
-        folder = store.new_run_folder("clinic")
+        folder = store.new_folder("runs", "clinic")
         folder.mkdir(parents=True)
         folders.append(folder)
     assert len(set(folders)) == 3 and all(f.parent == Path("runs") and f.name.startswith("clinic-") for f in folders)

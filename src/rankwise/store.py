@@ -358,13 +358,13 @@ def job_yaml(job: Job) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
-def new_run_folder(name: str) -> Path:
-    """runs/<name>-<UTC time>, not there yet."""
+def new_folder(root: str, name: str) -> Path:
+    """<root>/<name>-<UTC time>, not there yet."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs") / f"{name}-{stamp}"
+    folder = Path(root) / f"{name}-{stamp}"
     number = 2
     while folder.exists():
-        folder = Path("runs") / f"{name}-{stamp}-{number}"
+        folder = Path(root) / f"{name}-{stamp}-{number}"
         number += 1
     return folder
 

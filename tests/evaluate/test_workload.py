@@ -64,7 +64,7 @@ def test_the_expected_work_is_what_was_asked(subject: tuple[Job, Dataset, list[P
     model = load_base(folder, dtype="fp32")
     pair = Pair(chat, model, lambda: nullcontext(model), lambda *_: None)
     evaluate(set_exam(job, data, probes, ()), pair, None)
-    expected, done = expected_work(job, data, probes, chat, 256), pair.spent.work()
+    expected, done = expected_work(data, probes, chat, 256), pair.spent.work()
     assert (done.rows, done.tokens, done.labelled) == (expected.rows, expected.tokens, expected.labelled)
     assert expected.rows == 2 * (len(data.validation) + len(data.general) + 2)
     prompts = [(b.rows, b.prompt) for b in expected.batches]
@@ -77,8 +77,8 @@ def test_the_expected_work_is_what_was_asked(subject: tuple[Job, Dataset, list[P
 def test_the_base_talks_to_the_limit_and_the_tuned_model_as_long_as_the_row(
     subject: tuple[Job, Dataset, list[Probe], ChatText, Path],
 ) -> None:
-    job, data, _, chat, _ = subject
-    batches = expected_work(job, data, [], chat, 256).batches
+    _, data, _, chat, _ = subject
+    batches = expected_work(data, [], chat, 256).batches
     longest = max(len(chat.encode(str(row.messages[-1]["content"]))) for row in data.held_out)
     half = len(batches) // 2
     assert {b.steps for b in batches[:half]} == {longest + SPARE_TOKENS}
@@ -89,9 +89,9 @@ def test_the_base_talks_to_the_limit_and_the_tuned_model_as_long_as_the_row(
 def test_near_the_end_of_the_context_answers_are_shorter(
     subject: tuple[Job, Dataset, list[Probe], ChatText, Path],
 ) -> None:
-    job, data, _, chat, _ = subject
+    _, data, _, chat, _ = subject
     tight = max(len(chat.encode_prompt(row.messages[:1])) for row in data.held_out) + 3
-    assert min(b.steps for b in expected_work(job, data, [], chat, tight).batches) == 3
+    assert min(b.steps for b in expected_work(data, [], chat, tight).batches) == 3
 
 
 def test_what_was_spent_adds_up() -> None:

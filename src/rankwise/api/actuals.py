@@ -54,7 +54,7 @@ def keep_evaluation_times(run: Run, decided: Plan, chat: ChatText, data: Dataset
     from rankwise.evaluate.workload import expected_work
 
     positions = decided.facts.model.max_position_embeddings
-    expected = expected_work(decided.job, data, probes_of(decided.job), chat, positions)
+    expected = expected_work(data, probes_of(decided.job), chat, positions)
     subject = _served(run, decided)
     if told := commands.estimate_evaluation(subject, expected):
         times = commands.Times(seconds, spent.forward_seconds, spent.generation_seconds)

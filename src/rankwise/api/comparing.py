@@ -13,10 +13,10 @@ from rankwise.api.replaying import ensure_replay
 from rankwise.api.training import refuse_elsewhere, refuse_unready
 from rankwise.compare.arms import read_arms
 from rankwise.compare.budget import learning_rates
-from rankwise.compare.folder import Folder, new_folder
+from rankwise.compare.folder import Folder
 from rankwise.errors import JobError, RankwiseError
 from rankwise.records import Allowance, Arm, Bakeoff, Job, MethodChoice, Plan
-from rankwise.store import write_record
+from rankwise.store import new_folder, write_record
 
 
 def prepare_comparison(
@@ -40,7 +40,7 @@ def prepare_comparison(
     require_sound(read, progress)
     ensure_replay(read, progress)
     plans = _plans(read, arms, progress, here=wanted.ray is None)
-    folder = Folder(out or new_folder(read.name or job.stem))
+    folder = Folder(out or new_folder("comparisons", read.name or job.stem))
     with folder.lock():
         asked = _asked(read, arms, plans, wanted)
         folder.begin(asked, plans)

@@ -19,7 +19,7 @@ from rankwise.methods import METHODS
 from rankwise.observe.devices import gpus_here, observe_device
 from rankwise.observe.gpus import match_gpu
 from rankwise.records import Event, ModelFacts, Plan
-from rankwise.store import Run, hash_file, list_runs, new_run_folder, read_record, require_space
+from rankwise.store import Run, hash_file, list_runs, new_folder, read_record, require_space
 from rankwise.text.sources import hash_source
 from rankwise.train.nodes import nodes_of, wait_for_folder
 from rankwise.train.trackers import require_installed
@@ -84,7 +84,7 @@ def prepare(target: Path, out: Path | None, options: Mapping[str, Any], progress
         return wait_for_folder(Run(out), decided)
     _require_place_of_copies(decided)
     require_sound(decided.job, progress)
-    run = Run(out or new_run_folder(decided.job.name or "run"))
+    run = Run(out or new_folder("runs", decided.job.name or "run"))
     estimate = decided.chosen()
     assert estimate is not None
     require_space(run.folder, estimate.storage.run_bytes, f"this run ({decided.verdict.candidate})")

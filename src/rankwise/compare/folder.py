@@ -7,7 +7,6 @@ runs/ (one folder each)  outcome.json  report.html
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rankwise.errors import RunError
@@ -119,17 +118,6 @@ class Folder:
 
 def _rates(bakeoff: Bakeoff) -> int:
     return max(len(allowance.learning_rates) for allowance in bakeoff.allowances)
-
-
-def new_folder(name: str) -> Path:
-    """comparisons/<name>-<UTC time>, not there yet."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = Path("comparisons") / f"{name}-{stamp}"
-    number = 2
-    while folder.exists():
-        folder = Path("comparisons") / f"{name}-{stamp}-{number}"
-        number += 1
-    return folder
 
 
 def file_name(arm: str) -> str:

@@ -9,7 +9,6 @@ from rankwise.evaluate.knowledge import choice_rows
 from rankwise.evaluate.style import Exchange, exchanges
 from rankwise.model.generate import BATCH, batches
 from rankwise.model.prefix import first_label, read_once
-from rankwise.records import Job
 from rankwise.records.ledger import AnswerBatch, EvaluationWork
 from rankwise.text.dataset import Dataset
 from rankwise.text.masks import IGNORE, Encoded
@@ -61,9 +60,7 @@ class Spent:
         return EvaluationWork(**likelihoods(self.rows), batches=tuple(self.batches))
 
 
-def expected_work(
-    job: Job, data: Dataset, probes: Sequence[Probe], chat: ChatText, positions: int | None
-) -> EvaluationWork:
+def expected_work(data: Dataset, probes: Sequence[Probe], chat: ChatText, positions: int | None) -> EvaluationWork:
     """What `evaluate` will ask: the base answers until it is cut off, the tuned model as long as the row's answer."""
     rows = [*data.validation, *data.general, *(row for p in probes if p.choices for row in choice_rows(p, chat))]
     done: list[AnswerBatch] = []

@@ -13,8 +13,6 @@ from rankwise.model.likelihood import IGNORE, Autocast, Labelled, arithmetic, de
 
 WORTH = 32  # tokens; a shorter beginning is cheaper to read again than to copy
 BATCH = 16  # rows that are scored together at most
-BATCH_TOKENS = 1536  # of them, padded: their logits exist at one time
-KEPT_TOKENS = 8192  # keys and values of a batch, the shared beginning counted for each row
 
 
 def token_losses(
