@@ -65,7 +65,7 @@ bench-decisions: install  ## our call on published head-to-heads, beside two bas
 bench-speed: install  ## how long a plan takes, first and again, beside the imports alone (2 minutes)
 	$(BIN)/python -m benchmarks.speed.bench
 
-bench-watch: install  ## runs that forget, watched, stopped, rolled back and replayed; what looking costs (10 minutes)
+bench-watch: install  ## runs that forget, watched, stopped, rolled back and replayed; what looking costs (12 minutes)
 	$(BIN)/python -m benchmarks.watch.bench
 
 bench-lesson: install  ## the lesson's claims as eight experiments (hours on one thread, resumable; QUICK=1: a smoke run)

@@ -3,7 +3,7 @@
 Four runs of one format task on the embedded model, all through the product: rank 1 at rate 1e-3 without replay, which
 is stopped when it is red and then gone on with to its end; the same, rolled back; the same with rows that the base
 wrote replayed; and what the plan chooses, with replay as it suggests. Then spectra at the shapes of
-Llama-3-8B. Writes result.json, README.md and the plots. About ten minutes on two idle cores.
+Llama-3-8B. Writes result.json, README.md and the plots. About twelve minutes on two idle cores.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.watch.spectrum import spectrum_rows
 
 HERE = Path(__file__).parent
 STEPS, ROWS, HELD_OUT = 60, 160, 16
-ITEMS = 24  # of each set, at most: four looks of each run within ten minutes
+ITEMS = 24  # of each set, at most: few enough for four looks of each run
 HALF_HOUR = 1800.0
 SLICE = "general rows"  # what the base wrote, and is never trained on: in every run the same
 
