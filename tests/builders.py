@@ -9,6 +9,7 @@ from rankwise.estimate.price import price_all
 from rankwise.estimate.tracers import tracers
 from rankwise.records import (
     Acted,
+    AdapterVersion,
     Allowance,
     Arm,
     ArmResult,
@@ -18,6 +19,7 @@ from rankwise.records import (
     BenchmarkResult,
     Benchmarks,
     BenchmarkScore,
+    Change,
     Conclusion,
     Contrast,
     CurvePoint,
@@ -29,7 +31,9 @@ from rankwise.records import (
     Facts,
     Failed,
     Finished,
+    Gate,
     Job,
+    Limits,
     Lineage,
     LinearShape,
     Measurement,
@@ -56,6 +60,7 @@ from rankwise.records import (
     Step,
     Stopped,
     Tariff,
+    Tenant,
     Trial,
     TruncatedRank,
     Truncation,
@@ -652,6 +657,38 @@ def outcome() -> Outcome:
         spent_usd=None,
         notes=(),
     )
+
+
+def adapter_version(tenant: str = "clinic", version: int = 1, **changes: Any) -> AdapterVersion:
+    """A proven adapter of rank 8 that met its one requirement."""
+    met = Gate(requirement="facts>=0.5", name="facts", comparison=">=", limit=0.5, value=0.7, unit="share", met=True)
+    return AdapterVersion.model_validate(
+        {
+            "tenant": tenant,
+            "version": version,
+            "method": "lora",
+            "rank": 8,
+            "bytes": 3_700_000,
+            "sha256": f"{version:064d}",
+            "base": "embedded",
+            "base_hash": sha("b"),
+            "template_hash": sha("d"),
+            "artifact_hash": sha("e"),
+            "gates": (met,),
+            "added": "2026-11-23T10:00:00+00:00",
+            **changes,
+        }
+    )
+
+
+def tenant(name: str = "clinic", versions: int = 2, active: int | None = 1) -> Tenant:
+    """A tenant with one key whose first version answers."""
+    known = tuple(adapter_version(name, number) for number in range(1, versions + 1))
+    return Tenant(name=name, active=active, versions=known, limits=Limits(requests_per_minute=60), keys=1)
+
+
+def change() -> Change:
+    return Change(at="2026-11-23T10:00:00+00:00", tenant="clinic", action="promoted", version=2, before=1)
 
 
 def past_contrast(

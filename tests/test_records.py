@@ -134,6 +134,8 @@ def _whole() -> list[Record]:
         builders.bakeoff(),
         builders.trial(),
         builders.outcome(),
+        builders.tenant(),
+        builders.change(),
         builders.past(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),

@@ -104,14 +104,17 @@ from rankwise.records.plan import (
 )
 from rankwise.records.setup import AdapterFile, Buckets, PhaseWork, Product, Setup, Trace
 from rankwise.records.spectra import SpectrumPoint, SpectrumSummary
+from rankwise.records.tenant import Action, AdapterVersion, Change, Limits, Tenant
 from rankwise.records.watching import Shrunk, TruncatedRank, Truncation, Watching
 
 __all__ = [
     "EVENT",
     "Acted",
+    "Action",
     "Actual",
     "AdapterFacts",
     "AdapterFile",
+    "AdapterVersion",
     "Allowance",
     "Answer",
     "Arm",
@@ -128,6 +131,7 @@ __all__ = [
     "Bin",
     "Buckets",
     "Candidate",
+    "Change",
     "Check",
     "Comparison",
     "Conclusion",
@@ -157,6 +161,7 @@ __all__ = [
     "Job",
     "JobData",
     "Level",
+    "Limits",
     "Lineage",
     "LinearShape",
     "Measurement",
@@ -204,6 +209,7 @@ __all__ = [
     "Stopped",
     "StorageEstimate",
     "Tariff",
+    "Tenant",
     "Tendency",
     "Threshold",
     "TimeEstimate",
