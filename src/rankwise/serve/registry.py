@@ -109,9 +109,7 @@ class Registry:
         _check_name(tenant)
         with self._database.change() as connection:
             row = row_or_new(connection, tenant)
-            number = connection.execute(
-                select(func.max(versions.c.version)).where(versions.c.tenant == row.id)
-            ).scalar()
+            last = select(func.max(versions.c.version)).where(versions.c.tenant == row.id)
             added = AdapterVersion(
                 tenant=tenant,
                 version=(connection.execute(last).scalar() or 0) + 1,
