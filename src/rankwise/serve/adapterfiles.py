@@ -29,6 +29,7 @@ TEXTS = frozenset(
     }
 )
 KNOWN = TEXTS | {WEIGHTS, "tokenizer.model"}
+LEFT_OUT = frozenset({"additional_chat_templates"})  # a server renders with the one template of training
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save of today, and of long ago
 MOST_CONFIG_BYTES = 1 << 20
@@ -71,7 +72,7 @@ def take_in(folder: Path, target: Path, most_bytes: int) -> int:
 def _names(folder: Path) -> list[str]:
     if folder.is_symlink() or not folder.is_dir():
         raise AdapterError(f"{folder} is no folder", expected="a folder with an adapter's files")
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted({path.name for path in folder.iterdir()} - LEFT_OUT)
     for name in names:
         if name.lower().endswith(PICKLES):
             raise AdapterError(

@@ -21,7 +21,7 @@ import fsspec
 
 from rankwise.errors import AdapterError
 from rankwise.records import ModelFacts, content_hash
-from rankwise.serve.adapterfiles import KNOWN, WEIGHTS, read_config, require_texts, take_in
+from rankwise.serve.adapterfiles import KNOWN, LEFT_OUT, WEIGHTS, read_config, require_texts, take_in
 from rankwise.serve.adaptertensors import require_tensors
 from rankwise.store import OBJECT_STORES, cache_folder, hash_folder, publish_folder
 
@@ -52,6 +52,8 @@ class AdapterStore:
     Raises:
         AdapterError: the place cannot be opened.
     """
+
+    left_out = LEFT_OUT  # of a folder that is put: not kept, and no part of its hash
 
     def __init__(
         self,
