@@ -206,7 +206,7 @@ def limits(
     registry: Where = None,
     as_json: Json = False,
 ) -> int:
-    """What a tenant may use; what is not given stays. Example: `rankwise tenants limits clinic --requests-per-minute 60`"""
+    """What a tenant may use; the rest stays. Example: `rankwise tenants limits clinic --requests-per-minute 60`"""
     from rankwise import api
 
     now = api.limit_tenant(

@@ -1,0 +1,80 @@
+"""Registries to test on: a SQLite file, and a real PostgreSQL server of its own where its programs are installed."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rankwise.records import AdapterVersion, Gate
+from rankwise.serve.registry import Registry
+from tests.builders import sha
+
+DEBIAN = Path("/usr/lib/postgresql")
+MET = Gate(requirement="facts>=0.5", name="facts", comparison=">=", limit=0.5, value=0.7, unit="share", met=True)
+MISSED = Gate(requirement="facts>=0.9", name="facts", comparison=">=", limit=0.9, value=0.7, unit="share", met=False)
+
+
+def added(registry: Registry, tenant: str = "clinic", **changes: Any) -> AdapterVersion:
+    """A version of a rank-8 LoRA that met its gate."""
+    given: dict[str, Any] = {
+        "method": "lora",
+        "rank": 8,
+        "bytes": 3_700_000,
+        "sha256": sha("a"),
+        "base": "embedded",
+        "base_hash": sha("b"),
+        "template_hash": None,
+        "artifact_hash": sha("c"),
+        "gates": (MET,),
+        **changes,
+    }
+    return registry.add_version(tenant, **given)
+
+
+def programs() -> Path | None:
+    """The folder of PostgreSQL's server programs; None where it is not installed."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    return next((p for p in sorted(DEBIAN.glob("*/bin"), reverse=True) if (p / "initdb").is_file()), None)
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """The URL of an empty database in a server that runs as long as the block."""
+    binaries = programs()
+    assert binaries is not None, "PostgreSQL's server is not installed: `apt-get install postgresql`"
+    user = _server_user()
+    folder.chmod(0o755)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    data = folder / "data"
+    data.mkdir()
+    if user:
+        shutil.chown(data, user)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(*command: object) -> None:
+        subprocess.run([str(c) for c in command], user=user, cwd="/", check=True, capture_output=True, timeout=120)
+
+    run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "rankwise", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    run(binaries / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+    try:
+        yield f"postgresql://rankwise@127.0.0.1:{port}/postgres"
+    finally:
+        run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def _server_user() -> str | None:
+    """PostgreSQL refuses to run as root; Debian's package makes a user for it."""
+    if os.getuid() != 0:
+        return None
+    return pwd.getpwnam("postgres").pw_name
