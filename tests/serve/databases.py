@@ -1,10 +1,10 @@
 """Registries to test on: a SQLite file, and a real PostgreSQL server of its own where its programs are installed."""
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,19 +44,21 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of an empty database in a server that runs as long as the block."""
     binaries = programs()
     assert binaries is not None, "PostgreSQL's server is not installed: `apt-get install postgresql`"
-    user = _server_user()
-    folder.chmod(0o755)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    data = folder / "data"
-    data.mkdir()
-    if user:
-        shutil.chown(data, user)
+    user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root; Debian's package makes this user
+    with tempfile.TemporaryDirectory(prefix="rankwise-postgres.") as name:
+        folder = Path(name)
+        if user:
+            shutil.chown(folder, user)
+        with _running(binaries, folder / "data", user) as url:
+            yield url
+
+
+@contextmanager
+def _running(binaries: Path, data: Path, user: str | None) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,15 +68,8 @@ def postgres(folder: Path) -> Iterator[str]:
 
     run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "rankwise", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    run(binaries / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+    run(binaries / "pg_ctl", "-D", data, "-w", "-l", data.with_name("log"), "-o", options, "start")
     try:
         yield f"postgresql://rankwise@127.0.0.1:{port}/postgres"
     finally:
         run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop")
-
-
-def _server_user() -> str | None:
-    """PostgreSQL refuses to run as root; Debian's package makes a user for it."""
-    if os.getuid() != 0:
-        return None
-    return pwd.getpwnam("postgres").pw_name

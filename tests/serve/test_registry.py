@@ -21,7 +21,7 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registr
     if request.param == "sqlite":
         yield Registry(str(tmp_path / "deep" / "registry.sqlite"))
         return
-    with postgres(tmp_path) as url:
+    with postgres() as url:
         opened = Registry(url)
         yield opened
         opened.close()

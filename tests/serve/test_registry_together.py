@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield str(tmp_path / "registry.sqlite")
         return
-    with postgres(tmp_path) as there:
+    with postgres() as there:
         yield there
 
 
@@ -89,8 +90,6 @@ def test_tokens_counted_by_two_gateways_are_all_there(url: str) -> None:
     added(registry)
     for process in [begin(url, "count"), begin(url, "count")]:
         outcome(process)
-    from datetime import date
-
     assert registry.add_tokens("clinic", date(2026, 11, 23), 0, 0) == 600
 
 
