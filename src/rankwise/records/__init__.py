@@ -87,6 +87,7 @@ from rankwise.records.facts import (
 )
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
+from rankwise.records.merging import Merge, MergedAdapter, MergedTensor
 from rankwise.records.past import Past, PastArm, PastComparison, PastContrast
 from rankwise.records.plan import (
     Candidate,
@@ -165,6 +166,9 @@ __all__ = [
     "Lineage",
     "LinearShape",
     "Measurement",
+    "Merge",
+    "MergedAdapter",
+    "MergedTensor",
     "MemoryEstimate",
     "MethodChoice",
     "ModelFacts",
