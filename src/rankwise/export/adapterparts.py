@@ -77,7 +77,7 @@ class _Reading:
     def parts(self) -> Parts:
         parts = Parts()
         for name, tensor in self.stored.items():  # whole weights first: an update comes on top of them
-            path = name.removeprefix(PREFIX).replace(".base_layer.", ".")
+            path = _own_name(name)
             if not name.endswith((".lora_A.weight", ".lora_B.weight")) and (places := self.base.places(path)):
                 for place in places:
                     parts.whole.setdefault(place.name, tensor)
@@ -118,15 +118,15 @@ class _Reading:
             rank = self.stored[f"{PREFIX}{module}.lora_A.weight"].shape[0]
             scale = scale_of(self.adapter.config, module, rank)
             parts.add(self._places(f"{module}.bias", name), Added(self.file, name, tensor.rows, scale))
-        elif not self._known(name, path):
+        elif not self._known(name):
             raise ModelError(
                 f"{self.adapter.folder} holds {name}, of which no merge is known",
                 expected="LoRA, DoRA, IA3, rows of tokens or whole modules, as PEFT writes them",
             )
 
-    def _known(self, name: str, path: str) -> bool:
+    def _known(self, name: str) -> bool:
         factors = {n for pair in self.adapter.pairs.values() for n in pair}
-        whole = bool(self.base.places(path.replace(".base_layer.", ".")))
+        whole = bool(self.base.places(_own_name(name)))
         return name in factors or name.endswith(MAGNITUDES) or whole
 
     def _ia3(self, parts: Parts, module: str, name: str, tensor: Stored) -> None:
@@ -155,3 +155,8 @@ class _Reading:
             expected="the base model that it was trained on",
             fix="adapter_config.json names that base",
         )
+
+
+def _own_name(name: str) -> str:
+    """The weight that a whole tensor of an adapter stands for."""
+    return name.removeprefix(PREFIX).replace(".base_layer.", ".").replace(".ln_tuning_layers.", ".")

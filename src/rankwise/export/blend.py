@@ -105,7 +105,8 @@ class Blended:
             def ties(start: int, stop: int) -> Tensor:
                 deltas = [left[start:stop] @ right for left, right in factors]
                 kept = [d * (d.abs() >= bound) for d, bound in zip(deltas, least, strict=True)]
-                return merge_utils.ties(kept, weights, 1.0)
+                found: Tensor = merge_utils.ties(kept, weights, 1.0)
+                return found
 
             return _quiet(ties)
         drop = merge_utils.dare_linear if self.blend.how == "dare_linear" else merge_utils.dare_ties

@@ -14,11 +14,11 @@ from rankwise.export.mergeplan import MergePlan, Planned
 from rankwise.export.shards import TORCH_DTYPES, Reader, Writer, step_rows, width_of
 from rankwise.records import MergedTensor
 
-# (name of a tensor, its number, how many there are)
+# (what is counted, how many are done, how many there are)
 Progress = Callable[[str, int, int], None]
 
 
-def silent(name: str, done: int, of: int) -> None:
+def silent(what: str, done: int, of: int) -> None:
     """No progress is shown."""
 
 
@@ -35,7 +35,7 @@ def write(plan: MergePlan, folder: Path, progress: Progress) -> tuple[MergedTens
                 starts = writer.begin(folder / shard.name, [t.out for t in shard.tensors], shard.metadata)
                 for tensor in shard.tensors:
                     done += 1
-                    progress(tensor.out.name, done, count)
+                    progress("tensors", done, count)
                     at = starts[tensor.out.name]
                     if tensor.copied:
                         writer.copy(reader.handle(tensor.source.file), tensor.source.offset, at, tensor.out.bytes)

@@ -25,6 +25,12 @@ from rankwise.model.skeleton import skeleton
 
 # What these train is a part of a decomposition that they take of the base's weights while they are attached.
 FROM_THE_WEIGHTS = ("OSF", "PSOFT", "FROD", "ADAMSS")
+AT_EVERY_REQUEST = {
+    "POLY": "it mixes its matrices by the task of each request",
+    "LILY": "a router mixes its matrices at every token",
+    "XLORA": "it mixes adapters at every token",
+    "SHADOW": "it is a small model that runs beside the frozen one",
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class PeftLayer:
                 base_layer._parameters[name] = nn.Parameter(real, requires_grad=False)
         try:
             self.layer.merge(safe_merge=True)
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             raise ModelError(f"PEFT refuses to merge {self.kind}: {error}") from error
         self.layer.merged_adapters.clear()
         found: Tensor = base_layer._parameters[self.parameter].data
@@ -102,6 +108,8 @@ def _is_outermost(layer: Any) -> bool:
 def _attached(adapter: AdapterFolder, base: BaseFiles) -> Any:
     if adapter.kind in FROM_THE_WEIGHTS:
         raise _no_merge(adapter, "what it trains is a part of a decomposition of the base's weights as a whole")
+    if adapter.kind in AT_EVERY_REQUEST:
+        raise _no_merge(adapter, AT_EVERY_REQUEST[adapter.kind])
     try:
         with quiet_transformers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,5 +1,5 @@
-"""The adapter folded into its base, tensor by tensor: plan, validate, apply. The result is laid out in files as the base
-is, in its precision, and takes no more memory than a few rows of one weight.
+"""The adapter folded into its base, tensor by tensor: plan, validate, apply. The result is laid out in files as the
+base is, in its precision, and takes no more memory than a few rows of one weight.
 """
 
 import json
@@ -22,7 +22,7 @@ from rankwise.store import hash_file, publish_folder, require_space, write_recor
 from rankwise.text.files import copy_text_files
 
 MERGE = "merge.json"  # beside the merged weights
-SHARDED = frozenset({"LORA", "IA3"})  # merged by operations of their own; others by PEFT's layers
+SHARDED = frozenset({"LORA", "IA3", "LN_TUNING"})  # merged by operations of their own; others by PEFT's layers
 
 
 def merge(decided: Plan, adapter: Path, out: Path, *, progress: Progress = silent) -> Merge:
@@ -35,9 +35,7 @@ def merge(decided: Plan, adapter: Path, out: Path, *, progress: Progress = silen
         ModelError: the adapter does not fit the base. SpaceError: the disk of `out` has no room for the model.
     """
     facts = decided.facts.model
-    return write_merge(
-        facts.path, [adapter], out, wanted_by(decided), base_hash=facts.weights_hash, progress=progress
-    )
+    return write_merge(facts.path, [adapter], out, wanted_by(decided), base_hash=facts.weights_hash, progress=progress)
 
 
 def merge_weighted(

@@ -1,5 +1,5 @@
-"""The plan of a merge: for every tensor of every file where its bytes come from and what is done to them. Planning reads
-headers alone, and refuses what does not fit before a byte is written.
+"""The plan of a merge: for every tensor of every file where its bytes come from and what is done to them. Planning
+reads headers alone, and refuses what does not fit before a byte is written.
 """
 
 import json
@@ -135,4 +135,3 @@ def _misfit(out: Stored, why: str) -> ModelError:
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(str(n) for n in shape)
-

@@ -105,7 +105,8 @@ class Quantised:
         state: Any = functional.QuantState(
             absmax=largest.contiguous(), shape=torch.Size(shape), dtype=self.dtype, blocksize=BLOCK, quant_type="nf4"
         )
-        return functional.dequantize_4bit(codes.view(-1, 1), state).to(torch.float32)
+        found: Tensor = functional.dequantize_4bit(codes.view(-1, 1), state).to(torch.float32)
+        return found
 
 
 def _whole_blocks(weight: Stored) -> int:

@@ -121,7 +121,7 @@ class Reader:
         """Rows as they are stored: a new tensor of shape (stop - start, ...)."""
         shape = (stop - start, *tensor.shape[1:]) if tensor.shape else ()
         found = torch.empty(shape, dtype=TORCH_DTYPES[tensor.dtype])
-        into = memoryview(found.reshape(-1).view(torch.uint8).numpy())
+        into = _bytes(found)
         at = tensor.offset + start * tensor.width * width_of(tensor.dtype)
         handle, done = self.handle(tensor.file), 0
         while done < len(into):
@@ -197,8 +197,13 @@ class Writer:
                 os.close(self._file)
 
 
+def _bytes(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor."""
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
 def _write(file: int, rows: Tensor, offset: int) -> None:
-    left = memoryview(rows.reshape(-1).view(torch.uint8).numpy())
+    left = _bytes(rows)
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
