@@ -54,6 +54,7 @@ def _embedded(place: Path) -> tuple[Path, Path]:
     """The embedded model, and an untrained adapter of it whose matrices are all filled."""
     import torch
     from peft import LoraConfig, get_peft_model
+
     from rankwise.model.load import load_base
     from rankwise.model.locate import locate
 

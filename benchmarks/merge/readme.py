@@ -60,7 +60,9 @@ def _asked(metrics: Mapping[str, float]) -> list[str]:
         ratio, over = metrics[f"{before}time_vs_copy"], metrics[f"{before}peak_mb_over_limit"]
         met = "met" if ratio <= MUST_TIME else "**missed**"
         aim = "met" if ratio <= AIM_TIME else f"missed by {ratio - AIM_TIME:.2f}"
-        made.append(f"| {model}: time over copying | {ratio:.2f} | at most {MUST_TIME} ({met}), aim {AIM_TIME} ({aim}) |")
+        made.append(
+            f"| {model}: time over copying | {ratio:.2f} | at most {MUST_TIME} ({met}), aim {AIM_TIME} ({aim}) |"
+        )
         said = f"at most 0 ({'met' if over <= 0 else '**missed**'})"
         made.append(f"| {model}: peak memory over 4 x the largest tensor + 300 MB | {over:,.0f} MB | {said} |")
         if f"{before}time_vs_peft" in metrics:

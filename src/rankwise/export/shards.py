@@ -78,13 +78,15 @@ def read_header(file: Path) -> tuple[list[Stored], dict[str, str]]:
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
+            if length > file.stat().st_size:
+                raise ValueError(f"its header would be {length:,} bytes")
             content = json.loads(opened.read(length))
         metadata = content.pop("__metadata__", None) or {}
         found = [
             Stored(name, file, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
             for name, entry in content.items()
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{file} is damaged: {error}", fix="copy or download it again") from None
     found.sort(key=lambda t: t.offset)
     if found and file.stat().st_size < found[-1].offset + found[-1].bytes:
