@@ -4,7 +4,7 @@
     peft    PEFT's merge_and_unload in bf16, as users do it: load, merge, save
     copy    the files of the base copied
 
-Each ends when its files are on disk (fsync), and begins when its libraries are imported.
+Each ends when its files are on disk (fsync), and begins when its libraries and the model's class are imported.
 """
 
 import json
@@ -24,14 +24,19 @@ def ours(base: Path, adapter: Path, out: Path) -> Callable[[], None]:
     """Imports what it needs, and returns the work."""
     from rankwise.export.merge import write_merge
     from rankwise.export.mergeplan import Wanted
+    from rankwise.model.skeleton import skeleton
 
+    skeleton(base)  # imports the model's class
     return lambda: _ignored(write_merge(base, [adapter], out, Wanted()))
 
 
 def peft(base: Path, adapter: Path, out: Path) -> Callable[[], None]:
     import torch
     from peft import PeftModel
+    from rankwise.model.skeleton import skeleton
     from transformers import AutoModelForCausalLM
+
+    skeleton(base)
 
     def work() -> None:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, local_files_only=True)
