@@ -11,6 +11,9 @@ RankwiseError            exit 1: refused or failed
 ├── RecipeError          another tool's configuration that cannot be read, or is no supervised fine-tuning on text
 ├── RunError             a run folder that is in use, missing, damaged or not in the needed state
 ├── SpaceError           not enough disk for what is about to be written
+├── RegistryError        the registry of tenants, or a name or a version in it
+│   └── UnknownTenant    nobody of that name is served
+├── AdapterError         adapter files that are not taken in: unsafe, damaged, or of another base
 ├── TrainingError        training itself failed (loss not finite, process died)
 │   └── OutOfMemory      in the middle of a step that several processes share
 └── Interrupted          a person stopped it; the run can be resumed
@@ -100,6 +103,18 @@ class RunError(RankwiseError):
 
 
 class SpaceError(RankwiseError):
+    pass
+
+
+class RegistryError(RankwiseError):
+    pass
+
+
+class UnknownTenant(RegistryError):
+    pass
+
+
+class AdapterError(RankwiseError):
     pass
 
 

@@ -13,11 +13,13 @@ from rankwise.cli.diagnosing import diagnose
 from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
 from rankwise.cli.face import Commands
-from rankwise.cli.judging import eval_, merge, verify
+from rankwise.cli.judging import eval_, verify
 from rankwise.cli.launching import launch
 from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
+from rankwise.cli.merging import merge
 from rankwise.cli.planning import plan
+from rankwise.cli.tenants import tenants
 from rankwise.cli.training import train
 from rankwise.cli.watching import watch
 
@@ -56,6 +58,7 @@ for verb in (
     doctor,
 ):
     app.command(name=verb.__name__.rstrip("_"))(verb)
+app.add_typer(tenants, name="tenants")
 
 
 @app.callback(invoke_without_command=False)
