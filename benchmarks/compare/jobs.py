@@ -48,8 +48,8 @@ def data_folder() -> Path:
     folder = Path(named) if named else Path(__file__).parents[3] / "shared" / "data"
     if not (folder / "train" / "identity.json").is_file():
         raise SystemExit(
-            f"{folder} holds no train/identity.json (LLaMA-Factory's demo data) and medical/medquad_ghr.jsonl (MedQuAD); "
-            f"set {VARIABLE} to the folder that does"
+            f"{folder} holds no train/identity.json (LLaMA-Factory's demo data) and medical/medquad_ghr.jsonl "
+            f"(MedQuAD); set {VARIABLE} to the folder that does"
         )
     return folder
 

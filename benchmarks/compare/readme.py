@@ -9,6 +9,21 @@ from rankwise.report.compared import Metric, metrics
 from rankwise.report.glossary import metric_name
 from rankwise.report.quantities import bounds, difference, duration, size
 
+INTRODUCTION = (
+    "`rankwise compare` on the embedded model (SmolLM2-135M-Instruct), as a user would call it: equal seconds for",
+    "each trained arm, its learning rate from a sweep inside of the budget, the same rows in the same order. How that",
+    "works: [docs/compare.md](../../docs/compare.md); the statistics:",
+    "[docs/compare-statistics.md](../../docs/compare-statistics.md).",
+    "",
+    "- **persona**: 91 rows in which an assistant says who it is (LLaMA-Factory's demo data, English and Chinese),",
+    "  with a name and a maker that no base knows. Style: does an answer to a held-out row name either? Facts: twelve",
+    "  closed-book questions in words that no row has.",
+    "- **rare-diseases**: how 52 rare genetic conditions are inherited (MedQuAD, the first sentence of an answer that",
+    "  names one pattern). Facts: the pattern of each, asked in other words; by likelihood among four patterns, too.",
+)
+COSTS = ["arm", "rate", "steps", "seconds a run", "peak memory", "stored"]
+PAIRS = ["metric", "arms", "difference", "95 %, all pairs", "p", "the first is", "more probes"]
+
 
 def readme(result: Mapping[str, Any]) -> str:
     """The page."""
@@ -18,16 +33,7 @@ def readme(result: Mapping[str, Any]) -> str:
             "",
             "<!-- Made by `make bench-compare` from result.json. -->",
             "",
-            "`rankwise compare` on the embedded model (SmolLM2-135M-Instruct), as a user would call it: equal seconds for each "
-            "trained arm, its learning rate from a sweep inside of the budget, the same rows in the same order. How that works: "
-            "[docs/compare.md](../../docs/compare.md); the statistics: "
-            "[docs/compare-statistics.md](../../docs/compare-statistics.md).",
-            "",
-            "- **persona**: 91 rows in which an assistant says who it is (LLaMA-Factory's demo data, English and Chinese), with a "
-            "name and a maker that no base knows. Style: does an answer to a held-out row name either? Facts: twelve closed-book "
-            "questions in words that no row has.",
-            "- **rare-diseases**: how 52 rare genetic conditions are inherited (MedQuAD, the first sentence of an answer that "
-            "names one pattern). Facts: the pattern of each, asked in other words; by likelihood among four patterns, too.",
+            *INTRODUCTION,
             "",
             *(line for row in result["rows"] for line in _job(row)),
             f"torch {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
@@ -38,9 +44,7 @@ def readme(result: Mapping[str, Any]) -> str:
 
 def _job(row: Mapping[str, Any]) -> list[str]:
     outcome = Outcome.model_validate(row["outcome"])
-    finals = [
-        Trial.model_validate({**t, "answers": (), "curve": ()}) for t in row["trials"] if t["purpose"] == "final"
-    ]
+    finals = [Trial.model_validate({**t, "answers": (), "curve": ()}) for t in row["trials"] if t["purpose"] == "final"]
     measures = metrics(finals, outcome)
     return [
         f"## {row['job']}: {row['question']}",
@@ -54,9 +58,11 @@ def _job(row: Mapping[str, Any]) -> list[str]:
         "",
         *_table(["arm", *(_head(m) for m in measures)], _scores(outcome, measures)),
         "",
-        *_table(["arm", "rate", "steps", "seconds a run", "peak memory", "stored"], _costs(row, outcome)),
+        *_table(COSTS, _costs(row, outcome)),
         "",
-        *_table(["metric", "arms", "difference", "95 %, all pairs", "p", "the first is", "more probes"], _pairs(outcome)),
+        *_table(
+            ["metric", "arms", "difference", "95 %, all pairs", "p", "the first is", "more probes"], _pairs(outcome)
+        ),
         "",
         *(f"- {note}" for note in outcome.notes),
         *([""] if outcome.notes else []),
