@@ -37,6 +37,9 @@ from rankwise.records import (
     Lineage,
     LinearShape,
     Measurement,
+    Merge,
+    MergedAdapter,
+    MergedTensor,
     MethodChoice,
     ModelFacts,
     ModuleSpectrum,
@@ -457,6 +460,33 @@ def whole_run(steps: int = 20) -> list[Event]:
         if n % 5 == 0:
             events += [validation(n, 2.0 / n), saved(n)]
     return [*events, finished(steps)]
+
+
+def merge(**changes: Any) -> Merge:
+    """Of a QLoRA run."""
+    values: dict[str, Any] = {
+        "how": "sum",
+        "density": None,
+        "seed": None,
+        "base": "/models/base",
+        "base_hash": sha("b"),
+        "stored_as": "nf4",
+        "adapters": (MergedAdapter(path="/runs/first/adapter", sha256=sha("a"), weight=1.0),),
+        "copied": 5,
+        "changed": tuple(
+            MergedTensor(
+                tensor=f"model.layers.{n}.self_attn.q_proj.weight",
+                changes=("dequantised nf4", "s B A"),
+                delta_norm=1.5 * (n + 1),
+                quantisation_error=2.0,
+            )
+            for n in range(3)
+        ),
+        "largest_tensor_bytes": 262_144_000,
+        "bytes": 14_483_464_192,
+        "seconds": 40.0,
+    }
+    return Merge(**{**values, **changes})
 
 
 def artifact() -> Artifact:

@@ -135,6 +135,7 @@ def _whole() -> list[Record]:
         builders.trial(),
         builders.outcome(),
         builders.tenant(),
+        builders.merge(),
         builders.change(),
         builders.past(),
         builders.a100(),
