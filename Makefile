@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-compare launch-validators object-store deploy-validators clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -73,6 +73,9 @@ bench-lesson: install  ## the lesson's claims as eight experiments (hours on one
 
 bench-compare: install  ## methods compared on real data: a persona and rare diseases (10 minutes)
 	$(BIN)/python -m benchmarks.compare.bench
+
+bench-merge: install  ## a merge beside PEFT's and beside copying, on a checkpoint of Mistral-7B's shapes (15 minutes, 30 GB of disk)
+	$(BIN)/python -m benchmarks.merge.bench
 
 bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's, litgpt's and LLaMA-Factory's (10 minutes)
 	-$(MAKE) .venv-train-litgpt/.installed
