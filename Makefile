@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson launch-validators object-store deploy-validators clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-compare launch-validators object-store deploy-validators clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -70,6 +70,9 @@ bench-watch: install  ## runs that forget, watched, stopped, rolled back and rep
 
 bench-lesson: install  ## the lesson's claims as eight experiments (hours on one thread, resumable; QUICK=1: a smoke run)
 	$(BIN)/python -m benchmarks.lesson.bench
+
+bench-compare: install  ## methods compared on real data: a persona and rare diseases (10 minutes)
+	$(BIN)/python -m benchmarks.compare.bench
 
 bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's, litgpt's and LLaMA-Factory's (10 minutes)
 	-$(MAKE) .venv-train-litgpt/.installed

@@ -33,8 +33,9 @@ def ours(base: Path, adapter: Path, out: Path) -> Callable[[], None]:
 def peft(base: Path, adapter: Path, out: Path) -> Callable[[], None]:
     import torch
     from peft import PeftModel
-    from rankwise.model.skeleton import skeleton
     from transformers import AutoModelForCausalLM
+
+    from rankwise.model.skeleton import skeleton
 
     skeleton(base)
 

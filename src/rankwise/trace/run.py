@@ -320,7 +320,7 @@ def largest_merged(setup: Setup, layers: int | None) -> int | None:
         model: Any = build(plain, layers)
         if not hasattr(model, "merge_and_unload"):
             return None
-        largest = max(p.numel() for p in model.parameters() if not p.requires_grad)
+        largest: int = max(p.numel() for p in model.parameters() if not p.requires_grad)
         try:
             model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError):  # PEFT's ways to say that a tuner cannot merge
