@@ -136,6 +136,8 @@ def _whole() -> list[Record]:
         builders.outcome(),
         builders.tenant(),
         builders.change(),
+        builders.exported(),
+        builders.engine_fit(),
         builders.past(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),
