@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def _chosen(parts: list[str], state: dict[str, Any]) -> list[str]:
         if depth == 1 and (part.startswith(("{{ if ", "{{ else")) or part == "{{ end }}"):
             marks.append(number)
         depth -= part == "{{ end }}"
-    for start, stop in zip(marks, marks[1:], strict=False):
+    for start, stop in pairwise(marks):
         found = re.fullmatch(r'\{\{ (?:else )?if eq (\.Role|\$last) "(\w*)" \}\}', parts[start])
         assert found, parts[start]
         value = state["."]["role"] if found[1] == ".Role" else state["$last"]
