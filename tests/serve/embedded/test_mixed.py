@@ -18,10 +18,19 @@ from rankwise.serve.embedded.settings import Settings
 from tests.serve.embedded.built import NEW, SERVED, Said, alone, build, prompts
 from tests.tiny import tiny_gemma2, tiny_gpt2, tiny_llama
 
+
+def quiet_gemma2(folder: Path) -> Path:
+    """With smaller embeddings: those of the tiny one, scaled and tied, have it repeat its input whatever is added."""
+    model = load_base(tiny_gemma2(folder), dtype="fp32")
+    model.get_input_embeddings().weight.data *= 0.1
+    model.save_pretrained(folder)
+    return folder
+
+
 BASES: Mapping[str, Callable[[Path], Path]] = {
     "llama": lambda folder: tiny_llama(folder, dtype="fp32"),
     "gpt2": tiny_gpt2,
-    "gemma2": tiny_gemma2,
+    "gemma2": quiet_gemma2,
 }
 Answers = dict[int, Said]
 
