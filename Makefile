@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators clean
+.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -76,6 +76,9 @@ bench-speed: install  ## how long a plan takes, first and again, beside the impo
 
 bench-watch: install  ## runs that forget, watched, stopped, rolled back and replayed; what looking costs (12 minutes)
 	$(BIN)/python -m benchmarks.watch.bench
+
+bench-serve: install  ## many adapters on one base: mixed against the base alone, one at a time and PEFT's static batch (6 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serve.bench
 
 bench-lesson: install  ## the lesson's claims as eight experiments (hours on one thread, resumable; QUICK=1: a smoke run)
 	$(BIN)/python -m benchmarks.lesson.bench
