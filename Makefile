@@ -160,5 +160,4 @@ vllm: .venv-vllm/.installed  ## vLLM for CPUs in a virtualenv of its own, for `r
 	touch $@
 
 clean:  ## remove .venv, the virtualenvs of peers and proofs, and caches, never runs
-	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-llama-cpp .venv-store .venv-deploy .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
-	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-store .venv-deploy .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-llama-cpp .venv-store .venv-deploy .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
