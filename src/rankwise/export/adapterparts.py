@@ -148,6 +148,14 @@ class _Reading:
     def _places(self, parameter: str, name: str) -> list[Stored]:
         if found := self.base.places(parameter):
             return found
+        if self.adapter.config.get("target_parameters"):
+            raise ModelError(
+                f"{self.adapter.folder} trains parameters that hold several experts at once ({name}), and merging "
+                "those is not carried out",
+                expected="an adapter of linear layers",
+                fix="serve it unmerged, or merge it with PEFT's merge_and_unload; to merge it here, train with "
+                "`target_modules` that name linear layers",
+            )
         near = nearest(parameter, list(self.base.tensors))
         raise ModelError(
             f"the adapter {self.adapter.folder} does not fit this base: {name} belongs to {parameter}, which the files "
