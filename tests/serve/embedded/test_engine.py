@@ -126,7 +126,7 @@ def test_what_cannot_be_answered_is_said_and_harms_nobody(place: Path) -> None:
     prompt = prompts(1)[0]
 
     async def some() -> None:
-        async with engine(place, kv_bytes=1 << 18) as found:
+        async with engine(place, kv_bytes=1 << 15) as found:
             for wrong in (
                 asked(prompt, "nobody@1"),
                 asked((5, 999)),

@@ -105,6 +105,7 @@ class Batch:
         """Could it be answered if it were alone?"""
         return row.most * self.token_bytes <= self._settings.kv_bytes
 
+    @torch.inference_mode()
     def cancel(self, key: int) -> None:
         """It takes no further step."""
         self.waiting = deque(row for row in self.waiting if row.key != key)
