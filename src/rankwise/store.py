@@ -24,6 +24,8 @@ from rankwise.errors import RunError, SpaceError
 from rankwise.records import EVENT, Artifact, Event, Evidence, Facts, Job, Plan, Record, Started
 
 LINEAGE = "lineage.json"  # beside published weights
+# Protocols whose folders are names alone. s3fs and its like would make the bucket when they are asked for a folder.
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 

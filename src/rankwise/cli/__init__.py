@@ -18,6 +18,7 @@ from rankwise.cli.launching import launch
 from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
 from rankwise.cli.planning import plan
+from rankwise.cli.tenants import tenants
 from rankwise.cli.training import train
 from rankwise.cli.watching import watch
 
@@ -56,6 +57,7 @@ for verb in (
     doctor,
 ):
     app.command(name=verb.__name__.rstrip("_"))(verb)
+app.add_typer(tenants, name="tenants")
 
 
 @app.callback(invoke_without_command=False)

@@ -80,6 +80,19 @@ def gate(requirement: Requirement, evaluation: Evaluation) -> Gate:
     )
 
 
+def unmeasured(requirement: Requirement) -> Gate:
+    """Of a model that nobody evaluated: not met."""
+    return Gate(
+        requirement=requirement.text,
+        name=requirement.name,
+        comparison=requirement.comparison,
+        limit=requirement.limit,
+        value=None,
+        unit=None,
+        met=False,
+    )
+
+
 def _value(requirement: Requirement, evaluation: Evaluation) -> tuple[float | None, str | None]:
     for comparison in evaluation.comparisons:
         if comparison.metric == requirement.metric:

@@ -18,13 +18,11 @@ import fsspec
 
 from rankwise.errors import JobError, RunError
 from rankwise.records import Note
-from rankwise.store import Run, now, publish_folder
+from rankwise.store import OBJECT_STORES, Run, now, publish_folder
 
 LAST = "manifest.json"  # as train.checkpoints writes it, last of all
 OF = "run.json"
 OURS = re.compile(r"checkpoint-\d+/")
-# Protocols whose folders are names alone. s3fs and its like would make the bucket when they are asked for a folder.
-WITHOUT_FOLDERS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
 
 def require_protocol(url: str) -> None:
@@ -62,7 +60,7 @@ class Mirror:
     def __init__(self, url: str, run: Run, plan_hash: str):
         """Raises JobError as `require_protocol` does; RunError where what is behind the protocol refuses the URL."""
         self.url, self.run, self.plan_hash = url.rstrip("/"), run, plan_hash
-        self.has_folders = self.url.partition("://")[0] not in WITHOUT_FOLDERS
+        self.has_folders = self.url.partition("://")[0] not in OBJECT_STORES
         require_protocol(self.url)
         with _reached(self.url):
             self.files, self.root = fsspec.core.url_to_fs(self.url)
