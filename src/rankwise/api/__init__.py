@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rankwise.api.progress import Progress, quiet
     from rankwise.api.proving import merge, merged_folder, verify
     from rankwise.api.recipes import bring
+    from rankwise.api.serving import Serving, is_loopback, serve
     from rankwise.api.shrinking import shrink
     from rankwise.api.tenancy import adapter_store, add_tenant, limit_tenant, other_bases, registry, show_tenant
     from rankwise.api.training import latest_unfinished, prepare, train
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Asked",
     "Progress",
+    "Serving",
     "Wanted",
     "actual",
     "adapter_store",
@@ -73,6 +75,7 @@ __all__ = [
     "gates",
     "gpus",
     "how_to_go_on",
+    "is_loopback",
     "judge_of",
     "latest_unfinished",
     "launch",
@@ -99,6 +102,7 @@ __all__ = [
     "report_comparison",
     "requirements",
     "runs",
+    "serve",
     "show",
     "show_comparison",
     "show_tenant",
@@ -118,6 +122,7 @@ __all__ = [
 _MODULE = {
     "Asked": "judging",
     "Progress": "progress",
+    "Serving": "serving",
     "Wanted": "dealing",
     "actual": "actuals",
     "adapter_store": "tenancy",
@@ -144,6 +149,7 @@ _MODULE = {
     "gates": "judging",
     "gpus": "catalogue",
     "how_to_go_on": "bakeoffs",
+    "is_loopback": "serving",
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
@@ -170,6 +176,7 @@ _MODULE = {
     "report_comparison": "comparisons",
     "requirements": "judging",
     "runs": "looking",
+    "serve": "serving",
     "show": "looking",
     "show_comparison": "comparisons",
     "show_tenant": "tenancy",

@@ -18,6 +18,7 @@ from rankwise.cli.launching import launch
 from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
 from rankwise.cli.planning import plan
+from rankwise.cli.serving import serve
 from rankwise.cli.tenants import tenants
 from rankwise.cli.training import train
 from rankwise.cli.watching import watch
@@ -48,6 +49,7 @@ for verb in (
     merge,
     verify,
     chat,
+    serve,
     report,
     show,
     runs,

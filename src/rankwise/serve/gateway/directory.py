@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from rankwise.errors import RankwiseError
 from rankwise.records import AdapterVersion, Limits, Tenant
@@ -42,13 +41,6 @@ class Base:
     folder: Path
     hash: str
     chat: ChatText
-
-
-class Store(Protocol):
-    """Where adapters lie."""
-
-    def fetch(self, version: AdapterVersion) -> Path:
-        """A local folder with exactly the files of the version, checked. Raises RankwiseError."""
 
 
 class Directory:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from rankwise.errors import RankwiseError
 from rankwise.records import AdapterVersion
+from rankwise.serve.adapterstore import AdapterStore
 from rankwise.serve.canary import differs, same_template
 from rankwise.serve.dispatch import Dispatch
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, Engine
-from rankwise.serve.gateway.directory import Base, Directory, Poll, Store
+from rankwise.serve.gateway.directory import Base, Directory, Poll
 from rankwise.serve.gateway.errors import unavailable
 from rankwise.serve.gateway.limits import Usage
 from rankwise.serve.gateway.logs import log
@@ -35,7 +36,7 @@ class Gateway:
         *,
         engine: Engine,
         registry: Registry,
-        store: Store,
+        store: AdapterStore,
         base: Base,
         slots: int,
         memory_bytes: int | None = None,
@@ -64,7 +65,9 @@ class Gateway:
             resumed=self.metrics.resumed.inc,
         )
         self.poll = Poll(self.directory, registry, self.usage, self.metrics, self._changed)
-        self.metrics.watch(engine, self.residents, lambda: planned_hit_rate(len(self.directory.tenants()), slots))
+        self.metrics.watch(engine, self.residents, lambda: self._planned)
+        self._planned_hit_rate = planned_hit_rate
+        self._planned: float | None = None
         self._store = store
         self._files: dict[str, tuple[AdapterFiles, ChatText]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,6 +79,7 @@ class Gateway:
         """Bring the engine up and begin to look at the registry. Raises as `Engine.start`, and RegistryError."""
         await self.directory.look()
         await self.engine.start()
+        self._keep(asyncio.create_task(self._plan()))
         self._keep(asyncio.create_task(self.poll.run(self.settings.poll_seconds)))
 
     async def stop(self) -> None:
@@ -109,7 +113,7 @@ class Gateway:
     async def files(self, version: AdapterVersion) -> tuple[AdapterFiles, ChatText]:
         """What the engine loads, and how its text is read. Raises RankwiseError where the store does not give it."""
         if version.name not in self._files:
-            folder = await asyncio.to_thread(self._store.fetch, version)
+            folder = await asyncio.to_thread(self._store.open, version.sha256)
             files = AdapterFiles(version.name, folder, version.method, version.rank, version.bytes)
             chat = await asyncio.to_thread(self._text, folder)
             same_template(chat, version.template_hash, version.name)
@@ -138,12 +142,18 @@ class Gateway:
         known = self.directory.is_known
         self._files = {name: files for name, files in self._files.items() if known(name)}
         self._keep(asyncio.create_task(self.residents.drop(known)))
+        self._keep(asyncio.create_task(self._plan()))
         loaded = {files.name for files in self.residents.resident()}
         at_work = {name.rpartition("@")[0] for name in loaded}
         for tenant in self.directory.tenants():
             active = [version for version in tenant.versions if version.version == tenant.active]
             if tenant.name in at_work and active and active[0].name not in loaded:
                 self._keep(asyncio.create_task(self._load_ahead(active[0])))
+
+    async def _plan(self) -> None:
+        """Aside, since a day of requests is simulated for it."""
+        tenants = len(self.directory.tenants())
+        self._planned = await asyncio.to_thread(self._planned_hit_rate, tenants, self.residents.slots)
 
     async def _load_ahead(self, version: AdapterVersion) -> None:
         """So that the first request after a promotion does not wait; what hinders it is told to that request."""

@@ -171,7 +171,7 @@ def run(gateway: Gateway, host: str, port: int, on_ready: Callable[[str, int], N
     Raises:
         RankwiseError: the address cannot be had, or the engine did not come up.
     """
-    listening = _listen(host, port)
+    listening = listen(host, port)
     server = Server(gateway, host, port, on_ready)
     try:
         asyncio.run(server.serve([listening]))
@@ -179,7 +179,7 @@ def run(gateway: Gateway, host: str, port: int, on_ready: Callable[[str, int], N
         listening.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """Before the engine is started: a port that is taken is told at once."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
