@@ -23,6 +23,10 @@ METHODS: dict[str, Method] = {
 TUNERS: dict[str, Tuner] = {
     t.name: t for t in (FULL_TUNER, *LORA_TUNERS, *QUANTISED_TUNERS, *LIGHT_TUNERS, *PROMPT_TUNERS, BOTTLENECK_TUNER)
 }
+# PEFT's types of the adapters that training makes: the embedded engine answers rows of all of them in one batch.
+SERVED: tuple[str, ...] = tuple(
+    sorted({str(t) for m in METHODS.values() if m.trains == "adapter" and (t := TUNERS[m.name].peft_type) is not None})
+)
 NOT_TRACED: dict[str, str] = {t.name: t.untraceable for t in TUNERS.values() if t.untraceable}
 
 
@@ -44,4 +48,15 @@ def tuner(name: str, peft_types: Iterable[str] = ()) -> Tuner:
     )
 
 
-__all__ = ["METHODS", "NF4_BITS", "NOT_TRACED", "TUNERS", "AdapterOptions", "Method", "Tuner", "targeted", "tuner"]
+__all__ = [
+    "METHODS",
+    "NF4_BITS",
+    "NOT_TRACED",
+    "SERVED",
+    "TUNERS",
+    "AdapterOptions",
+    "Method",
+    "Tuner",
+    "targeted",
+    "tuner",
+]
