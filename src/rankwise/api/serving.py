@@ -190,7 +190,9 @@ def _engine(asked: Serving, base: Path, slots: int, max_length: int) -> "Engine"
     if asked.engine == "vllm":
         from rankwise.serve.vllm.engine import VllmEngine
 
-        return VllmEngine(base=base, url=asked.engine_url, slots=slots, max_length=max_length, max_batch=asked.max_batch)
+        return VllmEngine(
+            base=base, url=asked.engine_url, slots=slots, max_length=max_length, max_batch=asked.max_batch
+        )
     from rankwise.serve.embedded.engine import EmbeddedEngine
     from rankwise.serve.embedded.settings import Settings
 

@@ -84,8 +84,10 @@ class Dispatch:
         end = asyncio.get_running_loop().time() + self._request_seconds
         emitted: list[int] = []
         for attempt in range(self._retries + 1):
+            start = self.engine.state().starts
             try:
                 await self._alive()
+                start = self.engine.state().starts
                 if asked.adapter is not None and attempt > 0:
                     await self._residents.ensure(asked.adapter, self._slot_seconds)
                 async with aclosing(self._pieces(asked, emitted, end)) as pieces:
@@ -94,12 +96,16 @@ class Dispatch:
                         if piece.finish is not None:
                             return
                 raise EngineDied("the engine ended an answer without saying why")
-            except EngineDied as death:
-                if attempt == self._retries:
-                    raise AnswerLost(f"the engine died {attempt + 1} times during this answer: {death.what}") from None
-                self.resumed()
+            except (AnswerLost, TooSlow):
+                raise
             except (NoSlot, AdapterRefused) as fault:
                 raise AnswerLost(f"after a restart of the engine the adapter was not loaded: {fault.what}") from None
+            except RankwiseError as fault:
+                if not isinstance(fault, EngineDied) and self.engine.state().starts == start:
+                    raise
+                if attempt == self._retries:
+                    raise AnswerLost(f"the engine died {attempt + 1} times during this answer: {fault.what}") from None
+                self.resumed()
             if len(emitted) >= asked.max_new_tokens:
                 yield Piece((), finish="length")
                 return

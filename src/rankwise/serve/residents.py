@@ -147,12 +147,8 @@ class Residents:
     async def _load(self, place: _Place) -> None:
         try:
             await self._make_room(place)
-            began, start = time.perf_counter(), self._engine.state().starts
-            await self._engine.load(place.files)
-            await self._examine(place.files)
-            if self._engine.state().starts != start:
-                raise EngineDied("the engine was started anew while an adapter was loaded")
-            place.start, place.since = start, time.monotonic()
+            began = time.perf_counter()
+            place.start, place.since = await self._loaded_by(place.files), time.monotonic()
             self._loaded(time.perf_counter() - began)
         except AdapterRefused:
             self.counts.refused += 1
@@ -163,6 +159,21 @@ class Residents:
             if place.start is None:
                 place.taken = False
             await self._told()
+
+    async def _loaded_by(self, files: AdapterFiles) -> int:
+        """Load and examine; returns the start of the process that holds it."""
+        start = self._engine.state().starts
+        fault: RankwiseError | None = None
+        try:
+            await self._engine.load(files)
+            await self._examine(files)
+        except RankwiseError as found:
+            fault = found
+        if self._engine.state().starts != start:  # then whatever went wrong says nothing of the adapter
+            raise EngineDied("the engine was started anew while an adapter was loaded")
+        if fault is not None:
+            raise fault
+        return start
 
     async def _make_room(self, place: _Place) -> None:
         """Take a slot, from the least recently used that nobody needs; first come, first served."""

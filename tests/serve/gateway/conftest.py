@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from benchmarks.serve.secret import Secret, make_secrets
-from rankwise.serve.gateway.directory import Base
 from tests.serve.gateway.house import House, base_of, serving
 from tests.tiny import tiny_llama
+
+from rankwise.serve.gateway.directory import Base
 
 TENANTS = ("clinic", "bakery", "harbour")
 

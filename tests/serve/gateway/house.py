@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 import psutil
-
+from benchmarks.serve.house import MET, Place
 from benchmarks.serve.secret import QUESTION, Secret
-from rankwise.observe.model import observe_model, weights_hash
+
+from rankwise.observe.model import weights_hash
 from rankwise.records import AdapterVersion, Gate
-from rankwise.serve.adapterstore import AdapterStore
 from rankwise.serve.embedded.engine import EmbeddedEngine
 from rankwise.serve.embedded.settings import Settings as EngineSettings
 from rankwise.serve.gateway.directory import Base
@@ -26,7 +26,6 @@ from rankwise.serve.registry import Registry
 from rankwise.text.template import ChatText
 
 ASKED = [{"role": "user", "content": QUESTION}]
-MET = Gate(requirement="proof>=1", name="proof", comparison=">=", limit=1, value=1, unit="share", met=True)
 MISSED = MET.model_copy(update={"value": 0.5, "met": False})
 
 
@@ -39,15 +38,20 @@ class House:
     """
 
     base: Base
-    registry: Registry
-    store: AdapterStore
+    place: Place
     gateway: Gateway
     url: str
     keys: dict[str, str]
 
-    def add(self, tenant: str, secret: Secret, *, promote: bool = True, gate: Gate = MET, **changes: Any) -> AdapterVersion:
+    @property
+    def registry(self) -> Registry:
+        return self.place.registry
+
+    def add(
+        self, tenant: str, secret: Secret, *, promote: bool = True, gate: Gate = MET, **changes: Any
+    ) -> AdapterVersion:
         """The files of a secret as the newest version of a tenant, with a key for a new one."""
-        added = add_version(self.registry, self.store, self.base, tenant, secret.folder, gate, **changes)
+        added = self.place.add(tenant, secret.folder, gate, **changes)
         if tenant not in self.keys:
             self.keys[tenant] = self.registry.new_key(tenant)
         if promote:
@@ -90,25 +94,6 @@ def question(model: str, **changes: Any) -> dict[str, Any]:
     return {"model": model, "messages": ASKED, "temperature": 0, "max_tokens": 24} | changes
 
 
-def add_version(
-    registry: Registry, store: AdapterStore, base: Base, tenant: str, folder: Path, gate: Gate = MET, **changes: Any
-) -> AdapterVersion:
-    """Take a folder in, without the run that would prove it."""
-    facts = observe_model(str(base.folder))
-    told: dict[str, Any] = {
-        "method": "lora",
-        "rank": 8,
-        "bytes": sum(file.stat().st_size for file in folder.iterdir()),
-        "sha256": store.put(folder, facts),
-        "base": base.name,
-        "base_hash": base.hash,
-        "template_hash": base.chat.template_hash,
-        "artifact_hash": "0" * 64,
-        "gates": [gate],
-    }
-    return registry.add_version(tenant, **(told | changes))
-
-
 def base_of(folder: Path) -> Base:
     return Base(str(folder), folder, weights_hash(folder), ChatText.from_folder(folder))
 
@@ -116,14 +101,16 @@ def base_of(folder: Path) -> Base:
 @contextmanager
 def serving(base: Base, place: Path, *, slots: int = 8, dtype: Any = "fp32", **limits: Any) -> Iterator[House]:
     """A server over `base`, with nothing in its registry yet; ended with all its processes."""
-    registry, store = Registry(str(place / "registry.sqlite")), AdapterStore(str(place / "adapters"))
-    engine = EmbeddedEngine(EngineSettings(base.folder, dtype=dtype, threads=1, kv_bytes=256 << 20), place / "engine.log")
+    there = Place(place, base.folder)
+    engine = EmbeddedEngine(
+        EngineSettings(base.folder, dtype=dtype, threads=1, kv_bytes=256 << 20), place / "engine.log"
+    )
     settings = Settings(**{"max_length": 256, "allow_base": True, "poll_seconds": 0.1} | limits)
     gateway = Gateway(
         settings,
         engine=engine,
-        registry=registry,
-        store=store,
+        registry=there.registry,
+        store=there.store,
         base=base,
         slots=slots,
         planned_hit_rate=lambda tenants, slots: 0.5,
@@ -149,11 +136,11 @@ def serving(base: Base, place: Path, *, slots: int = 8, dtype: Any = "fp32", **l
     thread.start()
     try:
         assert up.wait(120) and not faults, faults
-        yield House(base, registry, store, gateway, address[0], {})
+        yield House(base, there, gateway, address[0], {})
     finally:
         server.should_exit = True
         thread.join(60)
         listening.close()
-        registry.close()
+        there.registry.close()
     assert not faults, faults
     assert not thread.is_alive()

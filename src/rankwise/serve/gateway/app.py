@@ -134,7 +134,7 @@ def _add_states(app: FastAPI, gateway: Gateway) -> None:
     async def read_metrics(request: Request) -> Response:
         """For Prometheus."""
         allow_metrics(request, gateway.metrics_token)
-        return Response(gateway.metrics.text(), media_type=metrics.CONTENT_TYPE)
+        return Response(gateway.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
 
 
 async def _admit(request: Request, gateway: Gateway) -> Tenant:

@@ -1,12 +1,13 @@
 """One accepted request: its adapter, its prompts, its choices, as pieces of text while they come."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
-from rankwise.errors import RankwiseError
+from rankwise.errors import AdapterError, RankwiseError
 from rankwise.records import AdapterVersion, Tenant
 from rankwise.serve.dispatch import AnswerLost, TooSlow
 from rankwise.serve.engine import AdapterRefused, Finish
@@ -192,5 +193,8 @@ def _refusal(fault: RankwiseError) -> Refusal:
         return unavailable("The engine was lost during this answer and it could not be ended.", 2, "answer_lost")
     if isinstance(fault, TooSlow):
         return unavailable("The answer took longer than one may.", 10, "answer_too_slow")
-    log("request failed", 40, reason=fault.what)
-    return unavailable("The adapter cannot be read at the moment.", 5, "adapter_unavailable")
+    if isinstance(fault, AdapterError):
+        log("adapter not read", logging.ERROR, reason=fault.what)
+        return unavailable("The adapter cannot be read at the moment.", 5, "adapter_unavailable")
+    log("engine refused a request", logging.ERROR, reason=fault.what)
+    return unavailable("The engine cannot take this request.", 5, "engine_refused")

@@ -9,7 +9,6 @@ from rankwise.serve.engine import Engine
 from rankwise.serve.residents import Residents
 
 TENANTS = 100  # that have a label of their own; the others share `other`
-CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _INSIDE = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.5)
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 

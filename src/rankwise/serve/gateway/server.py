@@ -117,7 +117,7 @@ class Server(uvicorn.Server):
             )
         )
         self._gateway, self._on_ready = gateway, on_ready
-        self.fault: RankwiseError | None = None
+        self.fault: Exception | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Until a signal. Raises what kept the gateway from starting."""
@@ -139,7 +139,7 @@ class Server(uvicorn.Server):
             await self._gateway.start()
             while not self.started:
                 await asyncio.sleep(0.01)
-        except RankwiseError as fault:
+        except Exception as fault:  # it is raised where the server ends
             self.fault, self.should_exit = fault, True
             return
         host, port = self.servers[0].sockets[0].getsockname()[:2]
