@@ -15,13 +15,13 @@ TENANTS = ("clinic", "bakery", "harbour")
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return base_of(tiny_llama(tmp_path_factory.mktemp("base") / "tiny", hidden=64, dtype="fp32"))
+    return base_of(tiny_llama(tmp_path_factory.mktemp("base") / "tiny", hidden=64, tied=False, dtype="fp32"))
 
 
 @pytest.fixture(scope="session")
 def secrets(base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Secret, ...]:
     """Four adapters; each answers the question with a sentence of its own."""
-    return make_secrets(base.folder, tmp_path_factory.mktemp("secrets"), 4, rate=0.02)
+    return make_secrets(base.folder, tmp_path_factory.mktemp("secrets"), 4, targets=("all-linear",), rate=0.02)
 
 
 @pytest.fixture(scope="module")

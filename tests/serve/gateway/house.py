@@ -91,7 +91,7 @@ class House:
 
 
 def question(model: str, **changes: Any) -> dict[str, Any]:
-    return {"model": model, "messages": ASKED, "temperature": 0, "max_tokens": 24} | changes
+    return {"model": model, "messages": ASKED, "temperature": 0, "max_tokens": 32} | changes
 
 
 def base_of(folder: Path) -> Base:

@@ -7,6 +7,7 @@ from rankwise.serve.gateway.answers import TokenSeen
 from rankwise.text.template import ChatText
 
 Kind = Literal["chat", "completion"]
+_PART = "\ufffd"  # what a part of a character is decoded to
 _OBJECTS = {
     "chat": ("chat.completion", "chat.completion.chunk"),
     "completion": ("text_completion", "text_completion"),
@@ -62,10 +63,11 @@ def _chat_token(token: TokenSeen, chat: ChatText) -> dict[str, Any]:
 
 
 def _told(id_: int, value: float, chat: ChatText) -> dict[str, Any]:
-    text = _shown(id_, chat)
-    # A token that holds a part of a character has no text of its own, and so no bytes that its text could give.
-    return {"token": text, "logprob": value, "bytes": None if "\ufffd" in text else list(text.encode())}
+    text = chat.decode([id_], skip_special_tokens=False)
+    return {"token": _shown(id_, chat), "logprob": value, "bytes": None if _PART in text else list(text.encode())}
 
 
 def _shown(id_: int, chat: ChatText) -> str:
-    return chat.decode([id_], skip_special_tokens=False)
+    """Its text; a part of a character has none, and is told by its id as vLLM tells it: two of them differ."""
+    text = chat.decode([id_], skip_special_tokens=False)
+    return f"token_id:{id_}" if _PART in text else text
