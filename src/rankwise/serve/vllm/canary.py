@@ -78,6 +78,7 @@ def _examine_weights(adapter: AdapterFiles, modules: frozenset[str]) -> None:
     strange = [name for name, part in parts.items() if part is None]
     strange += [part["module"] for part in parts.values() if part and modules and not _of(part["module"], modules)]
     if strange or not tensors:
+        strange.sort()
         shown = ", ".join(strange[:3]) + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
         raise AdapterRefused(
             f"{adapter.name} holds weights that have no place in this base under vLLM: {shown or 'none at all'}",

@@ -30,13 +30,14 @@ def write_null(like: Path, out: Path) -> Path:
     first = min(name for name in shapes if name.endswith(".lora_A.weight"))
     module = _MATRIX.sub("", first)
     inner, outer = shapes[first][1], shapes[f"{module}.lora_B.weight"][0]
-    folder = out / f"base-as-adapter-{module.removeprefix('base_model.model.')}-{inner}-{outer}"
+    layer = module.removeprefix("base_model.model.")
+    folder = out / f"base-as-adapter-{layer}-{inner}-{outer}"
     if not folder.is_dir():
         out.mkdir(parents=True, exist_ok=True)
         with publish_folder(folder) as fresh:
             zeros = {first: numpy.zeros((1, inner)), f"{module}.lora_B.weight": numpy.zeros((outer, 1))}
             save_file({name: value.astype(numpy.float32) for name, value in zeros.items()}, _weights(fresh))
-            write_text(fresh / "adapter_config.json", _CONFIG.format(target=module.rpartition(".")[2]))
+            write_text(fresh / "adapter_config.json", _CONFIG.format(target=layer))
     return folder
 
 
