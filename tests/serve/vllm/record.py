@@ -1,6 +1,6 @@
 """`python -m tests.serve.vllm.record URL ADAPTER`: what a real vLLM answers, written to `recorded/`, for the tests of
-how we read it. The server is one with adapters on; its key stands in $RANKWISE_VLLM_API_KEY. Ends with its engine killed
-(`--kill PID`, the process EngineCore), in the middle of an answer.
+how we read it. The server is one with adapters on; its key stands in $RANKWISE_VLLM_API_KEY. With `--kill PID` (of the
+process VLLM::EngineCore) it ends with an answer in whose middle the engine dies.
 """
 
 import argparse
@@ -34,13 +34,13 @@ def main() -> None:
     load = {"lora_name": NAME, "lora_path": str(asked.adapter.resolve())}
     errors = {"unknown model": _stream(client, "nobody@1", Generation("r", None, ids, 4, (2,)))}
     client.post("/v1/load_lora_adapter", json=load)
+    FOLDER.mkdir(exist_ok=True)
     for name, request in {
         "stop": Generation("r", NAME, ids, 32, (2,)),
         "length": Generation("r", NAME, ids, 3, (2,), logprobs=2),
         "sampled": Generation("r", NAME, ids, 4, (2,), temperature=1.0, top_p=0.9, seed=7, logprobs=0),
     }.items():
         (FOLDER / f"{name}.sse").write_text(_stream(client, NAME, request)["text"], encoding="utf-8")
-    (FOLDER / "models.json").write_text(client.get("/v1/models").text + "\n", encoding="utf-8")
     errors["too long"] = _stream(client, NAME, Generation("r", NAME, ids, 100_000, (2,)))
     errors["no key"] = _told(httpx.get(f"{asked.url}/v1/models"))
     errors["loaded already"] = _told(client.post("/v1/load_lora_adapter", json=load))
