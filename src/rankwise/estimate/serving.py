@@ -15,6 +15,7 @@ from rankwise.estimate.memory import process_bytes
 from rankwise.estimate.popularity import estimate_slots
 from rankwise.estimate.storage import trained_width
 from rankwise.methods import NF4_BITS, TUNERS, tuner
+from rankwise.methods.unmerged import UNMERGED, slot_rank
 from rankwise.records import CostOptions, DeviceFacts, LinearShape, ServingEstimate, Setup, Slots
 from rankwise.records.costs import ServingFormat
 
@@ -22,15 +23,11 @@ UTILISATION = 0.9  # of the GPU's memory: vLLM's default --gpu-memory-utilizatio
 HOURS_A_MONTH = 730
 SIXTEEN_BIT = 2  # bytes: what is not quantised, and adapters in a server
 GROUP = 128  # weights that share a scale and a zero point in AWQ and GPTQ
-# Methods that vLLM serves unmerged, and the share of throughput that this was measured to cost (evidence E25):
+# The share of throughput that adapters of UNMERGED were measured to cost (evidence E25):
 # A100-80GB, Llama-2-7B, r=8: 11.45 -> 7.60 requests/s, one adapter or four (vLLM PR 11267), others 8 to 24 %, and up to
 # 50 % (vLLM issue 10062, PR 15655).
-UNMERGED = ("lora", "rslora", "pissa", "qlora", "lora-8bit", "gptq-lora")
 PENALTY = (0.08, 0.5)
 TYPICAL_PENALTY = 1 - 7.60 / 11.45
-# vLLM holds all its slots in full from the start, at one of these ranks and for every linear layer it can adapt
-# (vLLM PR 22782, --max-lora-rank).
-SLOT_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ def adapter_in_memory(setup: Setup, trainable: int, adapter_file_bytes: int | No
 def slot_bytes(setup: Setup, linears: Sequence[LinearShape], adapter: int) -> int:
     """Bytes of one of vLLM's slots: an adapter of the next larger rank on all linear layers, whatever it targets."""
     r = tuner(setup.method).published_rank(setup.r)
-    rank = next((rank for rank in SLOT_RANKS if r is not None and rank >= r), None)
+    rank = None if r is None else slot_rank(r)
     if rank is None:
         return adapter
     return SIXTEEN_BIT * rank * sum((s.in_features + s.out_features) * s.count for s in linears)
