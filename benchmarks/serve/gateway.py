@@ -1,8 +1,8 @@
 """Time inside the gateway, by the histogram that it keeps in production: `python -m benchmarks.serve.gateway`.
 
-`submit` is from the last byte of a request to the engine, `deliver` from a token to the socket, `both` their sum; waiting
-for an adapter to be loaded is no part of it (the metrics have that by itself). Every client asks on, half of them in
-streams, over eight tenants on the embedded model.
+`submit` is from the last byte of a request to the engine, `deliver` from a token to the socket, `both` their sum;
+waiting for an adapter to be loaded is no part of it (the metrics have that by itself). Every client asks on, half of
+them in streams, over eight tenants on the embedded model.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A server of its own for a measurement: a registry, a store, tenants with secrets, and `rankwise serve` as a process."""
+"""A server of its own for a measurement: a registry, a store, tenants, and `rankwise serve` as a process."""
 
 import json
 import subprocess

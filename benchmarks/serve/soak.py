@@ -1,9 +1,10 @@
 """Twenty minutes of everything at once: `python -m benchmarks.serve.soak --out benchmarks/serve/soak.json`.
 
-Clients of eight tenants ask without a pause, half of them in streams, while this process adds, promotes, rolls back and
-removes versions by the command line and the registry, and kills the engine twice. Each adapter emits a secret of its own, so
-an answer tells which adapter gave it. Counted are answers of another tenant's adapter (none may be), accepted requests that
-ended without an answer and without a clear error (none may be), and the memory of gateway and engine over time.
+Clients of eight tenants ask without a pause, half of them in streams, while this process adds, promotes, rolls back
+and removes versions by the command line and the registry, and kills the engine twice. Each adapter emits a secret of
+its own, so an answer tells which adapter gave it. Counted are answers of another tenant's adapter (none may be),
+accepted requests that ended without an answer and without a clear error (none may be), and the memory of gateway and
+engine over time.
 """
 
 import argparse

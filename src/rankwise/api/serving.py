@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 0.95  # share of requests whose adapter is to be loaded already
 FEWEST = 8  # slots, where memory lets them: vLLM's usual number
+FEWEST_RANKS = 16  # of vLLM's slots: adapters that come while it runs are to fit as well
 METRICS_TOKEN = "RANKWISE_METRICS_TOKEN"  # noqa: S105 - the name of a variable
 
 
@@ -39,7 +40,7 @@ class Serving:
         zipf: exponent of the popularity of tenants that the slots are planned with.
         max_batch: requests that are answered together.
         max_length: prompt and answer together; None: the model's positions.
-        dtype, threads: of the embedded engine.
+        dtype, device, four_bit, threads: of the embedded engine.
         limits: further numbers of the gateway's Settings, by their names.
     """
 
@@ -56,6 +57,8 @@ class Serving:
     max_batch: int = 16
     max_length: int | None = None
     dtype: Literal["bf16", "fp32"] = "bf16"
+    device: str = "cpu"
+    four_bit: bool = False
     threads: int | None = None
     limits: Mapping[str, Any]
 
@@ -80,14 +83,15 @@ def serve(asked: Serving, ready: Callable[[dict[str, Any]], None]) -> None:
 
     base = _base(asked.model)
     known, files = registry(asked.registry), adapter_store(asked.adapters)
-    sizes = [version.bytes for tenant in known.tenants() for version in tenant.versions[-1:]]
+    newest = [version for tenant in known.tenants() for version in tenant.versions[-1:]]
+    sizes, ranks = [version.bytes for version in newest], [version.rank or 0 for version in newest]
     memory = round(asked.memory_gb * 1e9)
     slots = asked.slots or plan_slots(sizes, memory, asked.zipf)
     settings = _settings(asked, base.folder)
     log_to()
     gateway = Gateway(
         settings,
-        engine=_engine(asked, base.folder, slots, settings.max_length),
+        engine=_engine(asked, base.folder, slots, settings.max_length, max([FEWEST_RANKS, *ranks])),
         registry=known,
         store=files,
         base=base,
@@ -186,17 +190,42 @@ def _settings(asked: Serving, base: Path) -> "Settings":
     return Settings(max_length=wanted or positions or 2048, **asked.limits)
 
 
-def _engine(asked: Serving, base: Path, slots: int, max_length: int) -> "Engine":
+def _engine(asked: Serving, base: Path, slots: int, max_length: int, max_rank: int) -> "Engine":
+    folder = cache_folder() / "serve"
+    folder.mkdir(parents=True, exist_ok=True)
+    log_file = folder / f"engine-{os.getpid()}.log"
     if asked.engine == "vllm":
-        from rankwise.serve.vllm.engine import VllmEngine
-
-        return VllmEngine(
-            base=base, url=asked.engine_url, slots=slots, max_length=max_length, max_batch=asked.max_batch
-        )
+        return _vllm(asked, base, slots, max_length, max_rank, log_file)
     from rankwise.serve.embedded.engine import EmbeddedEngine
     from rankwise.serve.embedded.settings import Settings
 
-    log = cache_folder() / "serve" / f"engine-{os.getpid()}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    settings = Settings(base, dtype=asked.dtype, threads=asked.threads, max_rows=asked.max_batch)
-    return EmbeddedEngine(settings, log)
+    settings = Settings(
+        base,
+        dtype=asked.dtype,
+        device=asked.device,
+        four_bit=asked.four_bit,
+        threads=asked.threads,
+        max_rows=asked.max_batch,
+    )
+    return EmbeddedEngine(settings, log_file)
+
+
+def _vllm(asked: Serving, base: Path, slots: int, max_length: int, max_rank: int, log_file: Path) -> "Engine":
+    from rankwise.serve.gateway.logs import log
+    from rankwise.serve.vllm import VllmEngine, VllmOptions
+
+    def tell(line: str) -> None:
+        log("engine", says=line)
+
+    if asked.engine_url is not None:
+        url = asked.engine_url
+        return VllmEngine.attached(url, base, max_model_len=max_length, batch=asked.max_batch, tell=tell)
+    options = VllmOptions(
+        model=base,
+        log=log_file,
+        slots=slots,
+        max_rank=max_rank,
+        max_model_len=max_length,
+        max_num_seqs=asked.max_batch,
+    )
+    return VllmEngine.supervised(options, tell)

@@ -57,6 +57,10 @@ def serve(
     request_seconds: Annotated[float, typer.Option(min=1, help="For one answer.")] = 600.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For open requests after SIGTERM or Ctrl-C.")] = 30.0,
     dtype: Annotated[str, typer.Option(help="Of the embedded engine: bf16 or fp32.")] = "bf16",
+    device: Annotated[str, typer.Option(help="Of the embedded engine: cpu, cuda:0, ...")] = "cpu",
+    four_bit: Annotated[
+        bool, typer.Option("--four-bit", help="The embedded engine holds the base in NF4, as QLoRA trained on it.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the embedded engine's arithmetic.")] = None,
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Write prompts and answers into the log: they may be confidential.")
@@ -100,6 +104,8 @@ def serve(
         max_batch=max_batch,
         max_length=max_length,
         dtype=dtype,  # type: ignore[arg-type]
+        device=device,
+        four_bit=four_bit,
         threads=threads,
         limits=limits,
     )

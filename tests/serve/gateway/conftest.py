@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from benchmarks.serve.secret import Secret, make_secrets
-from tests.serve.gateway.house import House, base_of, serving
-from tests.tiny import tiny_llama
 
 from rankwise.serve.gateway.directory import Base
+from tests.serve.gateway.house import House, base_of, serving
+from tests.tiny import tiny_llama
 
 TENANTS = ("clinic", "bakery", "harbour")
 

@@ -1,4 +1,4 @@
-"""A whole server for tests: tiny base, adapters with secrets, registry, store, embedded engine, uvicorn on a free port."""
+"""A whole server for tests: adapters with secrets, registry, store, embedded engine, uvicorn on a free port."""
 
 import asyncio
 import threading

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tiny import tiny_tokenizer
 
 from rankwise.serve.engine import Piece
 from rankwise.serve.gateway.answers import AnswerText
 from rankwise.text.template import ChatText
+from tests.tiny import tiny_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 
 from benchmarks.serve.secret import Secret
+
 from tests.serve.gateway.house import House, question
 
 

@@ -12,6 +12,7 @@ import openai
 import pytest
 import yaml
 from benchmarks.serve.secret import QUESTION, Secret
+
 from tests.serve.gateway.house import ASKED, House
 
 
@@ -105,9 +106,9 @@ def test_openai_gets_its_own_exceptions(client: openai.OpenAI, house: House) -> 
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="bakery", messages=ASKED)  # type: ignore
     assert missing.value.code == "model_not_found"
-    with openai.OpenAI(base_url=f"{house.url}/v1", api_key="rk-1-" + "0" * 64, max_retries=0) as forged:
-        with pytest.raises(openai.AuthenticationError):
-            forged.models.list()
+    forged = openai.OpenAI(base_url=f"{house.url}/v1", api_key="rk-1-" + "0" * 64, max_retries=0)
+    with forged, pytest.raises(openai.AuthenticationError):
+        forged.models.list()
 
 
 def test_several_prompts_and_choices_with_stops_seeds_and_echo(client: openai.OpenAI, house: House) -> None:
@@ -155,10 +156,10 @@ def test_lm_eval_runs_against_it(house: House, secrets: tuple[Secret, ...], tmp_
         f"model=clinic,base_url={house.url}/v1/chat/completions,num_concurrent=2,max_retries=1,"
         "tokenized_requests=False,tokenizer_backend=None"
     )
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", asked]
+    command += ["--tasks", "house_secret", "--include_path", str(secret_task(tmp_path, secrets[0].answer))]
     done = subprocess.run(
-        [sys.executable, "-m", "lm_eval", "run", "--model", "local-chat-completions", "--model_args", asked]
-        + ["--tasks", "house_secret", "--include_path", str(secret_task(tmp_path, secrets[0].answer))]
-        + ["--apply_chat_template", "--output_path", str(tmp_path / "out")],
+        [*command, "--apply_chat_template", "--output_path", str(tmp_path / "out")],
         env=os.environ | {"OPENAI_API_KEY": house.keys["clinic"], "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
         capture_output=True,
         text=True,

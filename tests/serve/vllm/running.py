@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
-
 from benchmarks.serve.secret import QUESTION, Secret
+
 from rankwise.errors import RankwiseError, UsageError
 from rankwise.serve.engine import AdapterFiles, Generation, Piece
 from rankwise.serve.vllm import VllmEngine

@@ -12,11 +12,11 @@ import httpx
 import psutil
 import pytest
 import torch
+from benchmarks.serve.secret import Secret, make_secrets
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from benchmarks.serve.secret import Secret, make_secrets
 from rankwise.errors import ModelError, RankwiseError
 from rankwise.model.locate import locate
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, EngineDied

@@ -6,11 +6,11 @@ from typing import Any
 from fastapi import FastAPI, Request, Security
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from rankwise.records import Tenant
-from rankwise.serve.gateway import metrics
 from rankwise.serve.gateway.auth import allow_metrics, tenant_of
 from rankwise.serve.gateway.bodies import read_body
 from rankwise.serve.gateway.calls import Arrival, Call, Calls
@@ -134,7 +134,7 @@ def _add_states(app: FastAPI, gateway: Gateway) -> None:
     async def read_metrics(request: Request) -> Response:
         """For Prometheus."""
         allow_metrics(request, gateway.metrics_token)
-        return Response(gateway.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
+        return Response(gateway.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 async def _admit(request: Request, gateway: Gateway) -> Tenant:
