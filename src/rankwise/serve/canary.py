@@ -16,7 +16,7 @@ TOKENS = 4
 LIKELY = 5
 LEAST = 1e-4  # nats: no engine's arithmetic is so exact that a smaller difference would say anything
 
-Shown = tuple[tuple[int, ...], tuple[float, ...], tuple[dict[int, float], ...]]
+Shown = tuple[tuple[int, ...], tuple[dict[int, float], ...]]  # tokens, and at each place the most likely ones
 
 
 async def differs(engine: Engine, adapter: AdapterFiles, chat: ChatText) -> float:
@@ -48,25 +48,33 @@ async def _difference(engine: Engine, name: str, prompt: tuple[int, ...]) -> flo
 async def _show(engine: Engine, name: str | None, prompt: tuple[int, ...]) -> Shown:
     asked = Generation(f"canary-{uuid4().hex}", name, prompt, TOKENS, stop_token_ids=(), logprobs=LIKELY)
     tokens: list[int] = []
-    values: list[float] = []
     likely: list[dict[int, float]] = []
     async with aclosing(engine.generate(asked)) as pieces:  # type: ignore[type-var]
         async for piece in pieces:
             tokens += piece.tokens
-            values += piece.logprobs
             likely += [dict(pairs) for pairs in piece.likely]
-    return tuple(tokens), tuple(values), tuple(likely)
+    return tuple(tokens), tuple(likely)
 
 
 def _distance(one: Shown, other: Shown) -> float:
-    """The largest difference at any token up to the first that differs; infinite where another token is the first."""
+    """The largest difference of a log-probability, up to the first place where another token was chosen."""
     widest = 0.0
-    for place, (mine, theirs) in enumerate(zip(one[2], other[2], strict=False)):
-        shared = mine.keys() & theirs.keys()
-        widest = max([widest, *(abs(mine[token] - theirs[token]) for token in shared)])
+    for place, (mine, theirs) in enumerate(zip(one[1], other[1], strict=False)):
+        widest = max(widest, _apart(mine, theirs), _apart(theirs, mine))
         if one[0][place] != other[0][place]:
             break
     return widest
+
+
+def _apart(one: dict[int, float], other: dict[int, float]) -> float:
+    """At least so much: what is not among the other's likely tokens is at most as likely there as the last of them."""
+    if not other:
+        return 0.0
+    last = min(other.values())
+    return max(
+        [0.0, *(value - last for token, value in one.items() if token not in other)]
+        + [abs(value - other[token]) for token, value in one.items() if token in other]
+    )
 
 
 def _ids(chat: ChatText, probe: str) -> tuple[int, ...]:

@@ -169,3 +169,30 @@ def test_lm_eval_runs_against_it(house: House, secrets: tuple[Secret, ...], tmp_
     assert done.returncode == 0, done.stderr[-3000:]
     (result,) = (tmp_path / "out").rglob("results_*.json")
     assert json.loads(result.read_text())["results"]["house_secret"]["exact_match,none"] == 1.0
+
+
+def curl_lines() -> list[str]:
+    """The curl commands of the user's page."""
+    page = (Path(__file__).parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
+    return [block.partition("```")[0] for block in page.split("```bash\n")[1:]]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_curl_lines_of_the_docs_run_as_they_are_written(house: House, number: int) -> None:
+    """But for the port, which is another one here."""
+    lines = curl_lines()
+    assert len(lines) == 3 and all(line.startswith("curl ") for line in lines)
+    done = subprocess.run(
+        ["bash", "-c", lines[number].replace("http://127.0.0.1:8000", house.url)],
+        env={"PATH": os.environ["PATH"], "RANKWISE_KEY": house.keys["clinic"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    if number == 1:
+        assert done.stdout.endswith("data: [DONE]\n\n")
+    else:
+        answer = json.loads(done.stdout)
+        assert answer["object"] in ("chat.completion", "list")
