@@ -64,16 +64,18 @@ class Residents:
         slots: int,
         memory_bytes: int | None,
         examine: Callable[[AdapterFiles], Awaitable[None]],
+        wanted: Callable[[str], bool] = lambda name: True,
         loaded: Callable[[float], None] = lambda seconds: None,
     ):
         """
         Args:
             slots: adapters at once.
             memory_bytes: of the files of all of them; None: the slots alone count.
+            wanted: is an adapter of this name to stay once nobody needs it? Those of removed tenants are not.
             examine: asked after each load, raises AdapterRefused where the adapter is not to be served.
         """
         self._engine, self.slots, self._memory = engine, slots, memory_bytes
-        self._examine, self._loaded = examine, loaded
+        self._examine, self._wanted, self._loaded = examine, wanted, loaded
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._room = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -99,6 +101,8 @@ class Residents:
         finally:
             place.open -= 1
             await self._told()
+            if place.open == 0 and not self._wanted(files.name):
+                await self.drop()
 
     async def ensure(self, name: str, seconds: float) -> None:
         """Load what a holder needs, again where the engine was started anew since. Raises as `hold`."""
@@ -122,10 +126,10 @@ class Residents:
         self._forget_the_dead()
         return [place.files for place in self._places.values() if place.start is not None]
 
-    async def drop(self, keep: Callable[[str], bool]) -> None:
-        """Unload what `keep` does not want and nobody needs, e.g. adapters of removed tenants."""
+    async def drop(self) -> None:
+        """Unload what is not wanted any more and nobody needs."""
         for name, place in list(self._places.items()):
-            if not keep(name) and place.open == 0 and place.start is not None:
+            if place.open == 0 and place.start is not None and not self._wanted(name):
                 await self._evict(name, place)
 
     async def _enter(self, files: AdapterFiles, seconds: float) -> _Place:

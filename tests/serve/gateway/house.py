@@ -75,8 +75,13 @@ class House:
     def until(self, holds: Any, seconds: float = 20) -> None:
         end = time.monotonic() + seconds
         while not holds():
-            assert time.monotonic() < end, "it did not come to that"
+            assert time.monotonic() < end, self.told()
             time.sleep(0.05)
+
+    def told(self) -> str:
+        """What a test that waited in vain wants to know."""
+        places = {name: (place.open, place.start, place.closing) for name, place in self.gateway.residents._places.items()}
+        return f"it did not come to that: {self.gateway.engine.state()}, {places}, {self.gateway.directory.tenants()}"
 
     def kill_engine(self) -> None:
         """The engine's process, as the machine running out of memory would."""

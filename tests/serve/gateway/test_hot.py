@@ -1,5 +1,6 @@
 """Tenants come, change and go, limits bite and the engine dies, while others are answered."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -91,7 +92,6 @@ def test_an_engine_that_dies_is_not_noticed_in_the_answers(empty: House, secrets
         empty.kill_engine()
         empty.until(lambda: empty.gateway.engine.state().starts > starts and empty.gateway.engine.state().alive, 90)
     assert wrong == []
-    assert empty.metric("rankwise_answers_resumed_total") >= 1
 
 
 def test_a_stream_goes_on_where_the_engine_died(empty: House, secrets: tuple[Secret, ...]) -> None:
@@ -103,12 +103,11 @@ def test_a_stream_goes_on_where_the_engine_died(empty: House, secrets: tuple[Sec
         whole = client.post("/v1/completions", json=asked).json()
         with client.stream("POST", "/v1/completions", json=asked | {"stream": True}) as response:
             lines = (line.removeprefix("data: ") for line in response.iter_lines() if line)
-            import json
-
             texts = [json.loads(next(lines))["choices"][0]["text"]]
             empty.kill_engine()
             texts += [json.loads(line)["choices"][0]["text"] for line in lines if line != "[DONE]"]
     assert "".join(texts) == whole["choices"][0]["text"]
+    assert empty.metric("rankwise_answers_resumed_total") == 1
 
 
 def test_an_engine_that_does_not_come_back_is_a_clear_error(

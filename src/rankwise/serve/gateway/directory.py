@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rankwise.errors import RankwiseError
-from rankwise.records import AdapterVersion, Limits, Tenant
+from rankwise.records import AdapterVersion, Tenant
 from rankwise.serve.gateway.errors import Refusal, bad, no_such_model, unavailable
 from rankwise.serve.gateway.limits import Usage, today
 from rankwise.serve.gateway.logs import log
@@ -190,16 +190,12 @@ class Poll:
             log("registry not reached", logging.WARNING, reason=fault.what)
 
     async def settle(self) -> None:
-        """Tell the registry which tokens were used, and ask it for the sums of tenants with a quota."""
+        """Tell the registry which tokens were used, and ask it for the sums of tenants with a quota that came here."""
         for tenant, days in self._usage.untold().items():
             for day, (prompt, answer) in days.items():
                 whole = await asyncio.to_thread(self._registry.add_tokens, tenant, day, prompt, answer)
                 self._usage.tell(tenant, day, (prompt, answer), whole)
         for known in self._directory.tenants():
-            if _has_quota(known.limits):
+            if known.limits.tokens_per_day is not None and self._usage.has_asked(known.name):
                 day = today()
                 self._usage.known(known.name, day, await asyncio.to_thread(self._registry.tokens_today, known.name))
-
-
-def _has_quota(limits: Limits) -> bool:
-    return limits.tokens_per_day is not None

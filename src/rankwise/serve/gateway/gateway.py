@@ -53,7 +53,12 @@ class Gateway:
         self.metrics, self.usage = Metrics(), Usage()
         self.directory = Directory(registry, base, allow_base=settings.allow_base, metrics=self.metrics)
         self.residents = Residents(
-            engine, slots=slots, memory_bytes=memory_bytes, examine=self._examine, loaded=self.metrics.loads.observe
+            engine,
+            slots=slots,
+            memory_bytes=memory_bytes,
+            examine=self._examine,
+            wanted=self.directory.is_known,
+            loaded=self.metrics.loads.observe,
         )
         self.dispatch = Dispatch(
             engine,
@@ -141,7 +146,7 @@ class Gateway:
         """After a change of the registry: load what takes a loaded version's place, let go what was removed."""
         known = self.directory.is_known
         self._files = {name: files for name, files in self._files.items() if known(name)}
-        self._keep(asyncio.create_task(self.residents.drop(known)))
+        self._keep(asyncio.create_task(self.residents.drop()))
         self._keep(asyncio.create_task(self._plan()))
         loaded = {files.name for files in self.residents.resident()}
         at_work = {name.rpartition("@")[0] for name in loaded}

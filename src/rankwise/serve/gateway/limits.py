@@ -105,6 +105,10 @@ class Usage:
         if day >= use.day:
             use.day, use.told = day, sum_of_day
 
+    def has_asked(self, tenant: str) -> bool:
+        """Since this gateway was started."""
+        return tenant in self._uses
+
     def _of(self, tenant: str) -> _Use:
         return self._uses.setdefault(tenant, _Use())
 
