@@ -80,7 +80,9 @@ class House:
 
     def told(self) -> str:
         """What a test that waited in vain wants to know."""
-        places = {name: (place.open, place.start, place.closing) for name, place in self.gateway.residents._places.items()}
+        places = {
+            name: (place.open, place.start, place.closing) for name, place in self.gateway.residents._places.items()
+        }
         return f"it did not come to that: {self.gateway.engine.state()}, {places}, {self.gateway.directory.tenants()}"
 
     def kill_engine(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -228,9 +229,7 @@ def test_slow_heads_slow_bodies_and_silence_are_cut_off(strict: House, secrets: 
 
 
 def test_a_reader_that_does_not_read_is_cut_off(strict: House, secrets: tuple[Secret, ...]) -> None:
-    asked = question(
-        "clinic", model="base", stream=True, logprobs=True, top_logprobs=20, max_tokens=200, n=8, temperature=2
-    )
+    asked = question("base", stream=True, logprobs=True, top_logprobs=20, max_tokens=200, n=8, temperature=2)
     body = json.dumps(asked).encode()
     with connected(strict) as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -268,24 +267,14 @@ def test_metrics_hold_no_secret_and_are_not_for_everybody(house: House) -> None:
 
 
 def test_the_log_has_neither_keys_nor_prompts(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    import logging
-
-    logger = logging.getLogger("rankwise.serve")
-    logger.addHandler(caplog.handler)
-    logger.setLevel(logging.INFO)
-    try:
-        with house.client("clinic") as client:
-            for number, asked in (
-                (1, question("clinic", messages=[{"role": "user", "content": "my diagnosis"}])),
-                (2, question("bakery")),
-            ):
-                client.post(CHAT, json=asked, headers={"x-request-id": f"log-{number}"})
+    private = question("clinic", messages=[{"role": "user", "content": "my diagnosis"}])
+    with caplog.at_level(logging.INFO, "rankwise.serve"), house.client("clinic") as client:
+        for number, asked in ((1, private), (2, question("bakery"))):
+            client.post(CHAT, json=asked, headers={"x-request-id": f"log-{number}"})
         house.until(lambda: len(caplog.records) >= 2)
-    finally:
-        logger.removeHandler(caplog.handler)
     lines: list[dict[str, Any]] = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
     told = [line for line in lines if line["request_id"] in ("log-1", "log-2")]
     text = json.dumps(told)
     assert "diagnosis" not in text and house.keys["clinic"] not in text and "bakery" not in text
     assert [(entry["status"], entry["tenant"]) for entry in told] == [(200, "clinic"), (404, "clinic")]
-    assert told[0]["adapter"] == "clinic@1" and told[0]["answer_tokens"] > 0
+    assert told[0]["adapter"] == "clinic@1" and told[0]["prompt_tokens"] > 0
