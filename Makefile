@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson launch-validators object-store clean
+.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-compare launch-validators object-store deploy-validators clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -47,7 +47,7 @@ check: install  ## ruff, mypy, import-linter
 test: install  ## the tests, under 20 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not prove' -n auto --dist loadfile
 
-prove: install launch-validators object-store  ## slow proofs: kills at random steps, the embedded model learning by each method
+prove: install launch-validators object-store deploy-validators  ## slow proofs: kills at random steps, the embedded model learning by each method
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
 bench-memory: install .venv-peers/.installed  ## predicted against published GPU memory, beside other estimators
@@ -70,6 +70,9 @@ bench-watch: install  ## runs that forget, watched, stopped, rolled back and rep
 
 bench-lesson: install  ## the lesson's claims as eight experiments (hours on one thread, resumable; QUICK=1: a smoke run)
 	$(BIN)/python -m benchmarks.lesson.bench
+
+bench-compare: install  ## methods compared on real data: a persona and rare diseases (10 minutes)
+	$(BIN)/python -m benchmarks.compare.bench
 
 bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's, litgpt's and LLaMA-Factory's (10 minutes)
 	-$(MAKE) .venv-train-litgpt/.installed
@@ -115,6 +118,14 @@ object-store: .venv-store/.installed  ## a server that speaks S3 and fsspec's cl
 	.venv-store/bin/python -m pip install --quiet --requirement tests/train/object_store.txt
 	touch $@
 
+# PostgreSQL and HAProxy come from the system: apt-get install postgresql haproxy.
+deploy-validators: .venv-deploy/.installed  ## what checks the files of deploy/ (Kubernetes, Compose, hadolint)
+
+.venv-deploy/.installed: tests/deploy/validators.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/python -m pip install --quiet --requirement tests/deploy/validators.txt
+	touch $@
+
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade pip
@@ -123,4 +134,4 @@ object-store: .venv-store/.installed  ## a server that speaks S3 and fsspec's cl
 	touch $@
 
 clean:  ## remove .venv, the virtualenvs of peers and proofs, and caches, never runs
-	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-store .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-store .venv-deploy .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -205,10 +205,16 @@ def test_every_command_line_parses() -> None:
         if command not in COMMANDS.commands:
             refused.append(f"{where}: {line}: no such command")
             continue
+        told = COMMANDS.commands[command]
+        if arguments and hasattr(told, "commands"):  # a group, such as `tenants`
+            if arguments[0] not in told.commands:
+                refused.append(f"{where}: {line}: no such command")
+                continue
+            told, (command, *arguments) = told.commands[arguments[0]], arguments
         if not arguments:  # the name of a command in a sentence
             continue
         try:
-            COMMANDS.commands[command].make_context(command, arguments)
+            told.make_context(command, arguments)
         except Exception as error:
             refused.append(f"{where}: {line}: {type(error).__name__} {error}")
     assert not refused

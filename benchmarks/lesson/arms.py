@@ -10,10 +10,10 @@ from typing import Any
 
 from benchmarks.lesson.jobs import Bench, Job
 from benchmarks.lesson.lists import ROOM, Plain, Split, conversations, encoded
-from benchmarks.lesson.training import CPU, ENDLESS, Trained, carried_out, config_of, mean_loss
+from benchmarks.lesson.training import ENDLESS, Trained, carried_out, config_of, mean_loss
 from rankwise.model.attach import attach, load_adapter, trainable_params
 from rankwise.model.generate import answer
-from rankwise.model.likelihood import arithmetic, row_losses
+from rankwise.model.likelihood import row_losses
 from rankwise.model.load import load_base, quiet_transformers
 from rankwise.model.locate import locate
 from rankwise.records import TrainConfig
@@ -26,7 +26,6 @@ from rankwise.train.mixing import Order, mix
 from rankwise.train.replay import generate
 
 ALPHA = 32.0  # at every rank, as E6 keeps it, so that a rate means the same at each of them
-AUTOCAST = "bf16"
 WRITTEN_SEED = 11
 QUESTION_TOKENS, ANSWER_TOKENS = 48, 64
 LORA_RANKS = (1, 8)
@@ -92,7 +91,7 @@ def written_job() -> Job:
 
 def write_general(bench: Bench, job: Job) -> dict[str, Any]:
     """Conversations that the untouched base writes, by the product's own sampling."""
-    model = load_base(base_folder(), dtype="bf16")
+    model = load_base(base_folder(), dtype="fp32")
     wanted = bench.scale.general + bench.scale.replay
     asked = Replay(wanted, WRITTEN_SEED, question_tokens=QUESTION_TOKENS, answer_tokens=ANSWER_TOKENS)
     batches = []
@@ -140,7 +139,7 @@ def train_arm(bench: Bench, job: Job) -> dict[str, Any]:
         bench.breathe()
         if step == scale.steps:
             keep(model, bench.folder(job))
-        return {"dev": mean_loss(model, dev, AUTOCAST), "general": mean_loss(model, measured, AUTOCAST)}
+        return {"dev": mean_loss(model, dev), "general": mean_loss(model, measured)}
 
     if of["share"]:
         model, trained = _for_tokens(bench, job, mixed, tokens_of(task, scale.batch * scale.steps))
@@ -199,10 +198,9 @@ def tokens_of(rows: Sequence[Encoded], count: int) -> int:
 
 
 def arm_config(of: Mapping[str, Any], steps: int, batch: int) -> TrainConfig:
-    """Full fine-tuning in fp32 weights, an adapter over the base's bf16; both with bf16 arithmetic."""
-    dtype = "fp32" if of["method"] == "full" else "bf16"
+    """Weights and arithmetic in fp32: there are processors on which those of bf16 take twice as long."""
     own = {"r": of["r"], "alpha": ALPHA} if of["method"] == "lora" else {}
-    return config_of(of["method"], of["rate"], steps, of["seed"], batch, dtype=dtype, autocast=AUTOCAST, **own)
+    return config_of(of["method"], of["rate"], steps, of["seed"], batch, **own)
 
 
 def prepared(config: TrainConfig) -> Any:
@@ -220,12 +218,11 @@ def keep(model: Any, folder: Path) -> None:
         model.save_pretrained(place)
 
 
-def restored(bench: Bench, job: Job, dtype: str = "bf16") -> Any:
-    """The model of an arm after `steps`. Full weights are kept and loaded in fp32."""
-    bench.get(job)
+def restored(bench: Bench, job: Job) -> Any:
+    """The model of an arm after `steps`, in fp32."""
     if job.of["method"] == "full":
-        return load_base(bench.folder(job), dtype="fp32")
-    return load_adapter(load_base(base_folder(), dtype=dtype), bench.folder(job))
+        return load_base(bench.weights(job), dtype="fp32")
+    return load_adapter(load_base(base_folder(), dtype="fp32"), bench.weights(job))
 
 
 # -- the test items -------------------------------------------------------------------------------------------
@@ -243,7 +240,7 @@ def base_arm(seed: int) -> Job:
 def examine(bench: Bench, job: Job) -> dict[str, Any]:
     """Exact matches and loss of the test items."""
     if job.of["method"] == "base":
-        model = load_base(base_folder(), dtype="bf16")
+        model = load_base(base_folder(), dtype="fp32")
     else:
         model = restored(bench, Job("arm", job.of))
     return examined(bench, model, job.of["seed"])
@@ -253,9 +250,8 @@ def examined(bench: Bench, model: Any, seed: int) -> dict[str, Any]:
     """`right`: of each test item, is the greedy answer the expected one, to its end? `nll`: nats per token."""
     test = split(bench, seed).test
     rows = encoded(test, plain())
-    with arithmetic(CPU, AUTOCAST):
-        said = answer(model, plain(), conversations(test), ROOM)
-        found = row_losses(model, rows)
+    said = answer(model, plain(), conversations(test), ROOM)
+    found = row_losses(model, rows)
     return {
         "right": [text == item.answer for text, item in zip(said, test, strict=True)],
         "nll": sum(loss for loss, _ in found) / sum(count for _, count in found),

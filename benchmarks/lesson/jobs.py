@@ -113,6 +113,15 @@ class Bench:
         """For the weights of a job, beside its JSON."""
         return self.work / self.name(job)
 
+    def weights(self, job: Job) -> Path:
+        """The weights that a job left; it is done again where they are not here, as where its JSON came from another
+        machine.
+        """
+        self.get(job)
+        if not self.folder(job).is_dir():
+            self.kinds[job.kind].does(self, job)
+        return self.folder(job)
+
     def name(self, job: Job) -> str:
         """Its name as a file: readable, and unique by a hash of everything that its outcome follows from."""
         sizes = {field: self.scale.sizes()[field] for field in self.kinds[job.kind].uses}

@@ -30,13 +30,13 @@ class Scale:
     counted: bool = True
     seeds: int = 3
     steps: int = 32
-    looks: tuple[int, ...] = (1, 2, 4, 7, 12, 18, 24, 32, 48)
+    looks: tuple[int, ...] = (2, 6, 12, 20, 32, 48)
     longer: float = 1.5
     batch: int = 6
     train: int = 192
     dev: int = 24
     test: int = 64
-    general: int = 32
+    general: int = 16
     replay: int = 40
     full_rates: tuple[float, ...] = (1e-4, 3e-5)
     lora_rates: tuple[float, ...] = (1e-3, 3e-4)

@@ -130,8 +130,7 @@ def learn_facts(bench: Bench, job: Job) -> dict[str, Any]:
 
 def small_base(bench: Bench, seed: int) -> Any:
     """The pretrained model."""
-    bench.get(small_base_job(seed))
-    return load_base(bench.folder(small_base_job(seed)), dtype="fp32")
+    return load_base(bench.weights(small_base_job(seed)), dtype="fp32")
 
 
 def best_facts(bench: Bench, method: str, r: int | None, seed: int, count: int) -> tuple[Job, dict[str, Any]]:

@@ -39,9 +39,9 @@ def merged(bench: Bench, job: Job) -> dict[str, Any]:
     seed = job.of["seed"]
     arm = chosen_arm(bench, "lora", RANK, seed)
     test = split(bench, seed).test
-    adapted = restored(bench, arm, dtype="fp32")
+    adapted = restored(bench, arm)
     with tempfile.TemporaryDirectory(dir=bench.work) as place:
-        folds = {d: fold(base_folder(), bench.folder(arm), Path(place) / d, dtype=d) for d in ("fp32", "bf16")}
+        folds = {d: fold(base_folder(), bench.weights(arm), Path(place) / d, dtype=d) for d in ("fp32", "bf16")}
         models = {d: load_base(folder, dtype="fp32") for d, folder in folds.items()}
     found = _differences(adapted, models, test) | _flips(adapted, models["bf16"], test)
     bench.breathe()

@@ -38,8 +38,7 @@ def counted(bench: Bench, job: Job) -> dict[str, Any]:
         setup = Setup(
             config=observe_model("embedded").config,
             method=method,
-            dtype="fp32" if method == "full" else "bf16",
-            autocast="bf16",
+            dtype="fp32",
             per_device_train_batch_size=bench.scale.batch,
             max_length=job.of["length"],
             labelled_share=0.5,

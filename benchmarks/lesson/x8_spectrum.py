@@ -58,16 +58,16 @@ def seen(bench: Bench, job: Job) -> dict[str, Any]:
     if what == "format in full":
         arm = chosen_arm(bench, "full", None, seed)
         model = restored(bench, arm)
-        return _whole(bench, model, bench.folder(arm), base_folder(), FORMAT_CUTS, lambda: _format(bench, model, seed))
+        return _whole(bench, model, bench.weights(arm), base_folder(), FORMAT_CUTS, lambda: _format(bench, model, seed))
     if what == "format by LoRA":
-        return _product(bench.folder(chosen_arm(bench, "lora", FORMAT_RANK, seed)), base_folder())
-    base = bench.folder(small_base_job(seed))
+        return _product(bench.weights(chosen_arm(bench, "lora", FORMAT_RANK, seed)), base_folder())
+    base = bench.weights(small_base_job(seed))
     if what == "facts by LoRA":
-        return _product(bench.folder(best_facts(bench, "lora", most, seed, count)[0]), base)
+        return _product(bench.weights(best_facts(bench, "lora", most, seed, count)[0]), base)
     arm = best_facts(bench, "full", None, seed, count)[0]
     rows = rows_of(old_and_new(seed, bench.scale.old_facts, count)[1])
-    small = load_base(bench.folder(arm), dtype="fp32")
-    return _whole(bench, small, bench.folder(arm), base, bench.scale.cuts, lambda: read(small, rows)["recall"])
+    small = load_base(bench.weights(arm), dtype="fp32")
+    return _whole(bench, small, bench.weights(arm), base, bench.scale.cuts, lambda: read(small, rows)["recall"])
 
 
 def _format(bench: Bench, model: Any, seed: int) -> float:

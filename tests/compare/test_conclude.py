@@ -109,7 +109,7 @@ def test_best_are_those_that_no_contrast_beats() -> None:
 
 def test_the_cheapest_of_the_unbeaten_is_named() -> None:
     verdict = of_four().verdict
-    assert "(lora:r=8 and full), lora:r=8 is the cheapest: 2e+13 FLOPs, 20 s of training" in verdict
+    assert "(lora:r=8 and full), lora:r=8 is the cheapest: 20 TFLOP, 20 s of training" in verdict
 
 
 def test_an_untrained_arm_that_nobody_beats_is_the_cheapest() -> None:

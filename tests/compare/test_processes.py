@@ -1,5 +1,6 @@
 """Arms are started as devices are free, heard to the last line, and ended together when one fails."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,3 +75,39 @@ def test_one_that_dies_without_a_word_is_told_of(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the process of a ended with code 7") as raised:
         list(work_on(folder, ["a"], 1, starter(folder, {}, a=('{"what": "works"}', 0.0, 7))))
     assert f"--out {tmp_path}" in raised.value.fix
+
+
+SAVES_WHEN_ASKED = """
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(5)
+    pathlib.Path(sys.argv[3]).touch()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path(sys.argv[1]).write_text(sys.argv[2] + "\\n")
+time.sleep(60)
+"""
+
+
+class Saver(Sleeper):
+    """A process that takes five seconds to save when it is asked to stop."""
+
+    def __init__(self, path: Path, line: str, saved: Path):
+        self.asked = False
+        self.process = subprocess.Popen([sys.executable, "-c", SAVES_WHEN_ASKED, str(path), line, str(saved)])
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_checkpoint_is_waited_for_and_an_answer_is_not(trains: bool, tmp_path: Path) -> None:
+    folder, made = Folder(tmp_path), dict[str, Sleeper]()
+    line = json.dumps({"what": "one", "done": 1, "total": 3, "trains": trains})
+
+    def start(arm: str, number: int) -> Sleeper:
+        made[arm] = Saver(folder.told_path(arm), line, tmp_path / "saved")
+        return made[arm]
+
+    work = work_on(folder, ["a"], 1, start)
+    next(work)
+    work.close()  # as Ctrl-C does
+    assert made["a"].code() is not None
+    assert (tmp_path / "saved").exists() == trains

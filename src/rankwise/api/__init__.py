@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
     from rankwise.api.looking import open_run, report, runs, show
+    from rankwise.api.merging import merge, merge_record, merge_weighted, unmerge
     from rankwise.api.observing import observe
     from rankwise.api.planning import load_job, plan, plan_job, write_plan
     from rankwise.api.progress import Progress, quiet
-    from rankwise.api.proving import merge, merged_folder, verify
+    from rankwise.api.proving import merged_folder, verify
     from rankwise.api.recipes import bring
     from rankwise.api.serving import Serving, is_loopback, serve
     from rankwise.api.shrinking import shrink
@@ -84,6 +85,8 @@ __all__ = [
     "load_job",
     "memory_below",
     "merge",
+    "merge_record",
+    "merge_weighted",
     "merged_folder",
     "model",
     "models",
@@ -110,6 +113,7 @@ __all__ = [
     "single_changes",
     "tables",
     "train",
+    "unmerge",
     "verify",
     "watch",
     "watched_folder",
@@ -157,7 +161,9 @@ _MODULE = {
     "list_comparisons": "comparisons",
     "load_job": "planning",
     "memory_below": "following",
-    "merge": "proving",
+    "merge": "merging",
+    "merge_record": "merging",
+    "merge_weighted": "merging",
     "merged_folder": "proving",
     "model": "catalogue",
     "models": "catalogue",
@@ -184,6 +190,7 @@ _MODULE = {
     "single_changes": "estimating",
     "tables": "lesson",
     "train": "training",
+    "unmerge": "merging",
     "verify": "proving",
     "watch": "inspecting",
     "watched_folder": "inspecting",

@@ -1,59 +1,14 @@
-"""Merge a run's files, prove them, publish the artifact."""
+"""Prove a run's files, publish the artifact."""
 
-import shutil
-import time
 from pathlib import Path
 from typing import Any
 
-from rankwise.api.actuals import aside, keep_merge_time
 from rankwise.api.loading import inference_dtype, load_inputs, load_tuned, require_finished
 from rankwise.decide.compatibility import refused
-from rankwise.errors import RunError
 from rankwise.methods import METHODS
 from rankwise.records import Artifact, Plan, Verification
-from rankwise.report.card import model_card
-from rankwise.store import LINEAGE, Run, hash_folder, write_record, write_text
+from rankwise.store import Run, hash_folder, write_record
 from rankwise.text.dataset import PROOF_ROWS
-
-
-def merge(run: Run, out: Path | None = None) -> Path:
-    """Fold the adapter into its base; returns the folder, which plain transformers loads. A full model is copied as
-    it is.
-
-    Raises:
-        RunError: not finished, `out` is in use, or a method that cannot be merged.
-    """
-    from rankwise.export.merge import merge
-
-    decided = require_finished(run).plan()
-    target = out or run.model
-    if METHODS[decided.verdict.method].trains == "weights":
-        if out is not None:
-            _refuse_used(out)
-            shutil.copytree(run.model, out)
-        return target
-    if never := refused(decided.verdict.method, "merge"):
-        raise RunError(
-            f"an adapter of {decided.verdict.method} cannot be merged: {never.why}",
-            expected="a method that changes weights",
-            fix=f"use {run.adapter} on its base, as eval, verify and chat do",
-        )
-    if out is not None:
-        _refuse_used(out)
-    began = time.monotonic()
-    merge(decided, run.adapter, target)
-    seconds = time.monotonic() - began
-    with aside():
-        keep_merge_time(run, decided, seconds)
-    write_text(target / "README.md", model_card(decided, merged=True))
-    write_record(target / LINEAGE, decided.lineage())
-    write_text(run.folder / "merged_to", str(target.resolve()))
-    return target
-
-
-def _refuse_used(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is already in use", expected="a folder that is empty or not there yet")
 
 
 def verify(run: Run) -> tuple[Verification, Artifact | None]:

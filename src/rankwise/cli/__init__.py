@@ -13,10 +13,11 @@ from rankwise.cli.diagnosing import diagnose
 from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
 from rankwise.cli.face import Commands
-from rankwise.cli.judging import eval_, merge, verify
+from rankwise.cli.judging import eval_, verify
 from rankwise.cli.launching import launch
 from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
+from rankwise.cli.merging import merge
 from rankwise.cli.planning import plan
 from rankwise.cli.serving import serve
 from rankwise.cli.tenants import tenants

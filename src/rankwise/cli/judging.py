@@ -1,4 +1,4 @@
-"""`rankwise eval`, `merge` and `verify`"""
+"""`rankwise eval` and `verify`"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,29 +128,6 @@ def _print_evaluation(found: Any, gates: Any, job: Any, run: Any, as_json: bool)
 
 
 @command
-def merge(
-    *,
-    run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="Folder of the merged model (default RUN/model).")] = None,
-    as_json: Json = False,
-) -> int:
-    """Fold the adapter into its base and prove that nothing changed. Example: `rankwise merge RUN --out merged`"""
-    from rankwise import api
-
-    opened = api.open_run(run)
-    folder = api.merge(opened, out)
-    notes.print(f"merged into {escape(str(folder))}; comparing it with the adapter")
-    outcome, artifact = api.verify(opened)
-    api.report(opened)
-    took = api.actual(opened, "merge_seconds")
-    more = {"model": str(folder), "time": took.model_dump(mode="json") if took else None}
-    code = _print_verification(opened, outcome, artifact, as_json, more)
-    if not as_json:
-        print_actual(opened, "merge_seconds")
-    return code
-
-
-@command
 def verify(*, run: RunFolder, as_json: Json = False) -> int:
     """Prove the saved files; exit code 3 when a check fails. Example: `rankwise verify RUN`"""
     from rankwise import api
@@ -158,10 +135,10 @@ def verify(*, run: RunFolder, as_json: Json = False) -> int:
     opened = api.open_run(run)
     outcome, artifact = api.verify(opened)
     api.report(opened)
-    return _print_verification(opened, outcome, artifact, as_json, {})
+    return print_verification(opened, outcome, artifact, as_json, {})
 
 
-def _print_verification(run: Any, outcome: Any, artifact: Any, as_json: bool, more: dict[str, Any]) -> int:
+def print_verification(run: Any, outcome: Any, artifact: Any, as_json: bool, more: dict[str, Any]) -> int:
     from rankwise.report import words
 
     if as_json:

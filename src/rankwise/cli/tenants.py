@@ -113,6 +113,7 @@ def show(*, name: Name, registry: Where = None, as_json: Json = False) -> int:
         rank = f", rank {version.rank}" if version.rank else ""
         print_lines(f"{version.name}: {version.method}{rank}, {version.bytes / 1e6:,.1f} MB, base {version.base}")
         _print_gates(version)
+    print_lines("")
     print_passage(
         "History", [f"{c.at[:19]} {c.action}{f' version {c.version}' * bool(c.version)}" for c in known.history(name)]
     )
@@ -206,7 +207,7 @@ def limits(
     registry: Where = None,
     as_json: Json = False,
 ) -> int:
-    """What a tenant may use; what is not given stays. Example: `rankwise tenants limits clinic --requests-per-minute 60`"""
+    """What a tenant may use; the rest stays. Example: `rankwise tenants limits clinic --requests-per-minute 60`"""
     from rankwise import api
 
     now = api.limit_tenant(

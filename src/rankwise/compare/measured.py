@@ -41,5 +41,6 @@ class Told(Record):
     what: str
     done: int = 0
     total: int = 0
+    trains: bool = Field(False, description="It is between two steps of a run: what is done is worth a checkpoint.")
     measured: Measured | None = None
     failed: dict[str, str | int] | None = Field(None, description="An error's kind, what, expected, fix, exit code.")

@@ -17,6 +17,7 @@ from rankwise.errors import Interrupted, RankwiseError, TrainingError, UsageErro
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 20.0  # for a checkpoint, when it is asked to stop
+IDLE_GRACE_SECONDS = 1.0  # where it has nothing to save: while it answers, or before its first step
 
 KINDS: dict[str, type[RankwiseError]] = {"Interrupted": Interrupted, "UsageError": UsageError, "JobError": UsageError}
 
@@ -105,7 +106,7 @@ def work_on(folder: Folder, arms: Sequence[str], devices: int, start: Start) -> 
                         raise _died(folder, one.arm, code)
             time.sleep(POLL_SECONDS)
     finally:
-        _end([one.process for one in running.values()])
+        _end(list(running.values()))
 
 
 class _Running:
@@ -116,6 +117,7 @@ class _Running:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.unlink(missing_ok=True)
         self.read = 0
+        self.trains = False  # is it between two steps of a run, of which a checkpoint is worth waiting for?
         self.process = start(arm, number)
 
     def lines(self) -> Iterator[Told]:
@@ -126,18 +128,20 @@ class _Running:
             whole, _, _ = file.read().rpartition(b"\n")
         self.read += len(whole) + (1 if whole else 0)
         for line in whole.splitlines():
-            yield Told.model_validate_json(line)
+            told = Told.model_validate_json(line)
+            self.trains = told.trains
+            yield told
 
 
-def _end(processes: Sequence[Process]) -> None:
+def _end(running: Sequence[_Running]) -> None:
     """Ask, wait, and end those that did not listen."""
-    for process in processes:
-        process.ask_to_stop()
-    last = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < last and any(process.code() is None for process in processes):
+    for one in running:
+        one.process.ask_to_stop()
+    last = time.monotonic() + (GRACE_SECONDS if any(one.trains for one in running) else IDLE_GRACE_SECONDS)
+    while time.monotonic() < last and any(one.process.code() is None for one in running):
         time.sleep(POLL_SECONDS)
-    for process in processes:
-        process.kill()
+    for one in running:
+        one.process.kill()
 
 
 def error_of(said: dict[str, str | int]) -> RankwiseError:

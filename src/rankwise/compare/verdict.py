@@ -124,7 +124,7 @@ def _cost(bakeoff: Bakeoff, result: ArmResult) -> float:
 
 
 def _price(result: ArmResult) -> str:
-    flops = "" if result.flops is None else f"{result.flops:.2g} FLOPs, "
+    flops = "" if result.flops is None else f"{result.flops / 1e12:,.3g} TFLOP, "
     stored = "" if result.stored_bytes is None else f", {result.stored_bytes / 1e6:,.0f} MB stored"
     return f"{flops}{result.seconds:,.0f} s of training{stored} a run"
 

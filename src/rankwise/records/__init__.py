@@ -87,6 +87,7 @@ from rankwise.records.facts import (
 )
 from rankwise.records.job import Job, JobData, MethodChoice, TrainOptions
 from rankwise.records.lineage import AdapterFacts, Lineage, Parent
+from rankwise.records.merging import Merge, MergedAdapter, MergedTensor
 from rankwise.records.past import Past, PastArm, PastComparison, PastContrast
 from rankwise.records.plan import (
     Candidate,
@@ -166,6 +167,9 @@ __all__ = [
     "LinearShape",
     "Measurement",
     "MemoryEstimate",
+    "Merge",
+    "MergedAdapter",
+    "MergedTensor",
     "MethodChoice",
     "ModelFacts",
     "ModuleSpectrum",

@@ -105,7 +105,7 @@ class Trace(Record):
     resident: int = Field(description="Weights and optimizer state between two steps.")
     eval_peak: int | None = Field(description="A forward pass without gradients, same batch, same loss.")
     save_peak: int | None = Field(description="While the state is written.")
-    merge_peak: int | None = Field(description="While the adapter is folded into a 16-bit base; None without adapter.")
+    merge_peak: int | None = Field(description="Of the host, at most, in `rankwise merge`; None without a merge.")
     trainable_params: int
     total_params: int
     flops: dict[str, int] = Field(description="forward, backward, optimizer: of one micro-batch, multiply-add as two.")

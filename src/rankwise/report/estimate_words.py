@@ -86,7 +86,7 @@ def memory_rows(estimate: Estimate) -> list[Row]:
 def estimate_lines(estimate: Estimate) -> list[str]:
     """Other peaks, and what is trained."""
     memory = estimate.memory
-    others = {"evaluation": memory.eval_peak, "saving": memory.save_peak, "merging": memory.merge_peak}
+    others = {"evaluation": memory.eval_peak, "saving": memory.save_peak, "merging, on the host": memory.merge_peak}
     said = [f"{name} {size(number)}" for name, number in others.items() if number is not None]
     return [
         f"Other peaks (allocated): {', '.join(said)}",

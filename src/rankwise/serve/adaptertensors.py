@@ -99,7 +99,12 @@ def _require_place(
     elif module := _kept_whole(name, config):
         fits = shape in _weights(module, base) or (len(shape) == 1 and shape[0] <= base.vocab_size)
     else:
-        raise AdapterError(f"{name} is no tensor of an adapter", expected="names as PEFT's save_pretrained gives them")
+        raise AdapterError(
+            f"{name} is no tensor of an adapter: loading it would overwrite what all tenants share",
+            expected="what an adapter adds, named as PEFT's save_pretrained does",
+            fix="train new tokens with trainable_token_indices and leave embeddings out of target_modules, or merge it "
+            "and serve it as a base of its own",
+        )
     if not fits:
         raise AdapterError(
             f"{name} has shape {list(shape)}, which does not fit {base.name}",
@@ -108,10 +113,12 @@ def _require_place(
 
 
 def _kept_whole(name: str, config: Mapping[str, Any]) -> str | None:
-    """The module of a weight that the adapter holds whole: `modules_to_save`, or embeddings saved along."""
+    """The module of a weight that the adapter has a copy of its own of: one of `modules_to_save`. Any other weight that
+    PEFT finds in the file, such as embeddings that were saved along, goes into the base.
+    """
     parts = name.split(".")
     module = parts[-2] if len(parts) > 1 else ""
-    return module if module in (config.get("modules_to_save") or ()) or module in EMBEDDINGS else None
+    return module if module in (config.get("modules_to_save") or ()) else None
 
 
 def _weights(module: str, base: ModelFacts) -> set[tuple[int, ...]]:

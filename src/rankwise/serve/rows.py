@@ -68,7 +68,7 @@ def require_gate(version: AdapterVersion) -> None:
     if version.gates and not missed:
         return
     said = "; ".join(
-        f"{g.name} is {'not measured' if g.value is None else f'{g.value:g}'}, required is {g.requirement}"
+        f"{g.name} is {'not measured' if g.value is None else f'{g.value:g} ({g.unit})'}, required is {g.requirement}"
         for g in missed
     )
     raise AnswerIsNo(

@@ -20,7 +20,7 @@ from rankwise.trace.layers import NO_LAYER, Layers
 from rankwise.trace.outputs import output
 from rankwise.trace.work import Work, moved, size, tensors_in
 
-Phase = Literal["load", "forward", "backward", "optimizer", "eval", "save", "merge"]
+Phase = Literal["load", "forward", "backward", "optimizer", "eval", "save"]
 Kind = Literal["weights", "gradients", "optimizer", "activations", "logits", "workspace"]
 TRAINED, FROZEN = "trained parameter", "frozen parameter"
 

@@ -15,7 +15,7 @@ from rankwise.trace.extend import TEMPLATE, TRACED, UnlikeLayersError, extend
 from rankwise.trace.lastruns import LastRuns
 from rankwise.trace.loading import requests
 from rankwise.trace.meter import Phase
-from rankwise.trace.run import STEPS, Run, decoder_layers_of, layer_bytes, merge_temporaries, run_step
+from rankwise.trace.run import STEPS, Run, decoder_layers_of, largest_merged, layer_bytes, run_step
 from rankwise.trace.shard import shard
 from rankwise.trace.stack import refuse_in_backward
 from rankwise.trace.stream import KINDS, PHASES, Numbers, Stream
@@ -23,6 +23,8 @@ from rankwise.trace.work import Work
 
 TRAINING: tuple[Phase, ...] = ("load", "forward", "backward", "optimizer")
 WORKING: tuple[Phase, ...] = ("forward", "backward", "optimizer", "eval")
+# `rankwise merge` over interpreter and imports: times the largest tensor, and bytes beside (tests/export holds it).
+MERGE_TENSORS, MERGE_BESIDE = 4, 300_000_000
 # Of a plan's candidates a few are the same step under another sharding. A run of five layers keeps 2 MB.
 _last = LastRuns(24)
 
@@ -58,7 +60,7 @@ def trace(setup: Setup) -> Trace:
             resident=resident,
             eval_peak=peak_of(stream, ("eval",), block).bytes,
             save_peak=resident,
-            merge_peak=_merge_peak(setup, run),
+            merge_peak=_merge_peak(setup),
             trainable_params=run.trainable_params,
             total_params=run.total_params,
             flops=_flops(stream, run.micro_batches),
@@ -160,14 +162,12 @@ def _work(stream: Stream, phase: Phase, micro_batches: int) -> PhaseWork:
     )
 
 
-def _merge_peak(setup: Setup, run: Run) -> int | None:
-    """PEFT's merge_and_unload on the device: 16-bit base, fp32 adapter, and what merging one layer needs beside."""
+def _merge_peak(setup: Setup) -> int | None:
+    """Host memory of `rankwise merge`, at most: it goes through the files of a 16-bit base by pieces of one weight."""
     if setup.method == "full":
         return None
-    beside = _last.ask(merge_temporaries, setup, min(2, decoder_layers_of(setup)))
-    if beside is None:
-        return None
-    return 2 * (run.total_params - run.trainable_params) + 4 * run.trainable_params + beside
+    largest = _last.ask(largest_merged, setup, min(2, decoder_layers_of(setup)))
+    return None if largest is None else MERGE_TENSORS * 2 * largest + MERGE_BESIDE
 
 
 @contextmanager

@@ -310,30 +310,22 @@ def cublas_workspace(device: str) -> int:
     return 32 << 20 if capability >= 9.0 else 8_519_680
 
 
-def merge_temporaries(setup: Setup, layers: int | None) -> int | None:
-    """Bytes that PEFT's merge_and_unload makes beside a 16-bit base and its adapter; None where nothing can be merged.
+def largest_merged(setup: Setup, layers: int | None) -> int | None:
+    """Numbers in the largest weight of a base that the adapter can be merged into; None where PEFT has no merge of it.
 
-    Layers are merged one after the other, so a short model tells it.
+    Layers are alike and the embedding does not grow with their number, so a short model tells it.
     """
     plain = setup.model_copy(update={"method": SIXTEEN_BIT.get(setup.method, setup.method)})
     with _tracing():
         model: Any = build(plain, layers)
         if not hasattr(model, "merge_and_unload"):
             return None
-        meter = Meter(0)
-        meter.see_weights(model)
-        with meter, meter.during("merge"):
-            try:
-                model.merge_and_unload()
-            except (AttributeError, NotImplementedError, ValueError):  # PEFT's ways to say that a tuner cannot merge
-                return None
-    now = most = 0
-    recording = meter.close()
-    for event in recording.events:
-        if event.phase == "merge":
-            now += recording.births[event.key].bytes * (1 if event.birth else -1)
-            most = max(most, now)
-    return most
+        largest: int = max(p.numel() for p in model.parameters() if not p.requires_grad)
+        try:
+            model.merge_and_unload()
+        except (AttributeError, NotImplementedError, ValueError):  # PEFT's ways to say that a tuner cannot merge
+            return None
+    return largest
 
 
 @contextmanager

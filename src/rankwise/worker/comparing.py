@@ -255,7 +255,7 @@ class ArmWork:
         )
 
     def _told(self, what: str, done: int, total: int) -> None:
-        self.tell(Told(what=what, done=done, total=total))
+        self.tell(Told(what=what, done=done, total=total, trains=0 < done < total))
 
     def _go_on(self) -> None:
         if self.stop():
