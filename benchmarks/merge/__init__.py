@@ -1,0 +1,1 @@
+"""What a merge takes, beside PEFT's and beside copying the files."""

@@ -10,6 +10,7 @@ RankwiseError            exit 1: refused or failed
 ├── PlanError            a plan that is stale or cannot be carried out here
 ├── RecipeError          another tool's configuration that cannot be read, or is no supervised fine-tuning on text
 ├── RunError             a run folder that is in use, missing, damaged or not in the needed state
+├── HubError             a repository of the Hugging Face hub that cannot be written to
 ├── SpaceError           not enough disk for what is about to be written
 ├── RegistryError        the registry of tenants, or a name or a version in it
 │   └── UnknownTenant    nobody of that name is served
@@ -100,6 +101,10 @@ class RecipeError(RankwiseError):
 
 class RunError(RankwiseError):
     pass
+
+
+class HubError(RankwiseError):
+    """A repository of the Hugging Face hub that cannot be written to."""
 
 
 class SpaceError(RankwiseError):

@@ -73,9 +73,11 @@ def change_json(file: Path, **values: object) -> None:
 def test_sound_files_are_proven(sound: dict[str, Run], method: str) -> None:
     artifact = sound[method].artifact()
     assert artifact is not None and artifact.verification.passed
-    names = {"reload", "changes_output", "same_ids_model"}
+    of_folder = ("tensors", "size", "same_ids", "stop_ids", "licence", "card")
+    names = {"reload", "changes_output", "lineage", "tied_model", *(f"{name}_model" for name in of_folder)}
     if method != "full":
-        names |= {"modules_applied", "merged_logits", "merged_choices", "merged_text", "same_ids_adapter"}
+        names |= {"modules_applied", "merged_logits", "merged_choices", "merged_text"}
+        names |= {f"{name}_adapter" for name in of_folder}
     assert set(checks(artifact.verification)) == names
     assert all(c.number and c.limit and c.text for c in artifact.verification.checks)
     assert artifact.kind == ("model" if method == "full" else "adapter+merged")
@@ -208,22 +210,138 @@ def another_vocabulary(run: Run) -> None:
     file.write_text(json.dumps(content))
 
 
+def weights_of(run: Run) -> Path:
+    """The file that the artifact is about: the adapter's, else the full model's."""
+    adapter = run.adapter / "adapter_model.safetensors"
+    return adapter if adapter.is_file() else run.model / "model.safetensors"
+
+
+def first_becomes(change: Callable[[torch.Tensor], torch.Tensor], part: str) -> Callable[[Path], None]:
+    """Change the first tensor of a file whose name has `part`."""
+
+    def sabotage(file: Path) -> None:
+        chosen = next(name for name in sorted(load_file(file)) if part in name)
+        change_tensors(file, lambda name, t: change(t) if name == chosen else t)
+
+    return sabotage
+
+
+def empty_tensor(run: Run) -> None:
+    """What ZeRO-3 leaves of a weight that was not gathered before it was saved."""
+    first_becomes(lambda t: t.new_zeros(0), "layers.1")(weights_of(run))
+
+
+def not_a_number(run: Run) -> None:
+    first_becomes(lambda t: t.clone().index_fill_(0, torch.tensor([0]), float("nan")), "layers.1")(weights_of(run))
+
+
+def infinite_merged(run: Run) -> None:
+    first_becomes(lambda t: t.clone().fill_(float("inf")), "norm")(run.model / "model.safetensors")
+
+
+def cut_in_half(run: Run) -> None:
+    content = weights_of(run).read_bytes()
+    weights_of(run).write_bytes(content[: len(content) // 2])
+
+
+def no_weights(run: Run) -> None:
+    weights_of(run).unlink()
+
+
+def lacking_tensor(run: Run) -> None:
+    file = run.model / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, file, {"format": "pt"})
+
+
+def collapsed_embedding(run: Run) -> None:
+    def flat(t: torch.Tensor) -> torch.Tensor:
+        return t[:1].expand_as(t).contiguous()
+
+    first_becomes(flat, "embed_tokens")(run.model / "model.safetensors")
+
+
+def head_stored_apart(run: Run) -> None:
+    """A head that trained by itself while config.json ties it: loading would drop it without a word."""
+    file = run.model / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 2
+    save_file(tensors, file, {"format": "pt"})
+
+
+def untied(run: Run) -> None:
+    file = run.model / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone() * 2
+    save_file(tensors, file, {"format": "pt"})
+    change_json(run.model / "config.json", tie_word_embeddings=False)
+
+
+def grown_adapter(run: Run) -> None:
+    file = run.adapter / "adapter_model.safetensors"
+    save_file({name: t.double() for name, t in load_file(file).items()}, file, {"format": "pt"})
+
+
+def another_lineage(folder: str) -> Callable[[Run], None]:
+    return lambda run: change_json(run.folder / folder / "lineage.json", base_weights="0" * 64)
+
+
+def without_card(folder: str) -> Callable[[Run], None]:
+    return lambda run: (run.folder / folder / "README.md").unlink()
+
+
+def edited_card(folder: str, old: str, new: str) -> Callable[[Run], None]:
+    def sabotage(run: Run) -> None:
+        card = run.folder / folder / "README.md"
+        text = card.read_text()
+        assert old in text
+        card.write_text(text.replace(old, new))
+
+    return sabotage
+
+
+def broken_tokenizer(run: Run) -> None:
+    (run.model / "tokenizer.json").write_text("{")
+
+
 SABOTAGES = {
     "every B zeroed": (ADAPTERS, zero_b, {"reload", "changes_output", "modules_applied"}),
     "one B zeroed": (ADAPTERS, zero_one_b, {"reload", "modules_applied"}),
-    "one module missing": (ADAPTERS, drop_one_module, {"modules_applied"}),
+    "one module missing": (ADAPTERS, drop_one_module, {"modules_applied", "size_adapter"}),
     "adapter changed after training": (ADAPTERS, perturb, {"reload"}),
     "merged onto another base": (ADAPTERS, merge_another_base, {"merged_logits"}),
     "merged with twice the scale": (ADAPTERS, merge_wrong_scale, {"merged_logits"}),
     "merged without the adapter": (ADAPTERS, merge_nothing, {"merged_logits"}),
     "template of the adapter": (ADAPTERS, another_template("adapter"), {"same_ids_adapter"}),
     "template of the merged model": (ADAPTERS, another_template("model"), {"same_ids_model"}),
-    "eos of the adapter": (ADAPTERS, another_eos("adapter"), {"same_ids_adapter"}),
-    "eos of the merged model": (ADAPTERS, another_eos("model"), {"same_ids_model"}),
+    "eos of the adapter": (ADAPTERS, another_eos("adapter"), {"stop_ids_adapter"}),
+    "eos of the merged model": (ADAPTERS, another_eos("model"), {"stop_ids_model"}),
     "vocabulary of the adapter": (ADAPTERS, another_vocabulary, {"same_ids_adapter"}),
-    "generation stops elsewhere": (METHOD_NAMES, another_stop, {"same_ids_model"}),
+    "generation stops elsewhere": (METHOD_NAMES, another_stop, {"stop_ids_model"}),
+    "an empty tensor": (("full", "lora"), empty_tensor, set()),
+    "a number that is none": (("full", "lora"), not_a_number, set()),
+    "an infinite number in the merged model": (("lora",), infinite_merged, {"tensors_model"}),
+    "a file cut in half": (("full", "lora"), cut_in_half, set()),
+    "no weights": (("full", "lora"), no_weights, set()),
+    "a tensor missing from the model": (("full", "lora"), lacking_tensor, {"tensors_model", "size_model"}),
+    "an embedding of one row": (("full", "lora"), collapsed_embedding, {"tied_model"}),
+    "a head beside the embedding it is tied to": (("lora",), head_stored_apart, {"tied_model"}),
+    "embedding and head come apart": (("lora",), untied, {"tied_model", "size_model"}),
+    "an adapter of twice the size": (("lora",), grown_adapter, {"size_adapter"}),
+    "lineage of the adapter": (("lora",), another_lineage("adapter"), {"lineage"}),
+    "lineage of the model": (("full", "lora"), another_lineage("model"), {"lineage"}),
+    "no card": (("full", "lora"), without_card("model"), {"card_model", "licence_model"}),
+    "no licence in the card": (
+        ("lora",),
+        edited_card("adapter", "license: apache-2.0\n", ""),
+        {"licence_adapter"},
+    ),
+    "another base in the card": (("lora",), edited_card("adapter", "base_model: ", "base_model: x"), {"card_adapter"}),
+    "no limits in the card": (("lora",), edited_card("model", "## Limits", "## More"), {"card_model"}),
+    "a tokenizer that cannot be read": (("full", "lora"), broken_tokenizer, {"same_ids_model"}),
     "template of the full model": (("full",), another_template("model"), {"same_ids_model"}),
-    "eos of the full model": (("full",), another_eos("model"), {"same_ids_model"}),
+    "eos of the full model": (("full",), another_eos("model"), {"stop_ids_model"}),
     "full model changed": (
         ("full",),
         lambda run: change_tensors(run.model / "model.safetensors", lambda name, t: t * 1.05),
@@ -238,13 +356,18 @@ def test_sabotage_is_found(copy_of: Callable[[str], Run], name: str, method: str
     _, sabotage, at_least = SABOTAGES[name]
     run = copy_of(method)
     assert run.artifact_path.is_file()
+    own = weights_of(run).parent.name
     sabotage(run)
     said = CliRunner().invoke(app, ["verify", str(run.folder), "--json"])
     assert said.exit_code == 3, said.output
     assert not run.artifact_path.exists()
     document = json.loads(said.stdout)
     failed = {c["name"] for c in document["verification"]["checks"] if not c["passed"]}
-    assert failed >= at_least and document["artifact"] is None and not document["verification"]["passed"]
+    assert (
+        failed >= (at_least or {f"tensors_{own}"})
+        and document["artifact"] is None
+        and not document["verification"]["passed"]
+    )
 
 
 def test_a_4_bit_adapter_does_not_go_with_the_16_bit_base(copy_of: Callable[[str], Run]) -> None:
@@ -266,3 +389,73 @@ def test_an_artifact_comes_back_when_the_files_are_sound_again(copy_of: Callable
     assert api.verify(run)[1] is None and run.artifact() is None
     (run.adapter / "adapter_model.safetensors").write_bytes(content)
     assert api.verify(run)[1] == run.artifact() is not None
+
+
+def test_a_damaged_file_is_not_loaded_and_says_which_tensor(copy_of: Callable[[str], Run]) -> None:
+    run = copy_of("lora")
+    empty_tensor(run)
+    outcome, _ = api.verify(run)
+    found = checks(outcome)
+    assert "reload" not in found and "merged_logits" not in found
+    number = found["tensors_adapter"].number
+    assert number is not None and number.startswith("1 empty, as a sharded model leaves them") and "layers.1" in number
+
+
+def test_data_and_base_that_changed_since_are_told(tmp_path: Path) -> None:
+    base = toy_model(tmp_path / "base")
+    run = trained(tmp_path / "job", base, "lora", train={"max_steps": 4, "save_steps": 4})
+    assert api.verify(run)[0].passed
+    rows = tmp_path / "job" / "train.jsonl"
+    content = rows.read_text()
+    rows.write_text(content + content.splitlines()[0] + "\n")
+    lineage = checks(api.verify(run)[0])["lineage"]
+    assert not lineage.passed and lineage.number is not None and f"data {rows}" in lineage.number
+    assert run.artifact() is None
+    rows.write_text(content)
+    first_becomes(lambda t: t * 1.5, "norm")(base / "model.safetensors")
+    lineage = checks(api.verify(run)[0])["lineage"]
+    assert not lineage.passed and lineage.number is not None and lineage.number.startswith("base weights: recorded")
+
+
+def test_the_licence_file_of_the_base_goes_along(tmp_path: Path) -> None:
+    base = toy_model(tmp_path / "base")
+    (base / "LICENSE").write_text("Do what you like.\n")
+    run = trained(tmp_path / "job", base, "lora", train={"max_steps": 4, "save_steps": 4})
+    api.merge(run)
+    assert api.verify(run)[0].passed
+    assert (run.adapter / "LICENSE").read_text() == (run.model / "LICENSE").read_text() == "Do what you like.\n"
+    (run.adapter / "LICENSE").unlink()
+    found = checks(api.verify(run)[0])["licence_adapter"]
+    assert not found.passed and found.number == "LICENSE of the base is not carried along"
+
+
+def test_an_unknown_licence_is_told_and_passes(tmp_path: Path) -> None:
+    run = trained(tmp_path / "job", toy_model(tmp_path / "base", license=None), "lora", train={"max_steps": 4})
+    outcome, artifact = api.verify(run)
+    found = checks(outcome)["licence_adapter"]
+    assert outcome.passed and artifact is not None and artifact.license is None
+    assert found.number == "unknown: the base's card names none"
+
+
+def test_an_untied_head_that_collapsed_is_found(tmp_path: Path) -> None:
+    run = trained(tmp_path / "job", toy_model(tmp_path / "base", tied=False), "lora", train={"max_steps": 4})
+    api.merge(run)
+    assert api.verify(run)[0].passed
+    file = run.model / "model.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, file, {"format": "pt"})
+    found = checks(api.verify(run)[0])["tied_model"]
+    assert not found.passed and found.number == "lm_head.weight holds the very numbers of model.embed_tokens.weight"
+
+
+def test_cards_carry_the_evidence_of_today_and_keep_what_a_person_wrote(copy_of: Callable[[str], Run]) -> None:
+    run = copy_of("lora")
+    card = run.adapter / "README.md"
+    card.write_text(card.read_text().replace("## Limits\n", "## Limits\n\nNot for children.\n"))
+    assert api.verify(run)[0].passed
+    text = card.read_text()
+    assert "Not for children." in text and "Loss on held-out rows: " in text and "Forgetting was not watched." in text
+    assert "rankwise eval" in text
+    api.evaluate(run)
+    assert api.verify(run)[0].passed
+    assert "rankwise eval" not in card.read_text() and "95 %" in card.read_text()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
     from rankwise.api.estimating import configuration, estimate, estimate_batch, price_asked, read_batch, single_changes
+    from rankwise.api.exporting import check_engine, export, push
     from rankwise.api.following import follow, memory_below
     from rankwise.api.inspecting import watch, watched_folder, write_watching
     from rankwise.api.judging import (
@@ -61,6 +62,7 @@ __all__ = [
     "carry_out_comparison",
     "chat",
     "check",
+    "check_engine",
     "conclude_comparison",
     "configuration",
     "diagnose",
@@ -71,6 +73,7 @@ __all__ = [
     "evaluate",
     "evaluate_against",
     "evaluate_model",
+    "export",
     "find_comparison",
     "follow",
     "gates",
@@ -98,6 +101,7 @@ __all__ = [
     "prepare",
     "prepare_comparison",
     "price_asked",
+    "push",
     "quiet",
     "read_batch",
     "registry",
@@ -138,6 +142,7 @@ _MODULE = {
     "carry_out_comparison": "bakeoffs",
     "chat": "judging",
     "check": "checking",
+    "check_engine": "exporting",
     "conclude_comparison": "bakeoffs",
     "configuration": "estimating",
     "diagnose": "diagnosing",
@@ -149,6 +154,7 @@ _MODULE = {
     "evaluate_against": "judging",
     "evaluate_model": "judging",
     "find_comparison": "comparisons",
+    "export": "exporting",
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
@@ -175,6 +181,7 @@ _MODULE = {
     "prepare": "training",
     "prepare_comparison": "comparing",
     "price_asked": "estimating",
+    "push": "exporting",
     "quiet": "progress",
     "read_batch": "estimating",
     "registry": "tenancy",

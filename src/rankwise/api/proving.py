@@ -1,48 +1,73 @@
 """Prove a run's files, publish the artifact."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 from rankwise.api.loading import inference_dtype, load_inputs, load_tuned, require_finished
+from rankwise.api.origins import checks_on_disk, concluded, planned_bytes, refresh_card
 from rankwise.decide.compatibility import refused
+from rankwise.errors import ModelError
 from rankwise.methods import METHODS
-from rankwise.records import Artifact, Plan, Verification
+from rankwise.records import Artifact, Check, Plan, Verification
 from rankwise.store import Run, hash_folder, write_record
-from rankwise.text.dataset import PROOF_ROWS
+from rankwise.text.dataset import PROOF_ROWS, Dataset
+from rankwise.text.template import ChatText
 
 
 def verify(run: Run) -> tuple[Verification, Artifact | None]:
-    """Prove the run's files; writes artifact.json only when every check passed, and removes a stale one otherwise."""
-    from rankwise.export.verify import Subject, verify
-    from rankwise.model.load import load_base
+    """Prove the run's files; writes artifact.json only when every check passed, and removes a stale one otherwise.
+
+    What lies on disk is looked at first: nothing is loaded from files that are damaged. The evidence in the cards is
+    brought up to date before they are hashed.
+    """
+    from rankwise.export.proof import loadable
 
     decided = require_finished(run).plan()
     _, chat, data = load_inputs(decided)
-    tuned, as_base = load_tuned(run, decided)
     adapter = run.adapter if METHODS[decided.verdict.method].trains == "adapter" else None
     merged = merged_folder(run) if adapter else None
-    conversations = [row.messages[: _first_answer(row)] for row in data.held_out[:4] if row.text is None]
-    outcome = verify(
-        Subject(
-            plan=decided,
-            chat=chat,
-            tuned=tuned,
-            as_base=as_base,
-            merged=load_base(merged, dtype=inference_dtype(decided)) if merged else None,
-            unmerged=never.why if (never := refused(decided.verdict.method, "merge")) else "",
-            rows=data.validation[:PROOF_ROWS],
-            prompts=data.prompts(),
-            conversations=conversations,
-            trained_logits=run.proof / "trained_logits.safetensors",
-            folders=[f for f in (adapter or run.model, merged) if f],
-        )
-    )
+    folders = [f for f in (adapter or run.model, merged) if f]
+    for folder in folders:
+        refresh_card(run, folder)
+    began = time.monotonic()
+    checks = checks_on_disk(decided, chat, folders, decided.lineage(), planned_bytes(decided))
+    if loadable(checks):
+        checks += _loaded(run, decided, chat, data, merged)
+    outcome = concluded(checks, began)
     if not outcome.passed:
         run.artifact_path.unlink(missing_ok=True)
         return outcome, None
     artifact = _artifact(run, decided, adapter, merged, outcome)
     write_record(run.artifact_path, artifact)
     return outcome, artifact
+
+
+def _loaded(run: Run, decided: Plan, chat: ChatText, data: Dataset, merged: Path | None) -> list[Check]:
+    """The checks of the loaded files; one that says so where they cannot be loaded."""
+    from rankwise.export.proof import Subject, when_loaded
+    from rankwise.model.load import load_base
+
+    try:
+        tuned, as_base = load_tuned(run, decided)
+        model = load_base(merged, dtype=inference_dtype(decided)) if merged else None
+    except ModelError as error:
+        text = "The published files, loaded as others load them."
+        return [Check(name="loads", passed=False, number=error.what, limit="they load", text=text)]
+    return when_loaded(
+        Subject(
+            plan=decided,
+            chat=chat,
+            tuned=tuned,
+            as_base=as_base,
+            merged=model,
+            unmerged=never.why if (never := refused(decided.verdict.method, "merge")) else "",
+            rows=data.validation[:PROOF_ROWS],
+            prompts=data.prompts(),
+            conversations=[row.messages[: _first_answer(row)] for row in data.held_out[:4] if row.text is None],
+            trained_logits=run.proof / "trained_logits.safetensors",
+        )
+    )
 
 
 def _first_answer(row: Any) -> int:

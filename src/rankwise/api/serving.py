@@ -56,7 +56,7 @@ class Serving:
     zipf: float = 1.0
     max_batch: int = 16
     max_length: int | None = None
-    dtype: Literal["bf16", "fp32"] = "bf16"
+    dtype: Literal["bf16", "fp32"] | None = None
     device: str = "cpu"
     four_bit: bool = False
     threads: int | None = None

@@ -1,18 +1,21 @@
 """A run's adapter cut to a lower rank, proven as every artifact is."""
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from rankwise.api.loading import load_inputs, load_tuned, require_finished
+from rankwise.api.origins import checks_on_disk, concluded
 from rankwise.decide.compatibility import refused
 from rankwise.errors import RunError
-from rankwise.records import Artifact, Parent, Plan, Shrunk, Verification
+from rankwise.records import Artifact, Check, Lineage, Parent, Plan, Shrunk, Verification
 from rankwise.report.card import model_card
 from rankwise.store import LINEAGE, Run, hash_folder, publish_folder, write_record
-from rankwise.text.dataset import PROOF_ROWS
-from rankwise.text.files import copy_text_files
+from rankwise.text.dataset import PROOF_ROWS, Dataset
+from rankwise.text.files import copy_licence, copy_text_files
 from rankwise.text.hashes import cached_hash
+from rankwise.text.template import ChatText
 
 
 def shrink(run: Run, rank: int, out: Path) -> tuple[Shrunk, Verification]:
@@ -40,10 +43,11 @@ def shrink(run: Run, rank: int, out: Path) -> tuple[Shrunk, Verification]:
     with publish_folder(out) as folder:
         write_shrunk(adapter, rank, folder)
         copy_text_files(run.adapter, folder)
+        copy_licence(run.adapter, folder)
         write_record(folder / LINEAGE, lineage)
         card = f"{model_card(decided)}\nCut to its {rank} strongest directions after training.\n"
         (folder / "README.md").write_text(card, encoding="utf-8")
-    outcome = _proof(run, decided, rank, out)
+    outcome = _proof(run, decided, rank, out, lineage)
     if outcome.passed:
         artifact = Artifact(
             kind="adapter",
@@ -61,16 +65,26 @@ def shrink(run: Run, rank: int, out: Path) -> tuple[Shrunk, Verification]:
     return Shrunk(folder=str(out), rank=rank, adapter_bytes=size, passed=outcome.passed), outcome
 
 
-def _proof(run: Run, decided: Plan, rank: int, folder: Path) -> Verification:
-    """The files against the run's own adapter, cut in memory to the same directions."""
+def _proof(run: Run, decided: Plan, rank: int, folder: Path, lineage: Lineage) -> Verification:
+    """The files on disk, then against the run's own adapter, cut in memory to the same directions."""
+    from rankwise.export.proof import loadable
+
+    _, chat, data = load_inputs(decided)
+    began = time.monotonic()
+    checks = checks_on_disk(decided, chat, [folder], lineage, None)
+    if loadable(checks):
+        checks += _against_cut(run, decided, rank, folder, chat, data)
+    return concluded(checks, began)
+
+
+def _against_cut(run: Run, decided: Plan, rank: int, folder: Path, chat: ChatText, data: Dataset) -> list[Check]:
     from safetensors.torch import save_file
 
     from rankwise.evaluate.truncation import Truncated
-    from rankwise.export.verify import Subject, verify
+    from rankwise.export.proof import Subject, when_loaded
     from rankwise.model.adapterproducts import live_products
     from rankwise.model.likelihood import final_logits
 
-    _, chat, data = load_inputs(decided)
     prompts = data.prompts()
     with tempfile.TemporaryDirectory() as place:
         logits = Path(place) / "logits.safetensors"
@@ -80,7 +94,7 @@ def _proof(run: Run, decided: Plan, rank: int, folder: Path) -> Verification:
             save_file({"logits": final_logits(whole, prompts).contiguous()}, logits)
         del whole
         tuned, as_base = load_tuned(run, decided, adapter=folder)
-        return verify(
+        return when_loaded(
             Subject(
                 plan=decided,
                 chat=chat,
@@ -92,7 +106,6 @@ def _proof(run: Run, decided: Plan, rank: int, folder: Path) -> Verification:
                 prompts=prompts,
                 conversations=[],
                 trained_logits=logits,
-                folders=[folder],
                 shrunk=True,
             )
         )

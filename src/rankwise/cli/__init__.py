@@ -12,6 +12,7 @@ from rankwise.cli.comparing import compare
 from rankwise.cli.diagnosing import diagnose
 from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
+from rankwise.cli.exporting import export
 from rankwise.cli.face import Commands
 from rankwise.cli.judging import eval_, verify
 from rankwise.cli.launching import launch
@@ -49,6 +50,7 @@ for verb in (
     watch,
     merge,
     verify,
+    export,
     chat,
     serve,
     report,

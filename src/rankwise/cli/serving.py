@@ -56,7 +56,9 @@ def serve(
     max_body_kb: Annotated[int, typer.Option(min=1, help="Size of one request in kB.")] = 1024,
     request_seconds: Annotated[float, typer.Option(min=1, help="For one answer.")] = 600.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For open requests after SIGTERM or Ctrl-C.")] = 30.0,
-    dtype: Annotated[str, typer.Option(help="Of the embedded engine: bf16 or fp32.")] = "bf16",
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the embedded engine: bf16 or fp32 (default: fp32 on a CPU, else bf16).")
+    ] = None,
     device: Annotated[str, typer.Option(help="Of the embedded engine: cpu, cuda:0, ...")] = "cpu",
     four_bit: Annotated[
         bool, typer.Option("--four-bit", help="The embedded engine holds the base in NF4, as QLoRA trained on it.")
@@ -70,9 +72,9 @@ def serve(
     """Many tenants' adapters on one base, behind OpenAI's API. Example: `rankwise serve --model embedded`"""
     from rankwise import api
 
-    if engine not in ENGINES or dtype not in ("bf16", "fp32"):
+    if engine not in ENGINES or dtype not in (None, "bf16", "fp32"):
         raise UsageError(
-            f"--engine {engine} --dtype {dtype}", expected=f"an engine of {', '.join(ENGINES)}; dtype bf16 or fp32"
+            f"--engine {engine}, --dtype {dtype}", expected=f"an engine of {', '.join(ENGINES)}; dtype bf16 or fp32"
         )
     if not api.is_loopback(host):
         notes.print(

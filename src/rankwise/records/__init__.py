@@ -75,6 +75,7 @@ from rankwise.records.evidence import (
     Tendency,
     Threshold,
 )
+from rankwise.records.export import EngineFit, Exported
 from rankwise.records.facts import (
     DataFacts,
     DeviceFacts,
@@ -145,10 +146,12 @@ __all__ = [
     "Detectable",
     "DeviceFacts",
     "Diagnosis",
+    "EngineFit",
     "Estimate",
     "Evaluation",
     "Event",
     "Evidence",
+    "Exported",
     "Facts",
     "Failed",
     "Finding",

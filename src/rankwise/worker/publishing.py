@@ -16,7 +16,7 @@ from rankwise.records import Plan
 from rankwise.report.card import model_card
 from rankwise.store import LINEAGE, Run, publish_folder, write_record
 from rankwise.text.dataset import Dataset
-from rankwise.text.files import copy_text_files
+from rankwise.text.files import copy_licence, copy_text_files
 from rankwise.text.template import ChatText
 
 
@@ -34,6 +34,7 @@ def publish(run: Run, plan: Plan, model: Any, data: Dataset, chat: ChatText) -> 
     with publish_folder(run.model if full else run.adapter) as folder, quiet_transformers():
         publish_weights(model, folder)
         copy_text_files(plan.facts.model.path, folder, plan.job.chat_template)
+        copy_licence(plan.facts.model.path, folder)
         if config.new_token_ids:
             chat.save_tokenizer(folder)
         write_record(folder / LINEAGE, plan.lineage())

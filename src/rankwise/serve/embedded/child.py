@@ -48,12 +48,16 @@ class Server:
 
         from rankwise.model.load import load_base
         from rankwise.serve.embedded.batch import Batch
+        from rankwise.serve.embedded.mixed import lay_across
 
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self._line = line
-        self._model = load_base(settings.base, dtype=settings.dtype, four_bit=settings.four_bit, device=settings.device)
+        self._model = load_base(
+            settings.base, dtype=settings.precision, four_bit=settings.four_bit, device=settings.device
+        )
         self._model.requires_grad_(False)
+        lay_across(self._model)
         self._batch = Batch(self._model, settings)
         self._adapters: dict[str, Any] = {}
         self._does: dict[str, Callable[..., None]] = {

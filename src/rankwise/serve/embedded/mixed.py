@@ -74,13 +74,17 @@ class Mix:
         alone = len(self._stacked) == 1 and all(row is used[0] for row in rows)
         masks: dict[tuple[tuple[int, int], ...], Tensor] = {}
         self.rows, self.terms = rows, {}
-        for path, stack in self._stacks.items():
+        changed = {path for adapter in used for path in adapter.changes}
+        followed = {path for adapter in used for path in adapter.inserted}
+        for path in changed | {path + INSERTED for path in followed}:
+            if (stack := self._stacks.get(path)) is None:
+                continue
             if stack.owners not in masks:
                 masks[stack.owners] = _foreign(stack, mine)
             self.terms[path] = Term(stack, None if alone else masks[stack.owners])
-        for path in {path for adapter in used for path in adapter.changes}:
+        for path in changed:
             self._scale(path, rows)
-        for path in {path for adapter in used for path in adapter.inserted}:
+        for path in followed:
             biases = [None if row is None or path not in row.inserted else row.inserted[path].up_bias for row in rows]
             self.terms[path + INSERTED].shift = _by_row(biases, 0.0)
 
@@ -165,8 +169,8 @@ def _changed(term: Term, x: Tensor, out: Tensor) -> Tensor:
     inner = linear(x, term.stack.a)
     if term.foreign is not None:
         inner.masked_fill_(term.foreign, 0)
-    flat = out.reshape(-1, out.shape[-1])
-    return torch.addmm(flat, inner.view(-1, inner.shape[-1]), term.stack.b).view(out.shape)
+    out.view(-1, out.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), term.stack.b)
+    return out
 
 
 def _squeezed(term: Term, hidden: Tensor) -> Tensor:
@@ -193,10 +197,23 @@ def _joined(parts: Sequence[tuple[int, Tensor, Tensor, Tensor | None]]) -> Stack
     owners = tuple((number, a.shape[0]) for number, a, _, _ in parts)
     if len(parts) == 1:
         _, a, b, bias = parts[0]
-        return Stack(a, b.t(), owners, bias)
+        return Stack(across(a), b.t().contiguous(), owners, bias)
     biases = [bias for _, _, _, bias in parts if bias is not None]
     a, b = torch.cat([a for _, a, _, _ in parts]), torch.cat([b.t() for _, _, b, _ in parts])
-    return Stack(a, b, owners, torch.cat(biases) if biases else None)
+    return Stack(across(a), b, owners, torch.cat(biases) if biases else None)
+
+
+def lay_across(model: nn.Module) -> None:
+    """Every linear layer of a base on a CPU; one that is tied to an embedding stays, which is read by rows."""
+    tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module in model.modules():
+        if type(module) is nn.Linear and id(module.weight) not in tied:
+            module.weight.data = across(module.weight.data)
+
+
+def across(weight: Tensor) -> Tensor:
+    """The same matrix, laid out by columns: on a CPU a product with the few rows of a step is up to twice as fast."""
+    return weight if weight.device.type != "cpu" else weight.t().contiguous().t()
 
 
 def _foreign(stack: Stack, mine: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Client:
             url: without `/v1`.
             key: sent as a bearer token; None: the server asks for none.
         """
-        self.url = url
+        self.url, self.key = url, key
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},

@@ -31,7 +31,11 @@ from rankwise.text.template import ChatText
 
 
 class VllmEngine:
-    """`Engine` over one server of vLLM. Make it by `supervised` or `attached`."""
+    """`Engine` over one server of vLLM. Make it by `supervised` or `attached`.
+
+    Attributes:
+        base_name: the name that the server is asked for the base by.
+    """
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class VllmEngine:
         self._resident: dict[str, AdapterFiles] = {}
         self._open: dict[int, asyncio.Queue[Piece | RankwiseError]] = {}
         self._loading = asyncio.Lock()
-        self._base = ""  # the name that the base is asked by
+        self.base_name = ""
 
     @classmethod
     def supervised(cls, options: VllmOptions, tell: Callable[[str], None] = lambda line: None) -> "VllmEngine":
@@ -120,6 +124,11 @@ class VllmEngine:
     def served(self) -> Served:
         """What the server said of itself when it came up."""
         return self._served
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Address and key of the server that is up: for whoever measures it without us, and for tests."""
+        return self._server.client.url, self._server.client.key or ""
 
     async def start(self) -> None:
         """Raises ModelError: not this base, or it cannot be loaded; RankwiseError: it did not come up."""
@@ -191,15 +200,15 @@ class VllmEngine:
 
     async def _base_beside(self, client: Client, folder: Path) -> None:
         """From the first adapter on the base is asked for as one."""
-        if self._zeros is not None and self._base != NULL:
+        if self._zeros is not None and self.base_name != NULL:
             zeros = await asyncio.to_thread(write_null, folder, self._zeros)
             await self._bring(client, NULL, zeros)
-            self._base = NULL
+            self.base_name = NULL
 
     async def _examined(self, client: Client, adapter: AdapterFiles) -> None:
         await examine_reading(client, adapter, self._chat)
         longest = self._served.max_model_len - 1
-        await examine_output(client, self._base, adapter.name, probes(self._chat, longest))
+        await examine_output(client, self.base_name, adapter.name, probes(self._chat, longest))
 
     # -- answers
 
@@ -227,7 +236,7 @@ class VllmEngine:
     async def _read(self, client: Client, asked: Generation, told: "asyncio.Queue[Piece | RankwiseError]") -> None:
         """A task of its own, so that an answer ends when the server is found dead, and not when its socket says so."""
         try:
-            async with aclosing(client.complete(asked.adapter or self._base, asked)) as pieces:
+            async with aclosing(client.complete(asked.adapter or self.base_name, asked)) as pieces:
                 async for piece in pieces:
                     told.put_nowait(piece)
         except ServerFault as fault:
@@ -252,7 +261,7 @@ class VllmEngine:
         """Raises ModelError: not the base that we read for; RankwiseError: no adapters can be loaded."""
         try:
             self._served = served = await client.served()
-            self._base = NULL if self._zeros is not None and NULL in served.adapters else served.base
+            self.base_name = NULL if self._zeros is not None and NULL in served.adapters else served.base
             await self._compare(client, served)
             if self._adapters and not await client.can_load():
                 raise RankwiseError(
@@ -287,7 +296,7 @@ class VllmEngine:
 
     async def lost(self, client: Client) -> bool:
         resident = set(self._resident)
-        return bool(resident) and not resident | ({NULL} & {self._base}) <= set((await client.served()).adapters)
+        return bool(resident) and not resident | ({NULL} & {self.base_name}) <= set((await client.served()).adapters)
 
     def _living(self) -> Client:
         if not self._server.alive:
