@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rankwise.api.progress import Progress, quiet
     from rankwise.api.proving import merged_folder, verify
     from rankwise.api.recipes import bring
+    from rankwise.api.serving import Serving, is_loopback, serve
     from rankwise.api.shrinking import shrink
     from rankwise.api.tenancy import adapter_store, add_tenant, limit_tenant, other_bases, registry, show_tenant
     from rankwise.api.training import latest_unfinished, prepare, train
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Asked",
     "Progress",
+    "Serving",
     "Wanted",
     "actual",
     "adapter_store",
@@ -77,6 +79,7 @@ __all__ = [
     "gates",
     "gpus",
     "how_to_go_on",
+    "is_loopback",
     "judge_of",
     "latest_unfinished",
     "launch",
@@ -106,6 +109,7 @@ __all__ = [
     "report_comparison",
     "requirements",
     "runs",
+    "serve",
     "show",
     "show_comparison",
     "show_tenant",
@@ -126,6 +130,7 @@ __all__ = [
 _MODULE = {
     "Asked": "judging",
     "Progress": "progress",
+    "Serving": "serving",
     "Wanted": "dealing",
     "actual": "actuals",
     "adapter_store": "tenancy",
@@ -154,6 +159,7 @@ _MODULE = {
     "gates": "judging",
     "gpus": "catalogue",
     "how_to_go_on": "bakeoffs",
+    "is_loopback": "serving",
     "judge_of": "judging",
     "latest_unfinished": "training",
     "launch": "launching",
@@ -183,6 +189,7 @@ _MODULE = {
     "report_comparison": "comparisons",
     "requirements": "judging",
     "runs": "looking",
+    "serve": "serving",
     "show": "looking",
     "show_comparison": "comparisons",
     "show_tenant": "tenancy",

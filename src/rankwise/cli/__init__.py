@@ -20,6 +20,7 @@ from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
 from rankwise.cli.merging import merge
 from rankwise.cli.planning import plan
+from rankwise.cli.serving import serve
 from rankwise.cli.tenants import tenants
 from rankwise.cli.training import train
 from rankwise.cli.watching import watch
@@ -51,6 +52,7 @@ for verb in (
     verify,
     export,
     chat,
+    serve,
     report,
     show,
     runs,

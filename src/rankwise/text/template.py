@@ -5,12 +5,13 @@ Training, evaluation, proof and serving all encode through `ChatText`, so "the s
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers.decoders import DecodeStream
 
 from rankwise.errors import JobError, ModelError
 from rankwise.records import Job
@@ -189,6 +190,28 @@ class ChatText:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of these ids."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def encode_opening(self, text: str) -> list[int]:
+        """Ids of a text that is to be gone on with: what the model puts before a document, and no EOS that it would
+        put after one.
+        """
+        ids, plain = list(self._tokenizer.encode(text, add_special_tokens=True).ids), self.encode(text)
+        added_end = bool(ids) and ids[-1] == self.eos_token_id and (not plain or plain[-1] != self.eos_token_id)
+        return ids[:-1] if added_end else ids
+
+    def decoding(self, before: Sequence[int] = ()) -> Callable[[int], str]:
+        """A function that takes the ids of an answer one after the other and gives the text that each completes: empty
+        while a character is unfinished. Special tokens are left out.
+
+        Args:
+            before: the last ids in front of the answer, where it goes on in the same text: they decide about a space.
+        """
+        stream = (
+            DecodeStream(ids=list(before), skip_special_tokens=True)
+            if before
+            else DecodeStream(skip_special_tokens=True)
+        )
+        return lambda token: stream.step(self._tokenizer, token) or ""
 
     def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """`encode(text)`, and for each id the characters [start, end) it stands for."""

@@ -1,0 +1,127 @@
+"""`rankwise serve`"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from rankwise.cli.face import Json, command
+from rankwise.cli.printing import notes, print_json
+from rankwise.cli.tenants import Where
+from rankwise.errors import UsageError
+
+ENGINES = ("embedded", "vllm")
+
+
+@command
+def serve(
+    *,
+    model: Annotated[
+        str, typer.Option(help="The base that the tenants' adapters were trained on: `embedded`, a folder or a hub id.")
+    ] = "embedded",
+    engine: Annotated[
+        str, typer.Option(help="`embedded` (transformers and PEFT, no extra install) or `vllm`.", metavar="NAME")
+    ] = "embedded",
+    engine_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A vLLM server that runs already; without it one is started.")
+    ] = None,
+    registry: Where = None,
+    adapters: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER|URL", help="Where `rankwise tenants add` keeps adapter files (default as there)."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Any but a loopback address is reached from outside, without TLS.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    slots: Annotated[
+        int | None,
+        typer.Option(min=1, help="Adapters loaded at once (default: planned from the tenants' popularity)."),
+    ] = None,
+    memory_gb: Annotated[
+        float, typer.Option(min=0.001, help="GB that the files of loaded adapters may have together.")
+    ] = 1.0,
+    zipf: Annotated[
+        float, typer.Option(min=0.0, help="How unequal tenants are asked (share ~ rank^-ZIPF), to plan slots.")
+    ] = 1.0,
+    allow_base: Annotated[bool, typer.Option("--allow-base", help="Every key may ask the model `base`.")] = False,
+    max_batch: Annotated[int, typer.Option(min=1, help="Requests that are answered together.")] = 16,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=2, help="Tokens of prompt and answer together (default: the model's positions)."),
+    ] = None,
+    max_open: Annotated[int, typer.Option(min=1, help="Requests answered or waiting at once; more get 503.")] = 256,
+    max_choices: Annotated[int, typer.Option(min=1, help="Answers of one request (prompts x n).")] = 8,
+    max_body_kb: Annotated[int, typer.Option(min=1, help="Size of one request in kB.")] = 1024,
+    request_seconds: Annotated[float, typer.Option(min=1, help="For one answer.")] = 600.0,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="For open requests after SIGTERM or Ctrl-C.")] = 30.0,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the embedded engine: bf16 or fp32 (default: fp32 on a CPU, else bf16).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of the embedded engine: cpu, cuda:0, ...")] = "cpu",
+    four_bit: Annotated[
+        bool, typer.Option("--four-bit", help="The embedded engine holds the base in NF4, as QLoRA trained on it.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the embedded engine's arithmetic.")] = None,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Write prompts and answers into the log: they may be confidential.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Many tenants' adapters on one base, behind OpenAI's API. Example: `rankwise serve --model embedded`"""
+    from rankwise import api
+
+    if engine not in ENGINES or dtype not in (None, "bf16", "fp32"):
+        raise UsageError(
+            f"--engine {engine}, --dtype {dtype}", expected=f"an engine of {', '.join(ENGINES)}; dtype bf16 or fp32"
+        )
+    if not api.is_loopback(host):
+        notes.print(
+            f"[bold yellow]warning:[/] {escape(host)} is reached from outside this machine, and the gateway speaks no "
+            "TLS: keys and prompts travel readable. Put a proxy with TLS in front of it."
+        )
+    if log_prompts:
+        notes.print("[bold yellow]warning:[/] prompts and answers are written into the log (--log-prompts).")
+    limits = {
+        "allow_base": allow_base,
+        "max_open": max_open,
+        "max_choices": max_choices,
+        "max_body_bytes": max_body_kb * 1024,
+        "request_seconds": request_seconds,
+        "drain_seconds": drain_seconds,
+        "log_prompts": log_prompts,
+    }
+    asked = api.Serving(
+        model=model,
+        engine=engine,  # type: ignore[arg-type]
+        engine_url=engine_url,
+        registry=registry,
+        adapters=adapters,
+        host=host,
+        port=port,
+        slots=slots,
+        memory_gb=memory_gb,
+        zipf=zipf,
+        max_batch=max_batch,
+        max_length=max_length,
+        dtype=dtype,  # type: ignore[arg-type]
+        device=device,
+        four_bit=four_bit,
+        threads=threads,
+        limits=limits,
+    )
+    api.serve(asked, _print_ready_as_json if as_json else _print_ready)
+    return 0
+
+
+def _print_ready(told: dict[str, Any]) -> None:
+    notes.print(
+        f"{told['url']} answers for {told['tenants']} tenants on {escape(told['base']['name'])}, engine "
+        f"{told['engine']}, {told['slots']} slots, {told['max_length']:,} tokens a request. Ctrl-C ends it."
+    )
+
+
+def _print_ready_as_json(told: dict[str, Any]) -> None:
+    print_json(told)
+    sys.stdout.flush()
