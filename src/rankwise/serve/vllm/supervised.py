@@ -24,7 +24,8 @@ from rankwise.serve.vllm.server import STEADY, Owner, Server, pause_after
 
 TOLD = 5.0  # seconds between lines on a server that comes up
 LINES = 12  # of its log, where it did not
-_CAUSE = re.compile(r"\b(\w*(?:Error|Exception): .+)$", re.MULTILINE)
+_CAUSE = re.compile(r"(?:^|[\s.])(\w*(?:Error|Exception): .+)$")
+_HARMLESS = re.compile(r"\b(?:WARNING|INFO|DEBUG)\b")  # lines that quote errors and are none
 # Words of the errors that vLLM raises over a model, whatever their class.
 _MODEL = ("architectures", "does not recognize", "safetensors", "max_model_len", "config.json", "No such file")
 
@@ -151,11 +152,22 @@ class Supervised(Server):
     def _failure(self, what: str) -> RankwiseError:
         """The first error of its log is the cause; those after it are what came of it."""
         log = self._log()
-        found = _CAUSE.search(log)
-        cause = f": {found[1].strip()[:300]}" if found else ""
+        found = cause_of(log)
+        cause = f": {found[:300]}" if found else ""
         kind = ModelError if any(word in cause for word in _MODEL) else RankwiseError
-        end = "\n".join(log.splitlines()[-LINES:])
+        end = "\n".join(line[:300] for line in log.splitlines()[-LINES:])
         return kind(what + cause, fix=f"see {self.options.log}; it ends with\n{end}")
+
+
+def cause_of(log: str) -> str | None:
+    """The first error of a log, in its own words; pydantic's stand on the line after it."""
+    lines = log.splitlines()
+    for place, line in enumerate(lines):
+        found = None if _HARMLESS.search(line) else _CAUSE.search(line)
+        if found is not None:
+            after = lines[place + 1].strip() if "validation error" in found[1] and place + 1 < len(lines) else ""
+            return f"{found[1]} {after}".strip()
+    return None
 
 
 def _free_port() -> int:
