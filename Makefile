@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve vllm clean
+.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve soak vllm clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -78,13 +78,17 @@ bench-speed: install  ## how long a plan takes, first and again, beside the impo
 bench-watch: install  ## runs that forget, watched, stopped, rolled back and replayed; what looking costs (12 minutes)
 	$(BIN)/python -m benchmarks.watch.bench
 
-bench-serve: install  ## many adapters on one base: mixed against the base alone, one at a time and PEFT's static batch (6 minutes)
+bench-serve: install  ## many adapters on one base: mixed against the base alone, one at a time, PEFT and vLLM; the gateway's own time (10 minutes)
+	-$(MAKE) vllm
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.serve.bench
+
+soak: install  ## 20 minutes of clients, changes of tenants and killed engines: is an answer ever wrong, lost or another tenant's?
+	$(BIN)/python -m benchmarks.serve.soak --out benchmarks/serve/soak.json
 
 bench-lesson: install  ## the lesson's claims as eight experiments (hours on one thread, resumable; QUICK=1: a smoke run)
 	$(BIN)/python -m benchmarks.lesson.bench
 
-bench-compare: install  ## methods compared on real data: a persona and rare diseases (10 minutes)
+bench-compare: install  ## methods compared on real data: a persona and rare diseases (16 minutes)
 	$(BIN)/python -m benchmarks.compare.bench
 
 bench-merge: install  ## a merge beside PEFT's and beside copying, on a checkpoint of Mistral-7B's shapes (15 minutes, 30 GB of disk)

@@ -33,6 +33,7 @@ OPTIONS: list[tuple[str, Any, str, Any]] = [
     ("--model", "llama", "model", "llama"),
     ("--engine", "vllm", "engine", "vllm"),
     ("--engine-url", "http://127.0.0.1:9", "engine_url", "http://127.0.0.1:9"),
+    ("--engine-python", "/opt/vllm/bin/python", "engine_python", Path("/opt/vllm/bin/python")),
     ("--registry", "r.sqlite", "registry", "r.sqlite"),
     ("--adapters", "s3://b/a", "adapters", "s3://b/a"),
     ("--host", "::1", "host", "::1"),

@@ -1,6 +1,7 @@
 """`python -m benchmarks.serve.bench`: many adapters on one base, part by part, each in a process of its own.
 
-Writes result.json and README.md. The engine's part takes about six minutes on an idle core.
+Writes result.json and README.md. vLLM's part runs where it is installed (`make vllm`). About ten minutes on two idle
+cores.
 """
 
 import argparse
@@ -14,9 +15,11 @@ from typing import Any
 
 from benchmarks.memory.bench import commit, machine, versions
 from benchmarks.serve.readme import readme
+from benchmarks.serve.vllm import is_here
 
 HERE = Path(__file__).parent
-PARTS = ("engine",)  # modules of this folder that take --adapters and --out and write {"metrics", "rows"}
+# modules of this folder that take --adapters and --out and write {"metrics", "rows"}
+PARTS = ("engine", "gateway", "vllm")
 
 
 def merged(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory(prefix="rankwise-bench-") as place:
         adapters = asked.adapters or Path(place) / "adapters"
-        for part in PARTS:
+        for part in [part for part in PARTS if part != "vllm" or is_here()]:
             out = Path(place) / f"{part}.json"
             argv = [sys.executable, "-m", f"benchmarks.serve.{part}", "--adapters", str(adapters), "--out", str(out)]
             subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)

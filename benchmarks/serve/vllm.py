@@ -204,15 +204,18 @@ async def measure(
 def main() -> None:
     """By itself."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serve.vllm", description=__doc__)
-    parser.add_argument("secrets", type=Path, help="folder of benchmarks.serve.secret; made where it is empty")
+    parser.add_argument("--adapters", type=Path, required=True, help="folder of benchmarks.serve.secret")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--clients", type=int, default=CLIENTS)
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     asked = parser.parse_args()
     base = locate("embedded")
-    secrets = make_secrets(base, asked.secrets, 8, targets=("all-linear",))
+    secrets = make_secrets(base, asked.adapters, 8, targets=("all-linear",))
     rows = asyncio.run(measure(base, secrets, clients=asked.clients, tokens=asked.tokens, count=asked.rounds))
     sys.stdout.write(json.dumps(summary(rows), indent=1) + "\n")
+    if asked.out:
+        asked.out.write_text(json.dumps({"metrics": summary(rows), "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

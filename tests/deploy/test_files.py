@@ -17,7 +17,6 @@ DEPLOY = ROOT / "deploy"
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 COMMANDS: Any = typer.main.get_command(app)
 SOURCE = "\n".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
-needs_serve = pytest.mark.skipif("serve" not in COMMANDS.commands, reason="`rankwise serve` is not in this version")
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -69,14 +68,12 @@ def test_every_file_is_read() -> None:
     assert len(manifests()) >= 15
 
 
-@needs_serve
 def test_every_gateway_is_a_command_line_of_ours() -> None:
     for arguments in gateways():
         assert arguments[0] == "serve"
         COMMANDS.commands["serve"].make_context("serve", arguments[1:])
 
 
-@needs_serve
 def test_every_variable_of_ours_is_read_by_us() -> None:
     named = {name for path in FILES for name in re.findall(r"RANKWISE_[A-Z_]+", path.read_text())}
     assert {"RANKWISE_REGISTRY", "RANKWISE_ADAPTERS", "RANKWISE_CACHE"} <= named

@@ -34,19 +34,22 @@ class Serving:
 
     Attributes:
         engine_url: of a vLLM server that runs already; None: one is started.
+        engine_python: interpreter that has vLLM, to start one; None: found.
         registry, adapters: as `rankwise tenants` takes them; None: this user's.
         slots: adapters at once; None: planned from `zipf` and the number of tenants.
         memory_gb: that the files of loaded adapters may have together.
         zipf: exponent of the popularity of tenants that the slots are planned with.
         max_batch: requests that are answered together.
         max_length: prompt and answer together; None: the model's positions.
-        dtype, device, four_bit, threads: of the embedded engine.
+        dtype, four_bit, threads: of the embedded engine.
+        device: of the embedded engine, or of a vLLM that runs already.
         limits: further numbers of the gateway's Settings, by their names.
     """
 
     model: str = "embedded"
     engine: Literal["embedded", "vllm"] = "embedded"
     engine_url: str | None = None
+    engine_python: Path | None = None
     registry: str | None = None
     adapters: str | None = None
     host: str = "127.0.0.1"
@@ -159,6 +162,8 @@ def _hit_rate(zipf: float, tenants: int, slots: int) -> float:
 def _check(asked: Serving) -> None:
     if asked.engine_url is not None and asked.engine != "vllm":
         raise UsageError("--engine-url names a vLLM server that runs already", fix="add --engine vllm")
+    if asked.engine_python is not None and (asked.engine != "vllm" or asked.engine_url is not None):
+        raise UsageError("--engine-python starts a vLLM server", fix="add --engine vllm, and no --engine-url")
 
 
 def _require_packages() -> None:
@@ -219,9 +224,11 @@ def _vllm(asked: Serving, base: Path, slots: int, max_length: int, max_rank: int
 
     if asked.engine_url is not None:
         url = asked.engine_url
-        return VllmEngine.attached(url, base, max_model_len=max_length, batch=asked.max_batch, tell=tell)
+        gpu = asked.device != "cpu"
+        return VllmEngine.attached(url, base, max_model_len=max_length, batch=asked.max_batch, gpu=gpu, tell=tell)
     options = VllmOptions(
         model=base,
+        python=asked.engine_python,
         log=log_file,
         slots=slots,
         max_rank=max_rank,

@@ -1,6 +1,7 @@
 """`rankwise serve`"""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,10 @@ def serve(
     ] = "embedded",
     engine_url: Annotated[
         str | None, typer.Option(metavar="URL", help="A vLLM server that runs already; without it one is started.")
+    ] = None,
+    engine_python: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Interpreter that has vLLM (default: found beside ours, see `make vllm`)."),
     ] = None,
     registry: Where = None,
     adapters: Annotated[
@@ -59,7 +64,9 @@ def serve(
     dtype: Annotated[
         str | None, typer.Option(help="Of the embedded engine: bf16 or fp32 (default: fp32 on a CPU, else bf16).")
     ] = None,
-    device: Annotated[str, typer.Option(help="Of the embedded engine: cpu, cuda:0, ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Of the embedded engine, or of a vLLM that runs already: cpu, cuda:0, ...")
+    ] = "cpu",
     four_bit: Annotated[
         bool, typer.Option("--four-bit", help="The embedded engine holds the base in NF4, as QLoRA trained on it.")
     ] = False,
@@ -96,6 +103,7 @@ def serve(
         model=model,
         engine=engine,  # type: ignore[arg-type]
         engine_url=engine_url,
+        engine_python=engine_python,
         registry=registry,
         adapters=adapters,
         host=host,

@@ -19,7 +19,7 @@ from rankwise.methods import TUNERS
 from rankwise.model.adapterproducts import WEIGHTS, AdapterFolder
 from rankwise.records import Merge, MergedAdapter, NewTokens, Plan
 from rankwise.store import hash_file, publish_folder, require_space, write_record
-from rankwise.text.files import copy_text_files
+from rankwise.text.files import copy_licence, copy_text_files
 
 MERGE = "merge.json"  # beside the merged weights
 SHARDED = frozenset({"LORA", "IA3", "LN_TUNING"})  # merged by operations of their own; others by PEFT's layers
@@ -148,9 +148,7 @@ def carry_files(made: MergePlan, folder: Path, wanted: Wanted, adapter: Path) ->
         shutil.copy2(source / "generation_config.json", folder / "generation_config.json")
     copy_text_files(source, folder)
     copy_text_files(adapter, folder)  # its template may be a given one, and its tokenizer know new tokens
-    for name in ("LICENSE", "LICENSE.txt", "NOTICE"):
-        if (source / name).is_file():
-            shutil.copy2(source / name, folder / name)
+    copy_licence(source, folder)
 
 
 def _is_embedding(made: MergePlan, name: str) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 import fsspec
 
 from rankwise.errors import AdapterError
+from rankwise.methods import SERVED
 from rankwise.records import ModelFacts, content_hash
 from rankwise.serve.adapterfiles import KNOWN, LEFT_OUT, WEIGHTS, read_config, require_texts, take_in
 from rankwise.serve.adaptertensors import require_tensors
@@ -27,7 +28,7 @@ from rankwise.store import OBJECT_STORES, cache_folder, hash_folder, publish_fol
 
 MOST_BYTES = 2_000_000_000
 MAX_RANK = 512  # the largest that vLLM's --max-lora-rank takes
-SERVED = frozenset({"LORA", "IA3", "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "RANKWISE_BOTTLENECK"})
+TAKEN = frozenset({*SERVED, "RANKWISE_BOTTLENECK"})  # PEFT's types, and that of our own bottleneck adapters
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -83,7 +84,7 @@ class AdapterStore:
         with _staged(self._local or self._cache) as staged:
             take_in(folder, staged, self.max_bytes)
             require_texts(staged)
-            config = read_config(staged, SERVED, self.max_rank)
+            config = read_config(staged, TAKEN, self.max_rank)
             require_tensors(staged / WEIGHTS, config, base, self.max_rank)
             hashes = hash_folder(staged)
             sha256 = content_hash(hashes)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from transformers import MambaConfig, MambaForCausalLM
 
 from rankwise.errors import ModelError, RankwiseError
 from rankwise.model.likelihood import row_losses
@@ -22,7 +23,7 @@ from rankwise.serve.embedded import EmbeddedEngine, Settings
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, EngineDied, Generation, Piece
 from rankwise.text.masks import Encoded
 from tests.serve.embedded.built import NEW, alone, build, prompts
-from tests.tiny import tiny_llama
+from tests.tiny import tiny_llama, tiny_tokenizer
 
 LONG = 200  # tokens: long enough to be in the middle of
 
@@ -220,6 +221,16 @@ def test_a_base_that_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="could not load"):
         asyncio.run(ended(found, start))
     assert not found.state().alive
+
+
+def test_a_base_with_a_state_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    MambaForCausalLM(MambaConfig(vocab_size=320, hidden_size=16, num_hidden_layers=1)).save_pretrained(folder)
+    tiny_tokenizer(folder)
+    found = EmbeddedEngine(Settings(folder), tmp_path / "log")
+    with pytest.raises(ModelError, match="MambaForCausalLM keeps a state") as raised:
+        asyncio.run(ended(found, found.start))
+    assert "--engine vllm" in raised.value.fix
 
 
 def test_a_child_that_crashes_tells_the_end_of_its_log(place: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rankwise.errors import RankwiseError
+from rankwise.errors import ModelError, RankwiseError
 from rankwise.serve.embedded.frames import frame, receive_frame
 from rankwise.serve.embedded.settings import Settings
 from rankwise.serve.engine import AdapterRefused
@@ -56,6 +56,12 @@ class Server:
         self._model = load_base(
             settings.base, dtype=settings.precision, four_bit=settings.four_bit, device=settings.device
         )
+        if self._model._is_stateful:
+            raise ModelError(
+                f"{type(self._model).__name__} keeps a state from token to token, which rows that come and go cannot share",
+                expected="a model that attends to keys and values of all tokens",
+                fix="serve it by vLLM: --engine vllm",
+            )
         self._model.requires_grad_(False)
         lay_across(self._model)
         self._batch = Batch(self._model, settings)
