@@ -58,7 +58,7 @@ class Server:
         )
         if self._model._is_stateful:
             raise ModelError(
-                f"{type(self._model).__name__} keeps a state from token to token, which rows that come and go cannot share",
+                f"{type(self._model).__name__} keeps a state, which rows that come and go cannot share",
                 expected="a model that attends to keys and values of all tokens",
                 fix="serve it by vLLM: --engine vllm",
             )
