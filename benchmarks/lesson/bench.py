@@ -36,6 +36,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of result.json, README.md and the plots (default: this one)")
     parser.add_argument("--work", type=Path, help="folder of what is done already (default: below the cache)")
     parser.add_argument("--pause-while", type=Path, metavar="FILE", help="compute nothing while this file exists")
+    parser.add_argument("--go-on", action="store_true", help="take what result.json of --out holds as done")
     parser.add_argument("--report-only", action="store_true", help="run nothing, write what there is")
     return parser.parse_args()
 
@@ -66,7 +67,11 @@ def main() -> None:
     work = asked.work or cache_folder() / "lesson" / ("counted" if scale.counted else "quick")
     torch.set_num_threads(1)  # a second one spins on a machine that others use, too
     predictions = read()
+    out = asked.out or (HERE if scale.counted else work)
     bench = Bench(work, scale, KINDS, predictions.hash, pause=asked.pause_while, only_read=asked.report_only)
+    if asked.go_on:
+        taken = bench.take(json.loads((out / "result.json").read_text(encoding="utf-8")))
+        sys.stderr.write(f"{taken} jobs taken from {out / 'result.json'}\n")
     if not asked.report_only:
         try:
             do_all(bench, jobs_of(bench, asked.only))
@@ -74,7 +79,6 @@ def main() -> None:
             raise SystemExit(f"stopped; the same command goes on from what is in {work}") from None
     bench.only_read = True
     result = result_of(bench, predictions)
-    out = asked.out or (HERE if scale.counted else work)
     write(out, result, PAGE if out == HERE else None)
     for name, found in result["experiments"].items():
         sys.stdout.write(f"{name} {found['title']}: {found['outcome'] if scale.counted else 'ran (not counted)'}\n")

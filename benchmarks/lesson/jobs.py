@@ -109,6 +109,17 @@ class Bench:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
 
+    def take(self, result: Mapping[str, Any]) -> int:
+        """Take the rows of an earlier result.json as done, where the same would be computed; returns how many."""
+        sizes, taken = self.scale.sizes(), 0
+        for row in result["rows"] if result.get("way") == WAY else ():
+            job, kind = Job(row["kind"], row["of"]), self.kinds.get(row["kind"])
+            same = kind is not None and all(result["sizes"].get(field) == sizes[field] for field in kind.uses)
+            if same and row["predictions"] == self.predictions and self.kept(job) is None:
+                write_text(self._file(job), json.dumps(row, allow_nan=False) + "\n")
+                taken += 1
+        return taken
+
     def folder(self, job: Job) -> Path:
         """For the weights of a job, beside its JSON."""
         return self.work / self.name(job)

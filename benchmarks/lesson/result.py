@@ -15,7 +15,7 @@ from benchmarks.lesson import (
     x7_flops,
     x8_spectrum,
 )
-from benchmarks.lesson.jobs import Bench, Job, NotRun
+from benchmarks.lesson.jobs import WAY, Bench, Job, NotRun
 from benchmarks.lesson.number import Number
 from benchmarks.lesson.predictions import Measure, Prediction, Predictions
 from benchmarks.lesson.verdict import judge, together
@@ -51,6 +51,7 @@ def result_of(bench: Bench, predictions: Predictions) -> dict[str, Any]:
         "counted": bench.scale.counted,
         "predictions": {"written": predictions.written, "sha256": predictions.hash},
         "sizes": bench.scale.sizes(),
+        "way": WAY,
         "experiments": found,
         "rows": rows(bench),
         "commit": commit(),

@@ -16,7 +16,7 @@ import torch
 from benchmarks.lesson import stored, x3_forgetting, x6_alpha, x8_spectrum
 from benchmarks.lesson.bench import HERE, PAGE
 from benchmarks.lesson.codes import BITS, SYMBOLS, old_and_new, rows_of
-from benchmarks.lesson.jobs import Bench, Job, Kind, NotRun, do_all, expected
+from benchmarks.lesson.jobs import WAY, Bench, Job, Kind, NotRun, do_all, expected
 from benchmarks.lesson.kinds import KINDS
 from benchmarks.lesson.lists import Split
 from benchmarks.lesson.number import of_items, of_seeds
@@ -133,6 +133,22 @@ def test_a_job_follows_from_its_settings_and_the_sizes_it_uses(tmp_path: Path) -
         return Bench(tmp_path, scale, kinds, "hash").name(Job("arm", {"seed": 1}))
 
     assert named() == named(seeds=5) != named(steps=7)
+
+
+def test_rows_of_a_result_are_taken_where_the_same_would_be_computed(tmp_path: Path) -> None:
+    job = Job("knob", {"seed": 0, "r": 4})
+    row = {"kind": "knob", "of": dict(job.of), "found": {"loss": 1.0}, "seconds": 1.0, "ended": "", "predictions": "p"}
+    whole = {"way": WAY, "sizes": QUICK.sizes(), "rows": [row, {**row, "kind": "gone"}]}
+
+    def taken(**changes: Any) -> tuple[int, Any]:
+        bench = Bench(tmp_path / str(len(list(tmp_path.iterdir()))), QUICK, KINDS, "p")
+        return bench.take({**whole, **changes}), bench.kept(job)
+
+    assert taken() == (1, {"loss": 1.0})
+    assert taken(way=WAY + 1) == (0, None)
+    assert taken(sizes=QUICK.sizes() | {"knob_steps": 1}) == (0, None)
+    assert taken(sizes=QUICK.sizes() | {"shares": []})[0] == 1  # which it does not use
+    assert taken(rows=[{**row, "predictions": "others"}]) == (0, None)
 
 
 def test_what_is_not_there_is_not_run_for_a_report(tmp_path: Path) -> None:

@@ -206,6 +206,12 @@ def test_mean_stays_a_share() -> None:
     assert 0.9 < low < high == 1.0
 
 
+def test_a_mean_loss_is_not_below_nothing() -> None:
+    apart = [run("a", 0, [0.0] * 7 + [0.1], loss=True), run("a", 1, [0.3] * 8, loss=True), run("b", 0, [1.0] * 8)]
+    value, (low, high) = mean(next(t for t in tables(apart) if t.about.unit != "share"), "a")
+    assert low == 0.0 < value < high
+
+
 def test_other_items_are_refused() -> None:
     with pytest.raises(RunError, match="same items"):
         contrasts([*shares("a", [0.5, 0.5], 60), *shares("b", [0.5, 0.5], 61)])

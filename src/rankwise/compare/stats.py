@@ -1,5 +1,6 @@
 """Trials of several arms -> Contrasts: which of two is better on which metric, or that nobody can tell."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -120,10 +121,13 @@ def told(table: Table, parts: Parts) -> Array:
 
 
 def mean(table: Table, arm: str) -> tuple[float, Interval]:
-    """The mean of one arm over items and seeds, with its 95 % interval; within 0 and 1 for shares."""
+    """The mean of one arm over items and seeds, with its 95 % interval; within 0 and 1 for shares, not below 0 for a
+    cross-entropy.
+    """
     pool = pooled([table.values[name] for name in table.values if name in table.trained], table.share)
     parts = parts_of_mean(table.values[arm], table.share, pool, arm in table.trained, bounded=table.bounded)
-    return float(parts.estimate), _interval(parts, 2, (0.0, 1.0) if table.bounded else None)
+    loss = (0.0, math.inf) if table.about.unit.startswith("nats") else None
+    return float(parts.estimate), _interval(parts, 2, (0.0, 1.0) if table.bounded else loss)
 
 
 def _interval(parts: Parts, arms: int, limits: Interval | None) -> Interval:

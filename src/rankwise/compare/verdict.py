@@ -58,7 +58,7 @@ def conclusion_text(
     beaten = beaten_by(contrasts)
     losers = [arm for arm in means if beaten.get(arm)]
     if not losers:
-        return f"{said}cannot tell any of them apart; {_open(contrasts, best)}."
+        return f"{said}cannot tell any of them apart ({_largest(contrasts, best)})."
     if len(best) == 1 and all(best[0] in beaten[arm] for arm in losers):
         return f"{said}{best[0]} is shown to be better than {listed(losers)}."
     verb = "is" if len(losers) == 1 else "are"
@@ -75,13 +75,16 @@ def _winners(beaten: Mapping[str, Sequence[str]], losers: Sequence[str]) -> str:
 
 
 def _open(contrasts: Sequence[Contrast], best: Sequence[str]) -> str:
+    """Which of those that nobody beats are not told apart."""
+    return f"between {listed(best)} cannot tell ({_largest(contrasts, best)})"
+
+
+def _largest(contrasts: Sequence[Contrast], best: Sequence[str]) -> str:
     """The largest difference among arms that nobody beats, and what telling it would take."""
     between = [c for c in contrasts if c.first in best and c.second in best]
     largest = max(between, key=lambda c: abs(c.difference))
-    pair = f"{largest.first} and {largest.second}"
-    if len(best) > 2:
-        return f"between {listed(best)} cannot tell ({pair}: {gap(largest)}; {missing(largest)})"
-    return f"between {pair} cannot tell ({gap(largest)}): {missing(largest)}"
+    pair = f"{largest.first} and {largest.second}: " if len(best) > 2 else ""
+    return f"{pair}{gap(largest)}; {missing(largest)}"
 
 
 def verdict(
