@@ -60,7 +60,7 @@ def traced(decided: Plan) -> "list[Traced]":
         Traced("base weights", decided.base_hash, _weights(model.path)),
         *(Traced(f"data {source}", digest, now[source]) for source, digest in files.items()),
         Traced("all data", decided.data_hash, None if None in now.values() else content_hash(now)),
-        Traced("chat template of the base", model.template_hash, _template(model.path)),
+        Traced("chat template", model.template_hash, _template(decided)),
     ]
     if decided.facts.parent is not None:
         found.append(_parent(decided.facts.parent))
@@ -81,9 +81,10 @@ def _weights(folder: Path) -> str | None:
         return None
 
 
-def _template(folder: Path) -> str | None:
+def _template(decided: Plan) -> str | None:
+    """Of the base, or of the job where it gives one."""
     try:
-        return ChatText.from_folder(folder).template_hash
+        return ChatText.for_job(decided.job, decided.facts.model.path).template_hash
     except RankwiseError:
         return None
 
