@@ -384,3 +384,8 @@ def cache_folder() -> Path:
     if path := os.environ.get("RANKWISE_CACHE"):
         return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankwise"
+
+
+def data_folder() -> Path:
+    """Where Rankwise keeps what cannot be made again: $XDG_DATA_HOME/rankwise, else ~/.local/share/rankwise."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "rankwise"

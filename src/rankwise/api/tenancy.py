@@ -149,11 +149,11 @@ def _rank(adapter: Path) -> int | None:
 
 def _gates(required: "Sequence[Requirement]", artifact: Artifact, evidence: Evidence | None) -> list[Gate]:
     """What the owner requires, else the default: proof passed, evaluated, and forgetting did not end red."""
-    from rankwise.evaluate.gates import gate, unmeasured
+    from rankwise.evaluate.gates import gate
 
     evaluation = evidence.evaluation if evidence else None
     if required:
-        return [unmeasured(r) if evaluation is None else gate(r, evaluation) for r in required]
+        return [gate(r, evaluation) for r in required]
     passed = sum(c.passed for c in artifact.verification.checks) / len(artifact.verification.checks)
     found = [
         _default("proof", ">=", 1, passed, "share of its checks"),

@@ -83,13 +83,7 @@ def serve(
         raise UsageError(
             f"--engine {engine}, --dtype {dtype}", expected=f"an engine of {', '.join(ENGINES)}; dtype bf16 or fp32"
         )
-    if not api.is_loopback(host):
-        notes.print(
-            f"[bold yellow]warning:[/] {escape(host)} is reached from outside this machine, and the gateway speaks no "
-            "TLS: keys and prompts travel readable. Put a proxy with TLS in front of it."
-        )
-    if log_prompts:
-        notes.print("[bold yellow]warning:[/] prompts and answers are written into the log (--log-prompts).")
+    _warn(None if api.is_loopback(host) else host, log_prompts)
     limits = {
         "allow_base": allow_base,
         "max_open": max_open,
@@ -121,6 +115,17 @@ def serve(
     )
     api.serve(asked, _print_ready_as_json if as_json else _print_ready)
     return 0
+
+
+def _warn(reached_by: str | None, log_prompts: bool) -> None:
+    """Of what a person may not have meant. `reached_by`: an address from outside this machine."""
+    if reached_by is not None:
+        notes.print(
+            f"[bold yellow]warning:[/] {escape(reached_by)} is reached from outside this machine, and the gateway "
+            "speaks no TLS: keys and prompts travel readable. Put a proxy with TLS in front of it."
+        )
+    if log_prompts:
+        notes.print("[bold yellow]warning:[/] prompts and answers are written into the log (--log-prompts).")
 
 
 def _print_ready(told: dict[str, Any]) -> None:

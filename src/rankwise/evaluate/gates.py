@@ -66,9 +66,9 @@ def read_requirement(text: str, names: Collection[str]) -> Requirement:
     return Requirement(text, match["metric"], match["side"] or "tuned", match["end"], sign, limit)
 
 
-def gate(requirement: Requirement, evaluation: Evaluation) -> Gate:
-    """Is it met? What was not measured is not."""
-    value, unit = _value(requirement, evaluation)
+def gate(requirement: Requirement, evaluation: Evaluation | None) -> Gate:
+    """Is it met? What was not measured is not; of a model that nobody evaluated (None), nothing was."""
+    value, unit = _value(requirement, evaluation) if evaluation is not None else (None, None)
     return Gate(
         requirement=requirement.text,
         name=requirement.name,
@@ -77,19 +77,6 @@ def gate(requirement: Requirement, evaluation: Evaluation) -> Gate:
         value=value,
         unit=unit,
         met=value is not None and HOLDS[requirement.comparison](value, requirement.limit),
-    )
-
-
-def unmeasured(requirement: Requirement) -> Gate:
-    """Of a model that nobody evaluated: not met."""
-    return Gate(
-        requirement=requirement.text,
-        name=requirement.name,
-        comparison=requirement.comparison,
-        limit=requirement.limit,
-        value=None,
-        unit=None,
-        met=False,
     )
 
 

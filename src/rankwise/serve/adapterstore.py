@@ -24,7 +24,7 @@ from rankwise.methods import SERVED
 from rankwise.records import ModelFacts, content_hash
 from rankwise.serve.adapterfiles import KNOWN, LEFT_OUT, WEIGHTS, read_config, require_texts, take_in
 from rankwise.serve.adaptertensors import require_tensors
-from rankwise.store import OBJECT_STORES, cache_folder, hash_folder, publish_folder
+from rankwise.store import OBJECT_STORES, cache_folder, data_folder, hash_folder, publish_folder
 
 MOST_BYTES = 2_000_000_000
 MAX_RANK = 512  # the largest that vLLM's --max-lora-rank takes
@@ -33,11 +33,8 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def default_root() -> str:
-    """$RANKWISE_ADAPTERS, else the folder adapters in $XDG_DATA_HOME/rankwise, else in ~/.local/share/rankwise."""
-    if given := os.environ.get("RANKWISE_ADAPTERS"):
-        return given
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    return str(data / "rankwise" / "adapters")
+    """$RANKWISE_ADAPTERS, else the folder adapters where data are kept."""
+    return os.environ.get("RANKWISE_ADAPTERS") or str(data_folder() / "adapters")
 
 
 class AdapterStore:

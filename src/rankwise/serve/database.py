@@ -34,6 +34,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rankwise.errors import RegistryError
+from rankwise.store import data_folder
 
 SCHEMA = 1
 WAIT_SECONDS = 30  # for another process's transaction
@@ -94,11 +95,8 @@ usage = Table(
 
 
 def default_url() -> str:
-    """$RANKWISE_REGISTRY, else registry.sqlite in $XDG_DATA_HOME/rankwise, else in ~/.local/share/rankwise."""
-    if given := os.environ.get("RANKWISE_REGISTRY"):
-        return given
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
-    return str(data / "rankwise" / "registry.sqlite")
+    """$RANKWISE_REGISTRY, else registry.sqlite where data are kept."""
+    return os.environ.get("RANKWISE_REGISTRY") or str(data_folder() / "registry.sqlite")
 
 
 class Database:

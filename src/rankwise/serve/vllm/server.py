@@ -1,6 +1,7 @@
 """What a server of vLLM is to the engine, whoever started it: it comes up, is watched, may go away and come back."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -27,7 +28,7 @@ class Owner(Protocol):
         """Does a server that is well lack what was loaded? It was then started anew meanwhile."""
 
 
-class Server:
+class Server(ABC):
     """
     Attributes:
         client: of the server that is up; of the last one while none is.
@@ -73,11 +74,13 @@ class Server:
         self.alive = False
         self._suspected.set()
 
+    @abstractmethod
     async def _keep(self, owner: Owner, first: "asyncio.Future[None]") -> None:
-        raise NotImplementedError
+        """Have a server up for as long as it is not cancelled; `first` is done when the first one is."""
 
     def _weigh(self) -> None:
-        """Read `resident_bytes`."""
+        """Read `resident_bytes`; of a server that is not ours they are unknown."""
+        self.resident_bytes = None
 
     async def _until_gone(self, owner: Owner, ended: Callable[[], str | None]) -> str:
         """Watch a server that is up; returns why it is not any more.
