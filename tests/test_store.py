@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -432,3 +433,21 @@ def test_a_run_that_died_while_it_loaded_begins_again_but_not_beside_a_living_on
     begun(tmp_path)
     with run.lock(), pytest.raises(RunError, match="already in use"):
         begun(tmp_path)
+
+
+def test_a_cache_keeps_what_was_used_last_while_others_tidy_it_too(tmp_path: Path) -> None:
+    def make_and_tidy(worker: int) -> None:
+        for number in range(100):
+            folder = tmp_path / f"{worker}-{number}"
+            folder.mkdir()
+            (folder / "meta.json").touch()
+            store.remove_oldest({meta.parent: meta for meta in tmp_path.glob("*/meta.json")}, 5)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(make_and_tidy, range(4)))
+    left = sorted(tmp_path.iterdir())  # the clock of a file system is coarse: of equal times each may keep another one
+    assert 1 <= len(left) <= 5
+
+    os.utime(left[0] / "meta.json", (2**31, 2**31))
+    gone = store.remove_oldest({meta.parent: meta for meta in tmp_path.glob("*/meta.json")}, 1)
+    assert len(gone) == len(left) - 1 and list(tmp_path.iterdir()) == left[:1]

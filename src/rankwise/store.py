@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -384,6 +384,31 @@ def cache_folder() -> Path:
     if path := os.environ.get("RANKWISE_CACHE"):
         return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankwise"
+
+
+def remove_oldest(stamps: Mapping[Path, Path], keep: int) -> list[Path]:
+    """Remove all of these files and folders but the `keep` that were used last; what was removed.
+
+    Several processes may tidy one cache at once: what another one has removed meanwhile is left out.
+
+    Args:
+        stamps: file or folder -> the path whose time of writing tells when it was used.
+    """
+    used = {path: at for path, stamp in stamps.items() if (at := _written(stamp)) is not None}
+    oldest = sorted(used, key=lambda path: used[path], reverse=True)[keep:]
+    for path in oldest:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return oldest
+
+
+def _written(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def data_folder() -> Path:

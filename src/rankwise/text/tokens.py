@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 
 from rankwise.errors import DataError, ModelError
 from rankwise.records import content_hash
-from rankwise.store import cache_folder, folder_bytes, hash_file, publish_folder, write_text
+from rankwise.store import cache_folder, folder_bytes, hash_file, publish_folder, remove_oldest, write_text
 from rankwise.text.formats import Row, stream_rows
 from rankwise.text.hashes import cached_hash
 from rankwise.text.locked import locked
@@ -197,10 +196,8 @@ def tokens_of(source: Path, chat: ChatText, seed: int, progress: Progress = quie
 
 def _forget_old(stores: Path) -> None:
     """Leave the KEPT that were used last; who has one open goes on reading it."""
-    used = sorted(stores.glob("*/meta.json"), key=lambda meta: meta.stat().st_mtime, reverse=True)
-    for meta in used[KEPT:]:
-        shutil.rmtree(meta.parent, ignore_errors=True)
-        meta.parent.with_name(f".{meta.parent.name}.lock").unlink(missing_ok=True)
+    for folder in remove_oldest({meta.parent: meta for meta in stores.glob("*/meta.json")}, KEPT):
+        folder.with_name(f".{folder.name}.lock").unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=8)

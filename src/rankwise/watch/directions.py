@@ -7,7 +7,6 @@ the matrix is small; the tuned weight is the sum of these and the update, whose 
 weaker direction of the base that training raised among the strongest therefore counts as an intruder, too.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -22,7 +21,7 @@ from rankwise.errors import ModelError
 from rankwise.model.locate import weight_files
 from rankwise.model.products import Product, decompose
 from rankwise.records import content_hash
-from rankwise.store import cache_folder
+from rankwise.store import cache_folder, remove_oldest
 from rankwise.text.hashes import cached_hash
 from rankwise.text.locked import locked
 from rankwise.watch.spectra import EPSILON, KEPT, LOOKED
@@ -136,14 +135,7 @@ class Base:
         temporary = target.with_name(f".{target.name}.new")
         save_file({part: tensor.contiguous() for part, tensor in parts.items()}, temporary)
         temporary.replace(target)
-        _forget_old(target.parent.parent)
-
-
-def _forget_old(root: Path) -> None:
-    """A folder belongs to one weight file; those that were written last stay."""
-    folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
-    for folder in folders[FILES:]:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_oldest({folder: folder for folder in target.parent.parent.iterdir() if folder.is_dir()}, FILES)
 
 
 def strongest(weight: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,6 @@ arithmetic, so that a second run on the same base does not ask it again.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from rankwise.model.divergence import Beliefs, beliefs, divergence
 from rankwise.model.likelihood import Autocast, grouped_losses, row_losses
 from rankwise.records import Interval, Slice, Watched, content_hash
-from rankwise.store import cache_folder, now, publish_folder, write_text
+from rankwise.store import cache_folder, now, publish_folder, remove_oldest, write_text
 from rankwise.text.ability import AbilitySet
 from rankwise.watch.levels import Metric, limits_of, slice_of, worst
 
@@ -117,7 +116,7 @@ class Watch:
         if self.prompts:
             self.believed = self._believed(model)
         if self.first:
-            _forget_old(_folder())
+            remove_oldest({path: path for path in _folder().glob("[!.]*")}, KEPT)
         self.base_seconds = time.monotonic() - began
 
     def look(self, step: int, model: Any) -> Watched:
@@ -196,12 +195,3 @@ def _known_beliefs(folder: Path) -> Beliefs | None:
     except (OSError, KeyError, SafetensorError):
         return None
     return known
-
-
-def _forget_old(folder: Path) -> None:
-    used = sorted((p for p in folder.glob("[!.]*")), key=lambda p: p.stat().st_mtime, reverse=True)
-    for path in used[KEPT:]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
