@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 from rankwise import api
 from rankwise.cli import app
 from rankwise.export.merge import merge
+from rankwise.export.proof import behaviour
+from rankwise.model.likelihood import final_logits
 from rankwise.records import Check, Verification
 from rankwise.store import Run, folder_bytes, hash_folder
 from rankwise.text.files import copy_text_files
@@ -459,3 +462,23 @@ def test_cards_carry_the_evidence_of_today_and_keep_what_a_person_wrote(copy_of:
     api.evaluate(run)
     assert api.verify(run)[0].passed
     assert "rankwise eval" not in card.read_text() and "95 %" in card.read_text()
+
+
+def test_a_pass_that_the_machine_got_wrong_is_told_and_repeated(
+    copy_of: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real files and the real passes; the disturbance of one of them is what cannot be had at will."""
+    run, passes = copy_of("lora"), []
+
+    def disturbed(*given: Any) -> torch.Tensor:
+        passes.append(1)
+        return final_logits(*given) + (0.44 if len(passes) in wrong else 0.0)
+
+    monkeypatch.setattr(behaviour, "final_logits", disturbed)
+    wrong: set[int] = {1}
+    found = checks(api.verify(run)[0])["reload"]
+    assert found.passed and found.number.startswith("0.44 largest") and ", and in another pass 0 " in found.number
+    passes.clear()
+    wrong = {1, 2}
+    found = checks(api.verify(run)[0])["reload"]
+    assert not found.passed and found.number.count("0.44") == 2

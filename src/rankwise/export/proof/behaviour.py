@@ -24,6 +24,8 @@ CONVERTED = "It trained over a residual of the base, rounded to its precision, a
 SHRUNK = "That one was cut to the same directions in memory; the files hold them in factors of another rank."
 # The same files, the same arithmetic, the same machine.
 MAX_RELOAD_DIFFERENCE = 1e-3
+# A first pass over files that are right was once 0.44 off, on a busy machine, and no later one: see docs/log.md.
+PASSES = 2
 # Smaller than this, the adapter might as well not be there.
 MIN_EFFECT = 1e-2
 # Rounding in bf16 moved logits by up to 0.46 in a pilot; a prompt at the wrong position moves them by units.
@@ -44,18 +46,19 @@ def _reloads(subject: Subject) -> Check:
     """An adapter that is published in another form than it was trained in rounds otherwise, and is held to a KL."""
     converted = TUNERS[subject.plan.verdict.method].residual or subject.shrunk
     trained = load_file(subject.trained_logits)["logits"]
-    reloaded = final_logits(subject.tuned, subject.prompts)
-    same_shape = trained.shape == reloaded.shape
-    difference = float((trained - reloaded).abs().max()) if same_shape else float("inf")
     text = f"The loaded files against the model in memory when training ended, {len(subject.prompts)} prompts."
     if not converted:
+        apart = _passes_apart(subject, trained)
         return Check(
             name="reload",
-            passed=difference <= MAX_RELOAD_DIFFERENCE,
-            number=f"{difference:.2g} largest logit difference",
+            passed=apart[-1] <= MAX_RELOAD_DIFFERENCE,
+            number=", and in another pass ".join(f"{each:.2g} largest logit difference" for each in apart),
             limit=f"{MAX_RELOAD_DIFFERENCE:g}",
             text=text,
         )
+    reloaded = final_logits(subject.tuned, subject.prompts)
+    same_shape = trained.shape == reloaded.shape
+    difference = _largest(trained, reloaded)
     kl = mean_kl(trained, reloaded) if same_shape else float("inf")
     return Check(
         name="reload",
@@ -64,6 +67,21 @@ def _reloads(subject: Subject) -> Check:
         limit=f"KL {MAX_CONVERTED_KL:g}",
         text=f"{text} {SHRUNK if subject.shrunk else CONVERTED}",
     )
+
+
+def _passes_apart(subject: Subject, trained: torch.Tensor) -> list[float]:
+    """Largest differences of a logit, pass after pass, up to the first that is within the limit. Damaged files never
+    give the trained logits; a machine whose arithmetic is not repeatable is told by two numbers in place of one.
+    """
+    apart: list[float] = []
+    while len(apart) < PASSES and (not apart or apart[-1] > MAX_RELOAD_DIFFERENCE):
+        apart.append(_largest(trained, final_logits(subject.tuned, subject.prompts)))
+    return apart
+
+
+def _largest(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Of the differences of logits; infinite where shapes differ."""
+    return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
 
 
 def mean_kl(one: torch.Tensor, other: torch.Tensor) -> float:
