@@ -41,6 +41,7 @@ CASES: list[tuple[Callable[..., str], tuple[object, ...], str]] = [
     (q.points, (-0.1,), "-10 points"),
     (q.nats, (0.0312,), "0.031 nats"),
     (q.signed_nats, (-0.012,), "-0.012 nats"),
+    (q.signed_nats, (-1e-9,), "+0.000 nats"),
     (q.count, (134_515_008,), "134,515,008"),
     (q.usd, (12.5,), "12.50 USD"),
     (q.usd, (0.001,), "under 0.01 USD"),

@@ -266,4 +266,4 @@ def _percent(share: float) -> str:
 
 def _points(m: Measurement) -> str:
     low, high = m.interval
-    return f"{m.value * 100:+.0f} points (95 %: {low * 100:+.0f} to {high * 100:+.0f})"
+    return f"{m.value * 100:+z.0f} points (95 %: {low * 100:+z.0f} to {high * 100:+z.0f})"

@@ -86,5 +86,5 @@ class Past(Record):
 def gap_words(difference: float, interval: Interval, unit: str) -> str:
     """A difference with its interval: +12 points [+3 to +21], or in the unit of a loss."""
     if unit == "share":
-        return f"{100 * difference:+.0f} points [{100 * interval[0]:+.0f} to {100 * interval[1]:+.0f}]"
+        return f"{100 * difference:+z.0f} points [{100 * interval[0]:+z.0f} to {100 * interval[1]:+z.0f}]"
     return f"{difference:+.3g} {unit} [{interval[0]:+.3g} to {interval[1]:+.3g}]"

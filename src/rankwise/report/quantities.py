@@ -146,7 +146,7 @@ def nats(value: float | None) -> str:
 
 def signed_nats(difference: float | None) -> str:
     """A difference of cross-entropies: -0.012 nats."""
-    return UNKNOWN if difference is None else f"{difference:+.3f} nats"
+    return UNKNOWN if difference is None else f"{difference:+z.3f} nats"
 
 
 def learning_rate(value: float | None) -> str:
@@ -192,7 +192,7 @@ def bounds(interval: tuple[float, float] | None, unit: str, *, signed: bool = Fa
     elif unit == "tokens":
         write = "{:.1f}".format
     else:
-        write = "{:+.3f}".format if signed else "{:.3f}".format
+        write = "{:+z.3f}".format if signed else "{:z.3f}".format
     return f"{write(interval[0])} to {write(interval[1])}"
 
 

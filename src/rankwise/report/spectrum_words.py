@@ -128,14 +128,14 @@ def truncation_rows(found: Truncation) -> list[tuple[str, ...]]:
         (
             str(r.rank),
             plain(r.loss),
-            f"{r.difference:+.4f}",
+            f"{r.difference:+z.4f}",
             bounds(r.interval, "nats per token", signed=True),
             UNKNOWN if r.kept is None else share(r.kept),
             UNKNOWN if r.kept_interval is None else bounds(r.kept_interval, "share"),
         )
         for r in found.ranks
     ]
-    ends = [("base", plain(found.base_loss), f"{found.gain:+.4f}"), (str(found.full_rank), plain(found.full_loss), "")]
+    ends = [("base", plain(found.base_loss), f"{found.gain:+z.4f}"), (str(found.full_rank), plain(found.full_loss), "")]
     base, whole = ((*end, "", "", "") for end in ends)
     return [base, *rows, whole]
 

@@ -102,4 +102,4 @@ def _worse(part: Slice, before: float) -> bool:
 
 def _said(part: Slice) -> str:
     low, high = part.interval
-    return f"{part.name} {part.difference:+.3f} {part.unit} against the base (95 %: {low:+.3f} to {high:+.3f})"
+    return f"{part.name} {part.difference:+z.3f} {part.unit} against the base (95 %: {low:+z.3f} to {high:+z.3f})"

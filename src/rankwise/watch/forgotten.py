@@ -121,7 +121,7 @@ def forgot(plan: Plan | None, events: Sequence[Event]) -> Finding | None:
 
 def _number(part: Slice) -> str:
     low, high = part.interval
-    return f"{part.name} {part.difference:+.3f} {part.unit} (95 %: {low:+.3f} to {high:+.3f})"
+    return f"{part.name} {part.difference:+z.3f} {part.unit} (95 %: {low:+z.3f} to {high:+z.3f})"
 
 
 def _advice(plan: Plan | None, found: Forgotten) -> str:

@@ -186,5 +186,5 @@ def _error_of_gap(seen: Validation) -> float:
 
 
 def _moved(share: float, before: float | None) -> str:
-    since = "" if before is None else f" ({100 * (share - before):+.0f} points)"
+    since = "" if before is None else f" ({100 * (share - before):+z.0f} points)"
     return f"{100 * share:.0f} % right{since}"
