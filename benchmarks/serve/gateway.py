@@ -102,7 +102,7 @@ def measured(before: Mapping[str, float], after: Mapping[str, float]) -> dict[st
     """Quantiles of the requests between two looks at /metrics."""
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
     rows = [
-        {"part": part, "p50_ms": 1e3 * _quantile(grown, part, 0.5), "p95_ms": 1e3 * _quantile(grown, part, 0.95)}
+        {"span": part, "p50_ms": 1e3 * _quantile(grown, part, 0.5), "p95_ms": 1e3 * _quantile(grown, part, 0.95)}
         | {"mean_ms": 1e3 * _sum(grown, part) / max(1.0, _count(grown, part)), "requests": round(_count(grown, part))}
         for part in ("submit", "deliver", "both")
     ]
