@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -177,15 +178,30 @@ def test_this_processor_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("harm", ["old", "damaged", "other"])
 def test_old_or_damaged_rates_are_measured_again(cache: Path, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate, "_probe", lambda _: {"bf16": 2.0, "fp32": 1.0})
+    monkeypatch.setattr(rate, "_probe", lambda _: {"bf16": 2.0, "fp32": 1.0, "undisturbed": 1.0})
     rate.measured_rate("cpu", "x")
     stored = json.loads((cache / "matmul.json").read_text())
     for entry in stored.values():
         entry["measured_at"] = "2020-01-01T00:00:00+00:00"
     text = {"old": json.dumps(stored), "damaged": "[", "other": json.dumps({"other": {}})}[harm]
     (cache / "matmul.json").write_text(text)
-    monkeypatch.setattr(rate, "_probe", lambda _: {"bf16": 4.0, "fp32": 3.0})
+    monkeypatch.setattr(rate, "_probe", lambda _: {"bf16": 4.0, "fp32": 3.0, "undisturbed": 1.0})
     assert rate.measured_rate("cpu", "x").flops == {"bf16": 4.0, "fp32": 3.0}
+
+
+def test_a_rate_beside_other_programs_says_so_and_is_measured_again_soon(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate, "_probe", lambda _: {"bf16": 2.0, "fp32": 1.0, "undisturbed": 0.4})
+    first = rate.measured_rate("cpu", "x")
+    assert first.source.endswith("beside other programs") and rate.measured_rate("cpu", "x") == first
+    stored = json.loads((cache / "matmul.json").read_text())
+    for entry in stored.values():
+        entry["measured_at"] = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    (cache / "matmul.json").write_text(json.dumps(stored))
+    monkeypatch.setattr(rate, "_probe", lambda _: {"bf16": 4.0, "fp32": 3.0, "undisturbed": 0.99})
+    again = rate.measured_rate("cpu", "x")
+    assert again.flops["bf16"] == 4.0 and "beside" not in again.source
 
 
 def test_a_probe_that_fails_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

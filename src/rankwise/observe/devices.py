@@ -130,7 +130,7 @@ def _cpu(count: int, here: int, where: Path) -> DeviceFacts:
         compute_capability=None,
         context_bytes=None,
         disk_free_bytes=shutil.disk_usage(where).free,
-        source=f"this machine; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
+        source=f"this machine; {rate.source}",
     )
 
 
@@ -150,7 +150,7 @@ def _gpu_here(gpu: dict[str, Any], count: int, where: Path, prices: PriceList | 
         compute_capability=gpu["capability"],
         context_bytes=_context(entry) if entry else None,
         disk_free_bytes=shutil.disk_usage(where).free,
-        source=f"nvidia-smi {datetime.now(UTC):%Y-%m-%d}; 2048 x 2048 matmuls measured {rate.measured_at[:10]}",
+        source=f"nvidia-smi {datetime.now(UTC):%Y-%m-%d}; {rate.source}",
         **(_of_the_table(_form(gpu["name"], entry)) if entry else {}),
         price=price_of(entry["name"], prices) if entry else None,
     )
