@@ -1,5 +1,6 @@
 """What an adapter's file does to which weight of the base: names in, changes out."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +161,13 @@ class _Reading:
     def _places(self, parameter: str, name: str) -> list[Stored]:
         if found := self.base.places(parameter):
             return found
+        if re.search(r"\.experts\.\d+\.", parameter):
+            raise ModelError(
+                f"{name} is an update of one expert as a layer of its own, and the files of {self.base.folder} hold "
+                "all experts of a layer together",
+                expected="a base that holds them one by one, as transformers' save_pretrained does for most models",
+                fix="load the base with transformers, save it with save_pretrained, and merge into that",
+            )
         near = nearest(parameter, list(self.base.tensors))
         raise ModelError(
             f"the adapter {self.adapter.folder} does not fit this base: {name} belongs to {parameter}, which the files "

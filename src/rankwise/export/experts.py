@@ -1,5 +1,5 @@
-"""Adapters on single parameters (PEFT's LoRA `target_parameters`): the experts of a layer, which transformers 5 holds as
-one parameter of three dimensions, and routers.
+"""Adapters on single parameters (PEFT's LoRA `target_parameters`): the experts of a layer, which transformers 5 holds
+as one parameter of three dimensions, and routers.
 
 PEFT keeps one A and one B for all E experts (peft.tuners.lora.layer.ParamWrapper): the rows of A are those of the first
 expert, then of the second; the columns of B are the first column of every expert, then the second of every expert.
@@ -54,15 +54,10 @@ class ExpertsProduct(Product):
         if self.transposed:
             left, right = right.mT, left.mT
         if one is not None:
-            left = left[self.piece.first : self.piece.first + self.rows]
+            left = left[self.piece.first : self.piece.first + self.shape[0]]
         if self.piece.turned:
             left, right = right.mT, left.mT
         return left.contiguous(), right.contiguous()
-
-    @property
-    def rows(self) -> int:
-        """Of the expert's matrix, that the tensor holds."""
-        return self.shape[-1] if self.piece.turned else self.shape[-2]
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,11 @@ def _targeted(name: str, wrapper: Any) -> Targeted:
 
 
 def products_on(
-    target: Targeted, adapter: AdapterFolder, base: BaseFiles, pair: tuple[str, str], shapes: Mapping[str, tuple[int, ...]]
+    target: Targeted,
+    adapter: AdapterFolder,
+    base: BaseFiles,
+    pair: tuple[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Product]:
     """Name of a stored tensor -> its part of the update.
 

@@ -1,8 +1,8 @@
 """Which tensors of a model's files make up a parameter of its class.
 
 transformers renames tensors as it loads them, stacks the experts of a layer that files hold one by one, and turns some
-round; on saving it takes all of that back. Its own conversion mapping (transformers.conversion_mapping) is read here, so
-that a merge finds the rows of a parameter where they lie, and writes them there.
+round; on saving it takes all of that back. Its own conversion mapping (transformers.conversion_mapping) is read here,
+so that a merge finds the rows of a parameter where they lie, and writes them there.
 
     model.layers.0.block_sparse_moe.experts.3.w3.weight
         -> the lower half of the rows of the fourth matrix of model.layers.0.mlp.experts.gate_up_proj
