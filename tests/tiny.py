@@ -24,9 +24,15 @@ from rankwise.records import TrainConfig
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 EXPERTS = 4
+PLAIN_MOE = {"head_dim": 16, "num_experts": EXPERTS, "num_local_experts": EXPERTS, "num_experts_per_tok": 2}
 # What a family of experts is told that others do not know.
 MOE: dict[str, dict[str, Any]] = {
-    "llama4_text": {"num_local_experts": EXPERTS, "num_experts_per_tok": 1, "interleave_moe_layer_step": 1},
+    "llama4_text": {
+        "head_dim": 16,
+        "num_local_experts": EXPERTS,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 1,
+    },
     "deepseek_v3": {
         "n_routed_experts": EXPERTS,
         "num_experts_per_tok": 2,
@@ -145,13 +151,12 @@ def tiny_moe(folder: Path, family: str, *, dtype: Literal["bf16", "fp32"] = "bf1
         moe_intermediate_size=48,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
         max_position_embeddings=256,
         initializer_range=0.3,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
-        **MOE.get(family, {"num_experts": EXPERTS, "num_local_experts": EXPERTS, "num_experts_per_tok": 2}),
+        **MOE.get(family, PLAIN_MOE),
     )
     return _save(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, 320, dtype, seed, "apache-2.0")
 
