@@ -24,16 +24,24 @@ from rankwise.records import TrainConfig
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 EXPERTS = 4
-PLAIN_MOE = {"head_dim": 16, "num_experts": EXPERTS, "num_local_experts": EXPERTS, "num_experts_per_tok": 2}
+PLAIN_MOE = {
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "num_experts": EXPERTS,
+    "num_local_experts": EXPERTS,
+    "num_experts_per_tok": 2,
+}
 # What a family of experts is told that others do not know.
 MOE: dict[str, dict[str, Any]] = {
     "llama4_text": {
+        "num_key_value_heads": 2,
         "head_dim": 16,
         "num_local_experts": EXPERTS,
         "num_experts_per_tok": 1,
         "interleave_moe_layer_step": 1,
     },
     "deepseek_v3": {
+        "num_key_value_heads": 4,
         "n_routed_experts": EXPERTS,
         "num_experts_per_tok": 2,
         "n_group": 1,
@@ -150,7 +158,6 @@ def tiny_moe(folder: Path, family: str, *, dtype: Literal["bf16", "fp32"] = "bf1
         intermediate_size=96,
         moe_intermediate_size=48,
         num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=256,
         initializer_range=0.3,
         bos_token_id=1,
