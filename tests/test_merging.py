@@ -16,7 +16,10 @@ from rankwise.cli import app
 from rankwise.errors import RunError
 from rankwise.records import Merge
 from rankwise.store import Run
+from tests.tiny import tiny_moe
 from tests.training import toy_model, trained
+
+ADAPTER = "adapter_model.safetensors"
 
 
 def run(*arguments: object) -> Result:
@@ -131,3 +134,25 @@ def test_a_base_that_changed_since_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is gone"):
         api.merge(done, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# -- experts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_a_mixture_of_experts_is_trained_merged_and_proven(tmp_path: Path, family: str) -> None:
+    """Files hold its experts one by one and name them otherwise than the model does. Its linear layers train, as the
+    plan counted them.
+    """
+    base = tiny_moe(tmp_path / "base", family)
+    done = trained(tmp_path, base, "lora", train={"max_steps": 20, "save_steps": 20})
+    names = {name.split(".lora_")[0].rpartition(".")[2] for name in load_file(done.adapter / ADAPTER)}
+    assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    api.merge(done)
+    outcome, artifact = api.verify(done)
+    assert outcome.passed and artifact is not None, outcome
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, done.model))
+    assert before.keys() == after.keys()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        name for name in before if "self_attn" in name and name.endswith("proj.weight")
+    }

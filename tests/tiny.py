@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
     Gemma2Config,
     Gemma2ForCausalLM,
     GenerationConfig,
@@ -21,6 +23,37 @@ from rankwise.records import TrainConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+EXPERTS = 4
+PLAIN_MOE = {
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "num_experts": EXPERTS,
+    "num_local_experts": EXPERTS,
+    "num_experts_per_tok": 2,
+}
+# What a family of experts is told that others do not know.
+MOE: dict[str, dict[str, Any]] = {
+    "llama4_text": {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "num_local_experts": EXPERTS,
+        "num_experts_per_tok": 1,
+        "interleave_moe_layer_step": 1,
+    },
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "n_routed_experts": EXPERTS,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 16,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+    },
+}
 CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -113,6 +146,26 @@ def tiny_gemma2(folder: Path, *, vocab: int = 320, layers: int = 2) -> Path:
         pad_token_id=2,
     )
     return _save(folder, Gemma2ForCausalLM, config, vocab, "fp32", 0, None)
+
+
+def tiny_moe(folder: Path, family: str, *, dtype: Literal["bf16", "fp32"] = "bf16", seed: int = 0) -> Path:
+    """A mixture of `EXPERTS` experts of a family of transformers: mixtral, qwen3_moe, gpt_oss, ..."""
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=320,
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=96,
+        moe_intermediate_size=48,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        **MOE.get(family, PLAIN_MOE),
+    )
+    return _save(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], config, 320, dtype, seed, "apache-2.0")
 
 
 def tiny_tokenizer(folder: Path, vocab: int = 320) -> None:

@@ -1,11 +1,13 @@
 """What an adapter's file does to which weight of the base: names in, changes out."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rankwise.errors import ModelError
 from rankwise.export.changes import Added, Change, Dora, LowRank, Product, Scaled, TokenRows
+from rankwise.export.experts import Targeted, products_on, targeted_parameters
 from rankwise.export.mergebase import BaseFiles, nearest
 from rankwise.export.shards import Stored, read_header
 from rankwise.model.adapterproducts import OUT_OF_THE_BASE, PREFIX, WEIGHTS, AdapterFolder, scale_of
@@ -50,7 +52,7 @@ def read_parts(adapter: AdapterFolder, base: BaseFiles) -> Parts:
     """
     _refuse_unfixed(adapter)
     stored = {t.name: t for t in read_header(adapter.folder / WEIGHTS)[0]}
-    return _Reading(adapter, base, stored).parts()
+    return _Reading(adapter, base, stored, targeted_parameters(adapter, base)).parts()
 
 
 def _refuse_unfixed(adapter: AdapterFolder) -> None:
@@ -69,6 +71,7 @@ class _Reading:
     adapter: AdapterFolder
     base: BaseFiles
     stored: Mapping[str, Stored]
+    targeted: Mapping[str, Targeted]
 
     @property
     def file(self) -> Path:
@@ -82,10 +85,20 @@ class _Reading:
                 for place in places:
                     parts.whole.setdefault(place.name, tensor)
         for module, pair in self.adapter.pairs.items():
-            self._low_rank(parts, module, pair)
+            if module in self.targeted:
+                self._on_parameter(parts, self.targeted[module], pair)
+            else:
+                self._low_rank(parts, module, pair)
         for name, tensor in self.stored.items():
             self._other(parts, name, tensor)
         return parts
+
+    def _on_parameter(self, parts: Parts, target: Targeted, pair: tuple[str, str]) -> None:
+        shapes = {name: self.stored[name].shape for name in pair}
+        products = products_on(target, self.adapter, self.base, pair, shapes)
+        for name, product in products.items():
+            parts.add([self.base.tensors[name]], LowRank(product))
+        parts.products |= products
 
     def _low_rank(self, parts: Parts, module: str, pair: tuple[str, str]) -> None:
         places = self._places(f"{module}.weight", pair[0])
@@ -148,13 +161,12 @@ class _Reading:
     def _places(self, parameter: str, name: str) -> list[Stored]:
         if found := self.base.places(parameter):
             return found
-        if self.adapter.config.get("target_parameters"):
+        if re.search(r"\.experts\.\d+\.", parameter):
             raise ModelError(
-                f"{self.adapter.folder} trains parameters that hold several experts at once ({name}), and merging "
-                "those is not carried out",
-                expected="an adapter of linear layers",
-                fix="serve it unmerged, or merge it with PEFT's merge_and_unload; to merge it here, train with "
-                "`target_modules` that name linear layers",
+                f"{name} is an update of one expert as a layer of its own, and the files of {self.base.folder} hold "
+                "all experts of a layer together",
+                expected="a base that holds them one by one, as transformers' save_pretrained does for most models",
+                fix="load the base with transformers, save it with save_pretrained, and merge into that",
             )
         near = nearest(parameter, list(self.base.tensors))
         raise ModelError(

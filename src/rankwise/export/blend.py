@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rankwise.errors import ModelError, UsageError
 from rankwise.export.adapterparts import Parts
-from rankwise.export.changes import Apply, Product, Shape, Tally
+from rankwise.export.changes import Apply, Product, Shape, Tally, rows_of
 from rankwise.export.shards import Stored, step_rows
 
 How = Literal["linear", "ties", "dare_linear", "dare_ties"]
@@ -84,9 +84,9 @@ class Blended:
     def begin(self, rows: Callable[[int, int], Tensor], weight: Stored, tally: Tally) -> Apply:
         factors = [(left * p.scale, right) for p in self.products for left, right in [p.factors()]]
         if self.blend.how == "linear":
-            left = torch.cat([w * f[0] for w, f in zip(self.weights, factors, strict=True)], dim=1)
-            right = torch.cat([f[1] for f in factors])
-            combine: Callable[[int, int], Tensor] = lambda start, stop: left[start:stop] @ right  # noqa: E731
+            left = torch.cat([w * f[0] for w, f in zip(self.weights, factors, strict=True)], dim=-1)
+            right = torch.cat([f[1] for f in factors], dim=-2)
+            combine: Callable[[int, int], Tensor] = lambda start, stop: rows_of(left, right, start, stop)  # noqa: E731
         else:
             combine = self._elected(factors, weight)
 
@@ -103,7 +103,7 @@ class Blended:
             least = [_least_kept(f, weight, density) for f in factors]
 
             def ties(start: int, stop: int) -> Tensor:
-                deltas = [left[start:stop] @ right for left, right in factors]
+                deltas = [rows_of(left, right, start, stop) for left, right in factors]
                 kept = [d * (d.abs() >= bound) for d, bound in zip(deltas, least, strict=True)]
                 found: Tensor = merge_utils.ties(kept, weights, 1.0)
                 return found
@@ -115,7 +115,8 @@ class Blended:
         def dare(start: int, stop: int) -> Tensor:
             with torch.random.fork_rng([]):
                 torch.manual_seed(seed + start)
-                found: Tensor = drop([left[start:stop] @ right for left, right in factors], weights, density)
+                deltas = [rows_of(left, right, start, stop) for left, right in factors]
+                found: Tensor = drop(deltas, weights, density)
                 return found
 
         return _quiet(dare)
@@ -138,9 +139,10 @@ def _least_kept(factors: tuple[Tensor, Tensor], weight: Stored, density: float) 
     their positions too, four times the memory.
     """
     left, right = factors
-    sizes = torch.empty(weight.rows, right.shape[1])
+    sizes = torch.empty(*left.shape[:-1], right.shape[-1])
     for start in range(0, weight.rows, step := step_rows(weight)):
-        torch.mm(left[start : start + step], right, out=sizes[start : start + step]).abs_()
+        stop = min(start + step, weight.rows)
+        torch.abs(rows_of(left, right, start, stop), out=sizes[start:stop])
     flat = sizes.view(-1).numpy()
     dropped = flat.size - int(density * flat.size)
     if dropped >= flat.size:

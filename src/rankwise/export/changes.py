@@ -60,11 +60,11 @@ def tensors_of(file: Path, names: Sequence[str]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Product:
-    """The factors of s B A as the weight is stored: left (rows, r), right (r, width).
+    """The factors of s B A as the weight is stored: left (rows, r), right (r, width); with one more dimension in front
+    where a weight is one matrix for each expert (`experts.py`).
 
     Attributes:
-        shape: of the weight that it fits. part: (first, past the last) of r columns and of rows of B, for one expert of
-            a fused weight; see `experts.py`.
+        shape: of the weight that it fits.
     """
 
     file: Path
@@ -95,15 +95,23 @@ class LowRank:
         tally.delta += scale**2 * _squared_norm(left, right)
 
         def apply(chunk: Tensor, start: int) -> None:
-            flat = chunk.view(len(chunk), -1)
-            flat.addmm_(left[start : start + len(chunk)], right, alpha=scale)
+            stop = start + len(chunk)
+            if left.dim() == 3:
+                chunk.baddbmm_(left[start:stop], right[start:stop], alpha=scale)
+            else:
+                chunk.view(len(chunk), -1).addmm_(left[start:stop], right, alpha=scale)
 
         return apply
 
 
+def rows_of(left: Tensor, right: Tensor, start: int, stop: int) -> Tensor:
+    """Rows (of experts, where there are such) of the product of two factors."""
+    return left[start:stop] @ (right[start:stop] if right.dim() == 3 else right)
+
+
 def _squared_norm(left: Tensor, right: Tensor) -> float:
     """|L R|^2 = trace of (L^T L)(R R^T): without the product itself."""
-    return float(((left.T @ left).double() * (right @ right.T).double()).sum())
+    return float(((left.mT @ left).double() * (right @ right.mT).double()).sum())
 
 
 @dataclass(frozen=True)

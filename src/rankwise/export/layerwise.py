@@ -95,10 +95,20 @@ def parts_of_layers(adapter: AdapterFolder, base: BaseFiles) -> Parts:
             path = name.removeprefix(PREFIX)
             for parameter, value in layer.get_base_layer()._parameters.items():
                 if value is not None:
-                    parts.add(base.places(f"{path}.{parameter}"), PeftLayer(layer, parameter, adapter.kind))
+                    parts.add(_places(base, f"{path}.{parameter}"), PeftLayer(layer, parameter, adapter.kind))
     if not parts.changes:
         raise _no_merge(adapter, "it is attached to no layer of this base")
     return parts
+
+
+def _places(base: BaseFiles, parameter: str) -> list[Stored]:
+    """Raises ModelError where the files hold it in another form than the model: nothing of it may be left out."""
+    if found := base.places(parameter):
+        return found
+    raise ModelError(
+        f"the files of {base.folder} do not have {parameter} as the model does, and a layer is merged as a whole",
+        fix="save the base with transformers' save_pretrained(save_original_format=False), and merge into that",
+    )
 
 
 def _is_outermost(layer: Any) -> bool:

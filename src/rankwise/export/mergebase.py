@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rankwise.errors import ModelError
+from rankwise.export.layout import Layout, Piece
 from rankwise.export.shards import Stored, read_header
 from rankwise.model.locate import weight_files
 from rankwise.model.skeleton import quantised_weights, skeleton, tied_names, transposed_weights
@@ -57,11 +59,27 @@ class BaseFiles:
             quantised_weights(model),
         )
 
+    @cached_property
+    def layout(self) -> Layout:
+        """What transformers makes of the tensors."""
+        return Layout(self.model, self.tensors)
+
     def named(self, parameter: str) -> Stored | None:
-        """The tensor of a parameter of the model; files of some models leave out, or add, the name of the body."""
+        """The tensor of a parameter of the model; files of some models leave out, or add, the name of the body, or have
+        another name for it.
+        """
         body = f"{self.model.base_model_prefix}."
         names = (parameter, parameter.removeprefix(body), body + parameter)
-        return next((self.tensors[name] for name in names if name in self.tensors), None)
+        found = next((self.tensors[name] for name in names if name in self.tensors), None)
+        return self.layout.renamed(parameter) if found is None else found
+
+    def pieces(self, parameter: str) -> list[Piece]:
+        """Every tensor that a parameter is stored in, which may be one for each expert.
+
+        Raises:
+            ModelError: it is stored in a form that is not followed.
+        """
+        return [Piece(tensor) for tensor in self.places(parameter)] or self.layout.pieces(parameter)
 
     def places(self, parameter: str) -> list[Stored]:
         """Where a parameter is stored, and its tied partners: one tensor, or every copy that the files hold."""
@@ -87,7 +105,8 @@ class BaseFiles:
 
     def _has(self, parameters: set[str], tensor: Stored) -> bool:
         body = f"{self.model.base_model_prefix}."
-        return not parameters.isdisjoint((tensor.name, body + tensor.name, tensor.name.removeprefix(body)))
+        known = self.layout.names.get(tensor.name, tensor.name)
+        return not parameters.isdisjoint((tensor.name, body + tensor.name, tensor.name.removeprefix(body), known))
 
     def largest(self) -> int:
         """Bytes of the largest tensor."""

@@ -11,7 +11,8 @@ from typing import Any
 import peft
 import torch
 from peft import PeftModel
-from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 from transformers import PreTrainedModel
@@ -128,9 +129,26 @@ def wrap(
             attached = peft.get_peft_model(model, config, autocast_adapter_dtype=autocast_adapter_dtype)
             if not trainable_params(attached):
                 raise ValueError("nothing of it would train")
+    if not options.more.get("target_parameters"):
+        _refuse_experts(attached)
     if options.new_token_rows is not None and autocast_adapter_dtype:
         _raise_to_fp32(attached)  # PEFT raises LoRA's matrices, and leaves whole modules in the base's precision
     return Wrapped(attached, notes)
+
+
+def _refuse_experts(model: nn.Module) -> None:
+    """PEFT takes the names of shared experts and dense layers for those of the fused experts beside them, in families
+    where an earlier transformers named both alike: DeepSeek's, Qwen2-MoE's.
+    """
+    taken = sorted({m.parameter_name for m in model.modules() if isinstance(m, ParamWrapper)})
+    if taken:
+        names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, LoraLinear)})
+        raise UsageError(
+            f"PEFT would put the adapter on the experts of the model ({', '.join(taken)}) in place of layers that have "
+            "the same names, which no plan counts",
+            expected=f"targets that are layers of their own: {', '.join(names)}",
+            fix=f"--targets {','.join(names)}",
+        )
 
 
 def _raise_to_fp32(model: nn.Module) -> None:

@@ -60,8 +60,23 @@ def _all_linear(model: PreTrainedModel, kept_out: Callable[[str], bool]) -> Targ
     found = linear_layers(model)
     chosen = {name: module for name, module in found.items() if not kept_out(name)}
     seen = all(isinstance(module, (nn.Linear, Conv1D)) for module in chosen.values())
-    shorthand = len(chosen) == len(found) and seen
-    return Targets({"target_modules": "all-linear" if shorthand else list(chosen)}, chosen)
+    if len(chosen) == len(found) and seen and not _stacked(model):
+        return Targets({"target_modules": "all-linear"}, chosen)
+    return Targets({"target_modules": _ends(model, chosen)}, chosen)
+
+
+def _stacked(model: nn.Module) -> bool:
+    """Does it hold experts as parameters of three dimensions? To the shorthand PEFT adds those of some families, which
+    are no linear layers: no plan counts them, and no engine here serves an adapter of them.
+    """
+    shapes = (getattr(p, "ds_shape", p.shape) for p in model.parameters())  # ZeRO-3 leaves an empty tensor in place
+    return any(len(shape) == 3 for shape in shapes)
+
+
+def _ends(model: nn.Module, modules: dict[str, nn.Module]) -> list[str]:
+    """The ends of their paths, where those name no other module, else the paths."""
+    ends = sorted({_last(path) for path in modules})
+    return ends if _matching(model, tuple(ends)).keys() == modules.keys() else list(modules)
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -145,11 +160,10 @@ def _fallback(model: PreTrainedModel, tuner: Tuner, kept_out: Callable[[str], bo
 
 
 def _choose(model: PreTrainedModel, tuner: Tuner, modules: dict[str, nn.Module]) -> Targets:
-    """By the ends of their paths, where those name no other module."""
-    ends = sorted({_last(path) for path in modules})
-    exact = _matching(model, tuple(ends)).keys() == modules.keys()
-    note = f"PEFT has no default targets of {tuner.name} for {model.config.model_type}: {', '.join(ends)}"
-    return Targets({"target_modules": ends if exact else list(modules)}, modules, (note,))
+    """By their names."""
+    ends = ", ".join(sorted({_last(path) for path in modules}))
+    note = f"PEFT has no default targets of {tuner.name} for {model.config.model_type}: {ends}"
+    return Targets({"target_modules": _ends(model, modules)}, modules, (note,))
 
 
 def _last(path: str) -> str:

@@ -40,6 +40,12 @@ def observe_adapter(path: Path, base: ModelFacts) -> tuple[AdapterFacts, Parent]
             f"the adapter {folder} trains rows of the vocabulary, and is not gone on from",
             fix="merge it, and train the merged model, whose tokenizer has its tokens",
         )
+    if written.get("target_parameters"):
+        raise ModelError(
+            f"the adapter {folder} trains parameters that are no linear layer's (target_parameters: the experts of a "
+            "layer, as one), and is not gone on from",
+            fix="merge it with PEFT's merge_and_unload, and train the merged model",
+        )
     lineage = lineage_in(folder)
     if lineage is not None and base.weights_hash not in (None, lineage.base_weights):
         raise ModelError(

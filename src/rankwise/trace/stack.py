@@ -135,7 +135,7 @@ def assumptions(setup: Setup) -> tuple[str, ...]:
     if setup.config.get("num_local_experts") or setup.config.get("num_experts"):
         found.append("every expert gets an equal share of the tokens; a run's routing is never so even")
         if setup.target_modules == "all-linear":
-            found.append("all-linear leaves the experts out; PEFT adapts those of some models")
+            found.append("all-linear leaves the experts out, as a run does; PEFT's own adapts those of some models")
     return tuple(found)
 
 
