@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.memory.bench import machine_in_words
 from rankwise.records import Detectable, Outcome, Trial
 from rankwise.report.compare_words import detectable_line, more_text, p_text, rate_text, score_text, verdict_lines
 from rankwise.report.compared import Metric, metrics
@@ -36,7 +37,8 @@ def readme(result: Mapping[str, Any]) -> str:
             *INTRODUCTION,
             "",
             *(line for row in result["rows"] for line in _job(row)),
-            f"torch {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
+            f"torch {result['versions'].get('torch')}. Machine: {machine_in_words(result['machine'])}."
+            f" Code: {result['commit']}.",
             "",
         ]
     )

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.memory.bench import machine_in_words
+
 PLOTS = {
     "X2": ("x2-facts.svg", "bits stored against bits asked"),
     "X3": ("x3-forgetting.svg", "what was learned against what was forgotten, a line a seed"),
@@ -118,6 +120,6 @@ def _foot(result: Mapping[str, Any]) -> list[str]:
     return [
         f"{len(result['rows'])} pieces of work, {seconds / 60:.0f} minutes on one thread; {kept} of them were done "
         "under this text of the predictions.",
-        f"torch {torch}. Machine: {result['machine']}. Code: {result['commit']}.",
+        f"torch {torch}. Machine: {machine_in_words(result['machine'])}. Code: {result['commit']}.",
         "",
     ]

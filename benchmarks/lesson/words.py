@@ -64,9 +64,8 @@ def in_words(result: Mapping[str, Any]) -> str:
         "them were put to the test on small models, each with a prediction written down first and a rule that could "
         "refute it.",
         "",
-        f"Of the eight claims {metrics['confirmed']} hold here, {metrics['refuted']} do not, "
-        f"{metrics['cannot_tell']} cannot be told from {result['sizes']['seeds']} seeds, and {metrics['not_run']} have "
-        "not been run. Every number, with its rule and raw rows: [benchmarks/lesson](../benchmarks/lesson/README.md).",
+        f"{_counted(metrics, result['sizes']['seeds'])} Every number, with its rule and raw rows: "
+        "[benchmarks/lesson](../benchmarks/lesson/README.md).",
         "",
         *_wrong(experiments),
         "All of it is small: a model of 135M parameters, one format, a few hundred rows, and for facts a model of "
@@ -77,6 +76,18 @@ def in_words(result: Mapping[str, Any]) -> str:
     for name, found in experiments.items():
         lines += _section(name, found)
     return "\n".join(lines)
+
+
+def _counted(metrics: Mapping[str, Any], seeds: int) -> str:
+    """How many of the claims came out in which way; no word of those that have not been run where all have."""
+    hold, refuted, missing = metrics["confirmed"], metrics["refuted"], metrics["not_run"]
+    told = [
+        f"{hold} hold{'s' if hold == 1 else ''} here",
+        f"{refuted} do{'es' if refuted == 1 else ''} not",
+        f"{metrics['cannot_tell']} cannot be told from {seeds} seeds",
+        *([f"{missing} ha{'s' if missing == 1 else 've'} not been run"] if missing else []),
+    ]
+    return f"Of the eight claims {', '.join(told[:-1])}, and {told[-1]}."
 
 
 def _wrong(experiments: Mapping[str, Any]) -> list[str]:

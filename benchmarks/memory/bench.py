@@ -163,6 +163,11 @@ def machine() -> dict[str, Any]:
     return {"platform": platform.platform(), "processor": platform.machine(), "cpus": os.cpu_count()}
 
 
+def machine_in_words(found: Mapping[str, Any]) -> str:
+    """2 cores, x86_64, Linux-6.18."""
+    return f"{found['cpus']} cores, {found['processor']}, {found['platform']}"
+
+
 def commit() -> str:
     """The commit, with `-dirty` where the tree differs; `unknown` outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

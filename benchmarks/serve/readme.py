@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
+from benchmarks.memory.bench import machine_in_words
+
 # metric, what it is, what is asked, does the found number hold?
 ASKED = (
     (
@@ -69,7 +71,8 @@ def readme(result: Mapping[str, Any]) -> str:
             *(_arm(result, arm, what) for arm, what in ARMS.items()),
             "",
             *_vllm(found),
-            f"torch {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
+            f"torch {result['versions'].get('torch')}. Machine: {machine_in_words(result['machine'])}."
+            f" Code: {result['commit']}.",
             "",
         ]
     )

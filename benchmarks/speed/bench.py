@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.memory.bench import commit, machine, versions
+from benchmarks.memory.bench import commit, machine, machine_in_words, versions
 
 HERE = Path(__file__).parent
 ROUNDS = 5
@@ -105,7 +105,7 @@ def readme(result: Mapping[str, Any]) -> str:
         line("the same, beyond the imports", "beyond", f"at most {COLD_MUST:g}"),
         line("the plan again, from cache", "warm", f"at most {WARM_MUST:g}"),
         "",
-        f"Machine: {result['machine']}. Code: {result['commit']}.",
+        f"Machine: {machine_in_words(result['machine'])}. Code: {result['commit']}.",
         "",
     ]
     return "\n".join(lines)

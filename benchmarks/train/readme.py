@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from benchmarks.memory.bench import machine_in_words
+
 # name, what it is, asked (must), wished (aim), is less better?
 ASKED = (
     ("ratio_vs_trl_lesson", "useful tokens/s, times TRL at the lesson's settings", 3.5, 5.0, False),
@@ -55,7 +57,8 @@ def readme(result: Mapping[str, Any]) -> str:
             "",
             f"Padding of ours: {result['metrics']['padding']:.1%} of the tokens computed. Matmul:"
             f" {median(result['matmul_flops']) / 1e9:,.0f} GFLOP/s. TRL {result['versions'].get('trl')}, torch"
-            f" {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
+            f" {result['versions'].get('torch')}. Machine: {machine_in_words(result['machine'])}."
+            f" Code: {result['commit']}.",
             "",
         ]
     )

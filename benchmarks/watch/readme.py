@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.memory.bench import machine_in_words
 from benchmarks.watch.spectrum import MOST_BYTES, MOST_SECONDS
 
 SLICES = ("general text", "general answers", "general rows", "general questions")
@@ -83,7 +84,8 @@ def readme(result: Mapping[str, Any]) -> str:
             *(_spectra(row) for row in result["spectra"]),
             "",
             f"A look takes {metrics['look_seconds']:.1f} s here; all runs took {metrics['seconds']:.0f} s.",
-            f"torch {result['versions'].get('torch')}. Machine: {result['machine']}. Code: {result['commit']}.",
+            f"torch {result['versions'].get('torch')}. Machine: {machine_in_words(result['machine'])}."
+            f" Code: {result['commit']}.",
             "",
         ]
     )
