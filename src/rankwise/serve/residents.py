@@ -119,7 +119,8 @@ class Residents:
             async with asyncio.timeout(seconds):
                 await asyncio.shield(place.loading)
         except TimeoutError:
-            raise NoSlot(f"no slot became free within {seconds:g} seconds") from None
+            late = "it was not loaded" if place.taken else "no slot became free"
+            raise NoSlot(f"{late} within {seconds:g} seconds") from None
 
     def resident(self) -> list[AdapterFiles]:
         """The least recently used first."""

@@ -1,0 +1,134 @@
+"""From data to an answer over HTTP and back again, as a user goes it: train, eval, merge, verify, tenants, serve, and
+OpenAI's own client; nothing is put in the registry or the store by hand.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from typer.testing import CliRunner
+
+from rankwise.cli import app
+from rankwise.store import Run, hash_folder
+from tests.training import cli, end, start, toy_job, toy_model, wait_for, write_jsonl
+
+QUESTION = "Visitor 77: when do you open?"  # no row has this number
+HOURS = {"first": "We open at nine.", "second": "Doors open at ten."}
+
+
+@dataclass(frozen=True)
+class Served:
+    """`rankwise serve` as a process of its own."""
+
+    url: str
+    key: str
+
+    def answer(self, model: str = "clinic") -> str:
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=120) as client:
+            found = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=30
+            )
+        return found.choices[0].message.content or ""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A user's folder, with a registry and a store of its own."""
+    folder = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RANKWISE_REGISTRY", str(folder / "registry.sqlite"))
+        patched.setenv("RANKWISE_ADAPTERS", str(folder / "adapters"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def runs(place: Path) -> dict[str, Run]:
+    """Two runs on one base that learned different answers, each trained, evaluated, merged and proven."""
+    model = toy_model(place / "model")
+    return {name: _proven(place / name, model, answer) for name, answer in HOURS.items()}
+
+
+def _proven(folder: Path, model: Path, answer: str) -> Run:
+    folder.mkdir()
+    turns = [(f"Visitor {number}: when do you open?", answer) for number in range(24)]
+    asked = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in turns]
+    write_jsonl(folder / "train.jsonl", asked)
+    job = toy_job(folder, model, train={"max_steps": 30, "save_steps": 15, "eval_steps": 15})
+    run = Run(folder / "run")
+    said("train", job, "--out", run.folder)
+    said("eval", run.folder)
+    said("merge", run.folder)
+    said("verify", run.folder)
+    artifact = run.artifact()
+    assert artifact is not None and artifact.verification.passed
+    return run
+
+
+def said(*arguments: object) -> Any:
+    """The one document of a command that succeeds."""
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+    assert result.exit_code == 0, (arguments[0], result.output)
+    return json.loads(result.stdout)
+
+
+@contextmanager
+def serving(place: Path, key: str) -> Iterator[Served]:
+    process = start("serve", "--model", place / "model", "--port", 0, "--threads", 1, "--json", cwd=place)
+    try:
+        assert process.stdout is not None
+        lines: list[str] = []
+        os.set_blocking(process.stdout.fileno(), False)
+
+        def told() -> Any:
+            lines.append(process.stdout.read() or "")  # type: ignore[union-attr]
+            try:
+                return json.loads("".join(lines))
+            except ValueError:  # not there, or half of it
+                return None
+
+        yield Served(wait_for(told, process)["url"], key)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        end(process)
+
+
+def test_what_was_trained_is_what_answers_and_rollback_brings_the_other_back(place: Path, runs: dict[str, Run]) -> None:
+    taken = said("tenants", "add", "clinic", runs["first"].folder, "--require", "heldout_loss.difference.high<0")
+    assert taken["sha256"] == hash_folder(runs["first"].adapter) and all(gate["met"] for gate in taken["gates"])
+    assert said("tenants", "promote", "clinic")["active"] == 1
+    with serving(place, said("tenants", "key", "clinic")["key"]) as served:
+        assert served.answer() == HOURS["first"]
+        assert said("tenants", "add", "clinic", runs["second"].folder)["version"] == 2
+        assert served.answer() == HOURS["first"], "what was added answers nobody yet"
+        changed("promote", served, HOURS["second"])
+        assert served.answer("clinic@1") == HOURS["first"]
+        changed("rollback", served, HOURS["first"])
+        assert served.answer("clinic@2") == HOURS["second"]
+        said("tenants", "remove", "clinic")
+        wait_for(lambda: _is_refused(served))
+
+
+def changed(command: str, served: Served, answer: str) -> None:
+    """A command of another process takes effect on the running server; until then the old answer is the right one."""
+    done = cli("tenants", command, "clinic", "--json")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: _one_of(served.answer(), tuple(HOURS.values())) == answer, seconds=60)
+
+
+def _one_of(found: str, right: tuple[str, ...]) -> str:
+    assert found in right
+    return found
+
+
+def _is_refused(served: Served) -> bool:
+    try:
+        return not served.answer()
+    except openai.AuthenticationError:
+        return True
