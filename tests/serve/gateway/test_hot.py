@@ -136,7 +136,7 @@ def test_a_request_that_may_not_wait_is_told_so_and_the_load_goes_on_for_the_nex
         early = house.ask("clinic")
         assert early.status_code == 503 and "retry-after" in early.headers
         assert early.json()["error"]["code"] == "no_adapter_slot"
-        assert "it was not loaded within 0.001 seconds" in early.json()["error"]["message"]
+        assert "clinic@1 was not loaded within 0.001 seconds" in early.json()["error"]["message"]
         house.until(lambda: house.ask("clinic").status_code == 200)
         assert house.answer("clinic") == secrets[0].answer
         assert house.metric("rankwise_adapter_misses_total") >= 1
