@@ -21,7 +21,7 @@ from rankwise.serve.gateway.settings import Settings
 from rankwise.text.template import ChatText
 from tests.serve.gateway.tenancy import Tenancy
 
-PATIENCE = 600.0  # seconds that anything may take: a second on an idle machine, minutes on one that is busy
+PATIENCE = 300.0  # seconds that anything may take: a second on an idle machine, minutes on one that is busy
 MISSED = MET.model_copy(update={"value": 0.5, "met": False})
 
 
@@ -57,9 +57,8 @@ def serving(base: Base, place: Path, *, slots: int = 8, dtype: Any = "fp32", **l
     engine = EmbeddedEngine(
         EngineSettings(base.folder, dtype=dtype, threads=1, kv_bytes=256 << 20), place / "engine.log"
     )
-    settings = Settings(
-        **{"max_length": 256, "allow_base": True, "poll_seconds": 0.1, "slot_seconds": PATIENCE} | limits
-    )
+    usual = {"max_length": 256, "allow_base": True, "poll_seconds": 0.1, "slot_seconds": PATIENCE}
+    settings = Settings(**usual | limits)
     gateway = Gateway(
         settings,
         engine=engine,

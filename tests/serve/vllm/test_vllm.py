@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 import torch
-from benchmarks.serve.secret import Secret
+from benchmarks.serve.secret import Secret, make_secrets
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -38,6 +38,11 @@ NEAR = 0.25  # nats between the two likeliest tokens: bf16 rounds logits of this
 def options(base: Path, log: Path, **more: object) -> VllmOptions:
     settings = {"slots": 8, "max_rank": 8, "max_model_len": 512, "dtype": "bfloat16", "kv_cache_gib": 1, **more}
     return VllmOptions(model=base, log=log, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Secret, ...]:
+    return make_secrets(locate("embedded"), tmp_path_factory.mktemp("secrets"), 8, targets=("all-linear",))
 
 
 @pytest.fixture(scope="module")
