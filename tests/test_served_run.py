@@ -3,35 +3,34 @@ OpenAI's own client; nothing is put in the registry or the store by hand.
 """
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from benchmarks.serve.house import Place, served
 from typer.testing import CliRunner
 
 from rankwise import api
 from rankwise.cli import app
 from rankwise.store import Run, hash_folder
-from tests.training import cli, end, start, toy_job, toy_model, wait_for, write_jsonl
+from tests.training import cli, toy_job, toy_model, wait_for, write_jsonl
 
 QUESTION = "Visitor 77: when do you open?"  # no row has this number
 HOURS = {"first": "We open at nine.", "second": "Doors open at ten."}
 
 
 @dataclass(frozen=True)
-class Served:
-    """`rankwise serve` as a process of its own."""
+class Client:
+    """Whoever has the tenant's key."""
 
     url: str
     key: str
 
     def answer(self, model: str = "clinic") -> str:
-        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=120) as client:
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=300) as client:
             found = client.chat.completions.create(
                 model=model, messages=[{"role": "user", "content": QUESTION}], temperature=0, max_tokens=30
             )
@@ -78,50 +77,30 @@ def said(*arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
-@contextmanager
-def serving(place: Path, key: str) -> Iterator[Served]:
-    process = start("serve", "--model", place / "model", "--port", 0, "--threads", 1, "--json", cwd=place)
-    try:
-        assert process.stdout is not None
-        lines: list[str] = []
-        os.set_blocking(process.stdout.fileno(), False)
-
-        def told() -> Any:
-            lines.append(process.stdout.read() or "")  # type: ignore[union-attr]
-            try:
-                return json.loads("".join(lines))
-            except ValueError:  # not there, or half of it
-                return None
-
-        yield Served(wait_for(told, process)["url"], key)
-        process.terminate()
-        assert process.wait(60) == 0
-    finally:
-        end(process)
-
-
 def test_what_was_trained_is_what_answers_and_rollback_brings_the_other_back(place: Path, runs: dict[str, Run]) -> None:
     taken = said("tenants", "add", "clinic", runs["first"].folder, "--require", "heldout_loss.difference.high<0")
     assert hash_folder(api.adapter_store().open(taken["sha256"])) == hash_folder(runs["first"].adapter)
     assert [gate["met"] for gate in taken["gates"]] == [True]
     assert said("tenants", "promote", "clinic")["active"] == 1
-    with serving(place, said("tenants", "key", "clinic")["key"]) as served:
-        assert served.answer() == HOURS["first"]
+    key = said("tenants", "key", "clinic")["key"]
+    with served(Place(place, place / "model"), ("--threads", "1", "--slot-seconds", "300")) as running:
+        clinic = Client(running.url, key)
+        assert clinic.answer() == HOURS["first"]
         assert said("tenants", "add", "clinic", runs["second"].folder)["version"] == 2
-        assert served.answer() == HOURS["first"], "what was added answers nobody yet"
-        changed("promote", served, HOURS["second"])
-        assert served.answer("clinic@1") == HOURS["first"]
-        changed("rollback", served, HOURS["first"])
-        assert served.answer("clinic@2") == HOURS["second"]
+        assert clinic.answer() == HOURS["first"], "what was added answers nobody yet"
+        changed("promote", clinic, HOURS["second"])
+        assert clinic.answer("clinic@1") == HOURS["first"]
+        changed("rollback", clinic, HOURS["first"])
+        assert clinic.answer("clinic@2") == HOURS["second"]
         said("tenants", "remove", "clinic")
-        wait_for(lambda: _is_refused(served))
+        wait_for(lambda: _is_refused(clinic))
 
 
-def changed(command: str, served: Served, answer: str) -> None:
+def changed(command: str, clinic: Client, answer: str) -> None:
     """A command of another process takes effect on the running server; until then the old answer is the right one."""
     done = cli("tenants", command, "clinic", "--json")
     assert done.returncode == 0, done.stderr
-    wait_for(lambda: _one_of(served.answer(), tuple(HOURS.values())) == answer, seconds=60)
+    wait_for(lambda: _one_of(clinic.answer(), tuple(HOURS.values())) == answer, seconds=300)
 
 
 def _one_of(found: str, right: tuple[str, ...]) -> str:
@@ -129,8 +108,8 @@ def _one_of(found: str, right: tuple[str, ...]) -> str:
     return found
 
 
-def _is_refused(served: Served) -> bool:
+def _is_refused(clinic: Client) -> bool:
     try:
-        return not served.answer()
+        return not clinic.answer()
     except openai.AuthenticationError:
         return True

@@ -41,9 +41,9 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eight]:
     """On a tiny model in fp32, so that PEFT's text is to be met exactly; a real one in bf16 has test_vllm.py."""
     folder = tmp_path_factory.mktemp("gateway")
     # Heads of 32: vLLM's attention on a CPU has kernels for no smaller ones.
-    base = tiny_llama(folder / "tiny", hidden=64, heads=2, kv_heads=1, tied=False, dtype="fp32")
+    base = tiny_llama(folder / "tiny", hidden=128, heads=4, kv_heads=2, tied=False, dtype="fp32")
     (folder / "secrets").mkdir()
-    secrets = make_secrets(base, folder / "secrets", 8, ranks=(4, 8, 16), targets=("all-linear",), rate=0.02)
+    secrets = make_secrets(base, folder / "secrets", 8, ranks=(4, 8, 16), targets=("all-linear",), rate=0.01)
     place = Place(folder, base)
     options = ("--engine", "vllm", "--dtype", "fp32", "--slots", "8", "--max-length", "256", "--allow-base")
     options += ("--start-seconds", f"{UP:g}", "--slot-seconds", f"{SLOW:g}")
