@@ -50,7 +50,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def runs(place: Path) -> dict[str, Run]:
     """Two runs on one base that learned different answers, each trained, evaluated, merged and proven."""
-    model = toy_model(place / "model")
+    # Untied: the row of the padding token, which ends an answer, is zero in a tied head and could not be learned.
+    model = toy_model(place / "model", tied=False)
     return {name: _proven(place / name, model, answer) for name, answer in HOURS.items()}
 
 
