@@ -46,12 +46,14 @@ OPTIONS: list[tuple[str, Any, str, Any]] = [
     ("--dtype", "fp32", "dtype", "fp32"),
     ("--device", "cuda:0", "device", "cuda:0"),
     ("--threads", 2, "threads", 2),
+    ("--start-seconds", 90, "start_seconds", 90.0),
 ]
 LIMITS: list[tuple[str, Any, str, Any]] = [
     ("--max-open", 5, "max_open", 5),
     ("--max-choices", 2, "max_choices", 2),
     ("--max-body-kb", 3, "max_body_bytes", 3072),
     ("--request-seconds", 7, "request_seconds", 7.0),
+    ("--slot-seconds", 3, "slot_seconds", 3.0),
     ("--drain-seconds", 1, "drain_seconds", 1.0),
 ]
 
@@ -75,6 +77,10 @@ def test_it_refuses_what_cannot_be_meant(base: Path, tmp_path: Path) -> None:
     place = ("--model", base, "--registry", tmp_path / "r.sqlite", "--adapters", tmp_path / "a")
     for wrong in (["--engine", "sglang"], ["--dtype", "fp8"], ["--engine-url", "http://127.0.0.1:9"]):
         assert run(*place, *wrong).exit_code == 2
+    running = ("--engine-url", "http://127.0.0.1:9")
+    for left_aside in (["--four-bit"], ["--threads", 2], ["--device", "cuda:0"], [*running, "--dtype", "fp32"]):
+        refused = run(*place, "--engine", "vllm", *left_aside)
+        assert refused.exit_code == 2 and str(left_aside[-1 if len(left_aside) == 1 else -2]) in refused.stderr
     long = run(*place, "--max-length", 100_000, "--json")
     assert long.exit_code == 2 and "positions" in json.loads(long.stdout)["error"]["what"]
     assert run("--model", tmp_path / "nothing", "--registry", tmp_path / "r.sqlite").exit_code == 1

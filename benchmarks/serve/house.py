@@ -82,14 +82,18 @@ def _resident(process: psutil.Process) -> int:
 
 
 @contextmanager
-def served(place: Place, options: Sequence[str] = ()) -> Iterator[Running]:
-    """Until the block ends; the server must then end by itself, with exit code 0."""
+def served(place: Place, options: Sequence[str] = (), *, up_seconds: float = UP_SECONDS) -> Iterator[Running]:
+    """Until the block ends; the server must then end by itself, with exit code 0.
+
+    Args:
+        up_seconds: for which it is waited for.
+    """
     command = [sys.executable, "-m", "rankwise", "serve", "--model", str(place.base), "--port", "0", "--json"]
     command += ["--registry", str(place.folder / "registry.sqlite"), "--adapters", place.store.root, *options]
     with (place.folder / "server.log").open("wb") as log, (place.folder / "ready.json").open("wb") as ready:
         process = subprocess.Popen(command, stdout=ready, stderr=log)
     try:
-        told = _ready(process, place.folder)
+        told = _ready(process, place.folder, up_seconds)
         yield Running(told["url"], told["pid"], told)
     finally:
         process.terminate()
@@ -98,14 +102,16 @@ def served(place: Place, options: Sequence[str] = ()) -> Iterator[Running]:
         raise RuntimeError(f"the server ended with {code}: see {place.folder / 'server.log'}")
 
 
-def _ready(process: subprocess.Popen[bytes], folder: Path) -> dict[str, Any]:
-    end = time.monotonic() + UP_SECONDS
+def _ready(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> dict[str, Any]:
+    end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
         if text := (folder / "ready.json").read_text():
             try:
                 told: dict[str, Any] = json.loads(text)
             except ValueError:  # half written
                 continue
+            if "url" not in told:  # it says why it does not come up
+                break
             return told
         time.sleep(0.2)
     raise RuntimeError(f"the server did not come up:\n{(folder / 'server.log').read_text()[-3000:]}")

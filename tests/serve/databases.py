@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -17,6 +18,7 @@ from rankwise.serve.registry import Registry
 from tests.builders import sha
 
 DEBIAN = Path("/usr/lib/postgresql")
+MADE = 600  # seconds for one of its programs: three on an idle machine, minutes on a busy one
 MET = Gate(requirement="facts>=0.5", name="facts", comparison=">=", limit=0.5, value=0.7, unit="share", met=True)
 MISSED = Gate(requirement="facts>=0.9", name="facts", comparison=">=", limit=0.9, value=0.7, unit="share", met=False)
 
@@ -47,7 +49,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of an empty database in a server that runs as long as the block."""
+    """The URL of a server that runs as long as the block, without a database of ours."""
     binaries = programs()
     if binaries is None:
         pytest.skip("PostgreSQL's server is not installed: `apt-get install postgresql`")
@@ -60,6 +62,16 @@ def postgres() -> Iterator[str]:
             yield url
 
 
+def empty_database(server: str) -> str:
+    """The URL of a new one in a server that runs: a server takes a minute to make on a busy machine, this no time."""
+    import psycopg
+
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
+
+
 @contextmanager
 def _running(binaries: Path, data: Path, user: str | None) -> Iterator[str]:
     with socket.socket() as free:
@@ -67,12 +79,12 @@ def _running(binaries: Path, data: Path, user: str | None) -> Iterator[str]:
         port = free.getsockname()[1]
 
     def run(*command: object) -> None:
-        subprocess.run([str(c) for c in command], user=user, cwd="/", check=True, capture_output=True, timeout=120)
+        subprocess.run([str(c) for c in command], user=user, cwd="/", check=True, capture_output=True, timeout=MADE)
 
     run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "rankwise", "--no-sync")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
     run(binaries / "pg_ctl", "-D", data, "-w", "-l", data.with_name("log"), "-o", options, "start")
     try:
-        yield f"postgresql://rankwise@127.0.0.1:{port}/postgres"
+        yield f"postgresql://rankwise@127.0.0.1:{port}"
     finally:
         run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop")

@@ -13,7 +13,7 @@ from rankwise.records import Limits
 from rankwise.serve.database import default_url
 from rankwise.serve.registry import Registry
 from tests.builders import sha
-from tests.serve.databases import MISSED, added, postgres
+from tests.serve.databases import MISSED, added, empty_database
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.prove)])
@@ -21,10 +21,9 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registr
     if request.param == "sqlite":
         yield Registry(str(tmp_path / "deep" / "registry.sqlite"))
         return
-    with postgres() as url:
-        opened = Registry(url)
-        yield opened
-        opened.close()
+    opened = Registry(empty_database(request.getfixturevalue("postgres_server")))
+    yield opened
+    opened.close()
 
 
 def test_versions_are_counted_for_each_tenant_and_never_change(registry: Registry) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rankwise.serve.registry import Registry
-from tests.serve.databases import added, postgres
+from tests.serve.databases import added, empty_database
 from tests.training import environment
 
 WORK = """
@@ -45,8 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield str(tmp_path / "registry.sqlite")
         return
-    with postgres() as there:
-        yield there
+    yield empty_database(request.getfixturevalue("postgres_server"))
 
 
 def begin(url: str, what: str) -> "subprocess.Popen[str]":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ENOUGH = 0.95  # share of requests whose adapter is to be loaded already
 FEWEST = 8  # slots, where memory lets them: vLLM's usual number
 FEWEST_RANKS = 16  # of vLLM's slots: adapters that come while it runs are to fit as well
+VLLM_DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 METRICS_TOKEN = "RANKWISE_METRICS_TOKEN"  # noqa: S105 - the name of a variable
 
 
@@ -41,8 +42,10 @@ class Serving:
         zipf: exponent of the popularity of tenants that the slots are planned with.
         max_batch: requests that are answered together.
         max_length: prompt and answer together; None: the model's positions.
-        dtype, four_bit, threads: of the embedded engine.
+        dtype: of the engine that is started; None: fp32 of the embedded one on a CPU, bf16 on a GPU, vLLM's own choice.
+        four_bit, threads: of the embedded engine.
         device: of the embedded engine, or of a vLLM that runs already.
+        start_seconds: for which a vLLM that is started may take to come up.
         limits: further numbers of the gateway's Settings, by their names.
     """
 
@@ -63,6 +66,7 @@ class Serving:
     device: str = "cpu"
     four_bit: bool = False
     threads: int | None = None
+    start_seconds: float = 600.0
     limits: Mapping[str, Any]
 
 
@@ -164,6 +168,25 @@ def _check(asked: Serving) -> None:
         raise UsageError("--engine-url names a vLLM server that runs already", fix="add --engine vllm")
     if asked.engine_python is not None and (asked.engine != "vllm" or asked.engine_url is not None):
         raise UsageError("--engine-python starts a vLLM server", fix="add --engine vllm, and no --engine-url")
+    if asked.engine == "vllm":
+        _check_vllm(asked)
+
+
+def _check_vllm(asked: Serving) -> None:
+    """An option that would be left aside without a word is refused."""
+    if asked.four_bit or asked.threads is not None:
+        raise UsageError(
+            "--four-bit and --threads are of the embedded engine",
+            expected="neither with --engine vllm",
+            fix="leave them out; vLLM takes as many threads as the machine has (VLLM_CPU_OMP_THREADS_BIND)",
+        )
+    if asked.engine_url is not None and asked.dtype is not None:
+        raise UsageError("--dtype cannot change a vLLM that runs already", fix="start that server with its own --dtype")
+    if asked.engine_url is None and asked.device != "cpu":
+        raise UsageError(
+            f"--device {asked.device} does not say where a vLLM that is started here runs: its build does",
+            fix="leave --device out; CUDA_VISIBLE_DEVICES picks a GPU",
+        )
 
 
 def _require_packages() -> None:
@@ -234,5 +257,7 @@ def _vllm(asked: Serving, base: Path, slots: int, max_length: int, max_rank: int
         max_rank=max_rank,
         max_model_len=max_length,
         max_num_seqs=asked.max_batch,
+        dtype=VLLM_DTYPES.get(asked.dtype or "", "auto"),
+        start_seconds=asked.start_seconds,
     )
     return VllmEngine.supervised(options, tell)

@@ -60,9 +60,10 @@ def serve(
     max_choices: Annotated[int, typer.Option(min=1, help="Answers of one request (prompts x n).")] = 8,
     max_body_kb: Annotated[int, typer.Option(min=1, help="Size of one request in kB.")] = 1024,
     request_seconds: Annotated[float, typer.Option(min=1, help="For one answer.")] = 600.0,
+    slot_seconds: Annotated[float, typer.Option(min=1, help="For a request's adapter to be loaded.")] = 30.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For open requests after SIGTERM or Ctrl-C.")] = 30.0,
     dtype: Annotated[
-        str | None, typer.Option(help="Of the embedded engine: bf16 or fp32 (default: fp32 on a CPU, else bf16).")
+        str | None, typer.Option(help="bf16 or fp32 (default: embedded fp32 on a CPU, else bf16; vLLM: its choice).")
     ] = None,
     device: Annotated[
         str, typer.Option(help="Of the embedded engine, or of a vLLM that runs already: cpu, cuda:0, ...")
@@ -71,6 +72,9 @@ def serve(
         bool, typer.Option("--four-bit", help="The embedded engine holds the base in NF4, as QLoRA trained on it.")
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the embedded engine's arithmetic.")] = None,
+    start_seconds: Annotated[
+        float, typer.Option(min=1, help="For a vLLM that is started to come up; a large base takes long to load.")
+    ] = 600.0,
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Write prompts and answers into the log: they may be confidential.")
     ] = False,
@@ -90,6 +94,7 @@ def serve(
         "max_choices": max_choices,
         "max_body_bytes": max_body_kb * 1024,
         "request_seconds": request_seconds,
+        "slot_seconds": slot_seconds,
         "drain_seconds": drain_seconds,
         "log_prompts": log_prompts,
     }
@@ -111,6 +116,7 @@ def serve(
         device=device,
         four_bit=four_bit,
         threads=threads,
+        start_seconds=start_seconds,
         limits=limits,
     )
     api.serve(asked, _print_ready_as_json if as_json else _print_ready)

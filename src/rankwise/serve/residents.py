@@ -17,7 +17,7 @@ from rankwise.serve.engine import AdapterFiles, AdapterRefused, Engine, EngineDi
 
 
 class NoSlot(RankwiseError):
-    """Every slot stayed in use for as long as a request may wait."""
+    """An adapter was not loaded for as long as a request may wait: every slot stayed in use, or it takes longer."""
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ class Residents:
             async with asyncio.timeout(seconds):
                 await asyncio.shield(place.loading)
         except TimeoutError:
-            raise NoSlot(f"no slot became free within {seconds:g} seconds") from None
+            raise NoSlot(f"{name} was not loaded within {seconds:g} seconds") from None
 
     def resident(self) -> list[AdapterFiles]:
         """The least recently used first."""

@@ -4,7 +4,8 @@ import json
 
 from benchmarks.serve.secret import Secret
 
-from tests.serve.gateway.house import House, question
+from tests.serve.gateway.house import House
+from tests.serve.gateway.tenancy import question
 
 
 def test_each_tenant_has_its_own_secret(house: House, secrets: tuple[Secret, ...]) -> None:

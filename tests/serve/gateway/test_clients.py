@@ -13,7 +13,8 @@ import pytest
 import yaml
 from benchmarks.serve.secret import QUESTION, Secret
 
-from tests.serve.gateway.house import ASKED, House
+from tests.serve.gateway.house import House
+from tests.serve.gateway.tenancy import ASKED
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +12,8 @@ from benchmarks.serve.secret import Secret
 
 from rankwise.records import Limits
 from rankwise.serve.gateway.directory import Base
-from tests.serve.gateway.house import House, question, serving
-
-
-@contextmanager
-def load(house: House, tenant: str, right: Callable[[str], bool]) -> Iterator[list[str]]:
-    """Two clients that ask without a pause; what was not a right answer is listed."""
-    wrong: list[str] = []
-    over = threading.Event()
-    answered = [0]
-
-    def ask() -> None:
-        with house.client(tenant) as client:
-            while not over.is_set():
-                found = client.post("/v1/chat/completions", json=question(tenant))
-                text = found.json()["choices"][0]["message"]["content"] if found.status_code == 200 else found.text
-                if not right(text):
-                    wrong.append(text)
-                answered[0] += 1
-
-    threads = [threading.Thread(target=ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield wrong
-        before = answered[0]
-        house.until(lambda: answered[0] > before + 4)
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join(60)
+from tests.serve.gateway.house import House, serving
+from tests.serve.gateway.tenancy import load, question
 
 
 def test_add_promote_roll_back_and_remove_drop_no_request(empty: House, secrets: tuple[Secret, ...]) -> None:
@@ -155,6 +125,21 @@ def test_fewer_slots_than_tenants(base: Base, secrets: tuple[Secret, ...], tmp_p
         assert (
             house.metric("rankwise_adapter_evictions_total") >= 2 and house.metric("rankwise_adapter_misses_total") >= 4
         )
+
+
+def test_a_request_that_may_not_wait_is_told_so_and_the_load_goes_on_for_the_next(
+    base: Base, secrets: tuple[Secret, ...], tmp_path: Path
+) -> None:
+    with serving(base, tmp_path, slot_seconds=0.001) as house:
+        house.add("clinic", secrets[0])
+        house.until(lambda: bool(house.gateway.directory.tenants()))
+        early = house.ask("clinic")
+        assert early.status_code == 503 and "retry-after" in early.headers
+        assert early.json()["error"]["code"] == "no_adapter_slot"
+        assert "clinic@1 was not loaded within 0.001 seconds" in early.json()["error"]["message"]
+        house.until(lambda: house.ask("clinic").status_code == 200)
+        assert house.answer("clinic") == secrets[0].answer
+        assert house.metric("rankwise_adapter_misses_total") >= 1
 
 
 def test_an_adapter_that_changes_nothing_is_not_served_and_its_predecessor_goes_on(

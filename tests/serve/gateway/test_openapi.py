@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from rankwise.serve.gateway.directory import Base
-from tests.serve.gateway.house import House, serving
+from tests.serve.gateway.house import PATIENCE, House, serving
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 MODES = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
@@ -78,7 +78,7 @@ def _try(
     )
     @given(case=strategy)
     def one(case: Any) -> None:
-        response = case.call(base_url=url, headers=headers, timeout=60)
+        response = case.call(base_url=url, headers=headers, timeout=PATIENCE)
         found[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)
 

@@ -14,7 +14,8 @@ import pytest
 from benchmarks.serve.secret import Secret
 
 from rankwise.serve.gateway.directory import Base
-from tests.serve.gateway.house import MISSED, House, question, serving
+from tests.serve.gateway.house import MISSED, House, serving
+from tests.serve.gateway.tenancy import question
 
 CHAT = "/v1/chat/completions"
 

@@ -188,7 +188,7 @@ class Answer:
 def _refusal(fault: RankwiseError) -> Refusal:
     """What a client is told of a fault that is not its own."""
     if isinstance(fault, NoSlot):
-        return unavailable("All adapter slots stayed in use; try again.", 1, "no_adapter_slot")
+        return unavailable(f"The adapter is not there yet: {fault.what}. Try again.", 1, "no_adapter_slot")
     if isinstance(fault, AnswerLost):
         return unavailable("The engine was lost during this answer and it could not be ended.", 2, "answer_lost")
     if isinstance(fault, TooSlow):

@@ -14,7 +14,7 @@ from rankwise.serve.vllm.stream import ServerFault, completion_request, raise_fa
 from rankwise.text.golden import Golden, answers_golden, tokenize_request
 
 SECONDS = 5.0  # to connect, and for an answer that nothing is computed for
-LOADING_SECONDS = 120.0  # for an adapter to be read, or a probe to be answered among others
+LOADING_SECONDS = 600.0  # for an adapter to be read, or a probe to be answered among others on a busy machine
 
 
 Health = Literal["well", "dead", "silent"]

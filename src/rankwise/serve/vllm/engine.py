@@ -6,14 +6,14 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
-from rankwise.errors import ModelError, RankwiseError
+from rankwise.errors import RankwiseError
 from rankwise.methods.unmerged import SLOT_RANKS, slot_rank
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, EngineDied, EngineState, Generation, Piece
+from rankwise.serve.vllm.arrival import bring, examine_server
 from rankwise.serve.vllm.attached import KEY, Attached
 from rankwise.serve.vllm.canary import (
     MERGE,
     base_modules,
-    conversations,
     examine_files,
     examine_output,
     examine_reading,
@@ -164,7 +164,7 @@ class VllmEngine:
             await asyncio.to_thread(examine_files, adapter, self._modules, self._max_rank)
             start, client = self._server.starts, self._living()
             await self._asked(self._base_beside(client, adapter.folder))
-            await self._asked(self._bring(client, adapter.name, adapter.folder))
+            await self._asked(bring(client, adapter.name, adapter.folder))
             try:
                 await self._asked(self._examined(client, adapter))
             except RankwiseError:
@@ -181,28 +181,11 @@ class VllmEngine:
                 with suppress(ServerFault, EngineDied):
                     await self._server.client.unload(name)
 
-    async def _bring(self, client: Client, name: str, folder: Path) -> None:
-        """Loaded, unless the server has that folder under that name; another folder takes its place."""
-        folder = folder.resolve()
-        there = (await client.served()).adapters.get(name)
-        if there == str(folder):
-            return
-        try:
-            await client.load(name, folder, again=there is not None)
-        except ServerFault as fault:
-            if fault.status == 404:
-                raise AdapterRefused(
-                    f"vLLM cannot read {name} in {folder}",
-                    expected="a folder that is there, under the same path, for the server's process",
-                    fix="give both the same volume",
-                ) from None
-            raise AdapterRefused(f"vLLM refuses {name}: {fault.what}", fix=MERGE) from None
-
     async def _base_beside(self, client: Client, folder: Path) -> None:
         """From the first adapter on the base is asked for as one."""
         if self._zeros is not None and self.base_name != NULL:
             zeros = await asyncio.to_thread(write_null, folder, self._zeros)
-            await self._bring(client, NULL, zeros)
+            await bring(client, NULL, zeros)
             self.base_name = NULL
 
     async def _examined(self, client: Client, adapter: AdapterFiles) -> None:
@@ -259,35 +242,10 @@ class VllmEngine:
 
     async def up(self, client: Client) -> None:
         """Raises ModelError: not the base that we read for; RankwiseError: no adapters can be loaded."""
-        try:
-            self._served = served = await client.served()
-            self.base_name = NULL if self._zeros is not None and NULL in served.adapters else served.base
-            await self._compare(client, served)
-            if self._adapters and not await client.can_load():
-                raise RankwiseError(
-                    f"vLLM at {client.url} does not load adapters at run time",
-                    expected="a server with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True",
-                    fix="start it so (docs/serve-vllm.md), behind a firewall: whoever has its key may then load files",
-                )
-        except ServerFault as fault:
-            hint = f"put its key into {KEY}" if fault.status in (401, 403) else ""
-            raise RankwiseError(f"{client.url}: {fault.what}", fix=hint) from None
-
-    async def _compare(self, client: Client, served: Served) -> None:
-        if self._max_model_len is not None and served.max_model_len < self._max_model_len:
-            raise ModelError(
-                f"vLLM at {client.url} takes {served.max_model_len:,} tokens of prompt and answer",
-                expected=f"{self._max_model_len:,}",
-                fix="start it with a larger --max-model-len, or serve with a smaller one",
-            )
-        for one in conversations(self._chat):
-            if not await client.reads_alike(served.base, one):
-                raise ModelError(
-                    f"vLLM's {served.base} ({served.root}) reads {one.messages[-1]['content']!r} as other ids than "
-                    f"{self._model}",
-                    expected="the same tokenizer and chat template",
-                    fix="attach to a server of this very base",
-                )
+        self._served = await examine_server(
+            client, self._chat, self._model, max_model_len=self._max_model_len, adapters=self._adapters
+        )
+        self.base_name = NULL if self._zeros is not None and NULL in self._served.adapters else self._served.base
 
     def down(self, why: str) -> None:
         self._resident.clear()
