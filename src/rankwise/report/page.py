@@ -82,7 +82,7 @@ def render(
     payload = plotly_payload() if figures else None
     allowed = [_csp_hash(script)] + ([payload.csp_hash] if payload else [])
     return (
-        _environment()
+        environment()
         .get_template(template)
         .render(
             **context,
@@ -122,7 +122,8 @@ def _csp_hash(script: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates with the filters that typeset numbers and sentences; everything is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
