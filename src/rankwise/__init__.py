@@ -115,7 +115,7 @@ def __getattr__(name: str) -> Any:
 class _Stage(ModuleType):
     """A stage that is called as its verb: `rankwise.train` is a folder, and a function."""
 
-    __doc__ = property(lambda self: _verb(self.__name__.rpartition(".")[2]).__doc__)  # type: ignore[assignment]
+    __doc__ = property(lambda self: _verb(self.__name__.rpartition(".")[2]).__doc__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _verb(self.__name__.rpartition(".")[2])(*args, **kwargs)

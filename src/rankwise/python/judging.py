@@ -94,9 +94,9 @@ def benchmark(
     """
     from rankwise.evaluate.harness_tasks import Asked
 
-    said = {"limit": limit, "num_fewshot": num_fewshot, "batch_size": batch_size, "seed": seed}
+    said: dict[str, Any] = {"limit": limit, "num_fewshot": num_fewshot, "batch_size": batch_size, "seed": seed}
     said |= {"folder": None if tasks_path is None else Path(tasks_path), "chat_template": apply_chat_template or None}
-    wanted: Any = {name: value for name, value in said.items() if value is not None}
+    wanted = {name: value for name, value in said.items() if value is not None}
     asked = Asked(tasks=tuple(tasks), **wanted)
     if job is None and (isinstance(run, Run) or _is_run(run)):
         return api.benchmark(run_of(run), asked, progress)

@@ -117,7 +117,7 @@ def _printer(run: Run) -> Callable[[Event], None]:
     from rankwise.report.words import event_line
 
     config = run.plan().verdict.config
-    total = config.max_steps if config else None
+    total = config.max_steps if config else 0
 
     def line(event: Event) -> None:
         import sys

@@ -84,5 +84,5 @@ def style() -> str:
 
 def _without_ids(html: str) -> str:
     """An id may stand once in a document; no text of a record holds a quotation mark that was not escaped."""
-    html = re.sub(r' (?:id|aria-labelledby)="[^"]*"', "", html)
+    html = re.sub(r' (?:id|aria-labelledby|aria-describedby)="[^"]*"', "", html)
     return re.sub(r'<a href="#[^"]*">(.*?)</a>', r"\1", html)
