@@ -37,11 +37,12 @@ def test_a_file_a_mapping_and_a_job_are_the_same_job(tmp_path: Path, monkeypatch
     told = {"goal": "task", "model": "embedded", "name": "one", "data": {"train": Path("rows.jsonl")}}
     from_file = jobs.job_of(path, {})
     assert jobs.job_of(told, {}) == from_file == jobs.job_of(str(path), {}) == jobs.job_of(from_file, {})
+    described = {"model": "embedded", "goal": "task", "examples": 5, "tokens_per_example": 9}
     for job in (path, told, from_file):
         changed = jobs.job_of(job, {"gpus": 2, "rank": 4, "method": "lora", "validation": 0.25, "seed": None})
         assert (changed.hardware.count, changed.method.r, changed.data.validation) == (2, 4, 0.25)  # type: ignore[union-attr]
         assert (changed.name, changed.data.train) == ("one", from_file.data.train)
-    assert jobs.job_of(None, {"model": "embedded", "goal": "task", "hardware__count": 3}).hardware.count == 3
+    assert jobs.job_of(None, described | {"hardware__count": 3}).hardware.count == 3
 
 
 def test_short_forms_of_a_mapping_take_options(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_what_cannot_be_meant_is_one_error() -> None:
         rw.serve(prt=1)
 
 
-VERBS = [name for name in rw.__all__ if inspect.isfunction(rw._verb(name))]
+VERBS = sorted(rw._MODULE)
 
 
 def test_what_the_commands_do_is_reachable() -> None:
@@ -80,10 +81,10 @@ def test_what_the_commands_do_is_reachable() -> None:
 def test_every_verb_says_what_it_takes_and_raises(name: str) -> None:
     verb = rw._verb(name)
     doc = inspect.getdoc(verb) or ""
-    hints = typing.get_type_hints(verb)
-    assert "return" in hints and doc
+    assert doc
     if not verb.__module__.startswith("rankwise.python"):
         return  # documented where the command line calls it
+    assert "return" in typing.get_type_hints(verb)
     assert re.search(r"Example: `.*rw\.", doc, re.DOTALL), name
     said = " ".join(doc.split())
     missing = [p for p in inspect.signature(verb).parameters if p not in said and p != "more"]

@@ -61,6 +61,10 @@ def evaluate(
 def gates(found: Evaluation, require: Sequence[str]) -> list[Gate]:
     """Conditions held against an evaluation. Example: `all(g.met for g in rw.gates(found, ["facts>=0.6"]))`
 
+    Args:
+        found: an evaluation.
+        require: conditions, as `rankwise eval --require` has them.
+
     Raises:
         UsageError: a condition that cannot be read, or names nothing that is measured.
     """

@@ -78,7 +78,7 @@ def style() -> str:
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     css = css.replace(":root, :root.on-paper {", "& {").replace(":root:not(.on-paper) {", "& {")
     css = re.sub(r"^body \{", "& {", css, flags=re.MULTILINE).replace("body { background: none; font-size: 1rem; }", "")
-    css = re.sub(r"^html \{.*\}$", "", css, flags=re.MULTILINE)
+    css = re.sub(r"\bhtml \{[^}]*\}|@page \{[^}]*\}", "", css)
     return f".rankwise {{ {css.strip()} {OWN} }}"
 
 
