@@ -24,8 +24,8 @@ def names(flags: typing.Iterable[str]) -> dict[str, str]:
 
 
 def test_keyword_arguments_are_the_options_of_the_command_line() -> None:
-    assert list(JobOptions.__annotations__) == list(names(JOB_OPTIONS))
-    assert list(EstimateOptions.__annotations__) == list(OPTIONS)
+    assert typing.get_type_hints(JobOptions).keys() == names(JOB_OPTIONS).keys()
+    assert typing.get_type_hints(EstimateOptions).keys() == OPTIONS.keys()
     for name, flag in names(JOB_OPTIONS).items():
         kinds = typing.get_args(typing.get_type_hints(JobOptions)[name])
         assert set(kinds) & set(KINDS[JOB_OPTIONS[flag][1]]), name

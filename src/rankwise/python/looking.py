@@ -19,11 +19,8 @@ def report(run: AnyRun | Folder) -> Path:
     Raises:
         RunError: there is no run or comparison of that name, or it is damaged.
     """
-    if isinstance(run, Run):
-        return api.report(run)
-    if isinstance(run, Folder) or api.find_comparison(Path(run)):
-        return api.report_comparison(comparison_of(run))
-    return api.report(run_of(run))
+    found = _found(run)
+    return api.report(found) if isinstance(found, Run) else api.report_comparison(found)
 
 
 def show(run: AnyRun | Folder) -> dict[str, Any]:
@@ -32,11 +29,8 @@ def show(run: AnyRun | Folder) -> dict[str, Any]:
     Raises:
         RunError: there is no run or comparison of that name, or it is damaged.
     """
-    if isinstance(run, Run):
-        return api.show(run)
-    if isinstance(run, Folder) or api.find_comparison(Path(run)):
-        return api.show_comparison(comparison_of(run))
-    return api.show(run_of(run))
+    found = _found(run)
+    return api.show(found) if isinstance(found, Run) else api.show_comparison(found)
 
 
 def runs(folder: str | Path = "runs") -> list[dict[str, Any]]:
@@ -51,3 +45,12 @@ def open_run(folder: str | Path) -> Run:
         RunError: there is no run of that name.
     """
     return api.open_run(Path(folder))
+
+
+def _found(run: AnyRun | Folder) -> Run | Folder:
+    """A comparison where one lies there, else a run. Raises RunError."""
+    if isinstance(run, Run):
+        return run
+    if isinstance(run, Folder) or api.find_comparison(Path(run)):
+        return comparison_of(run)
+    return run_of(run)

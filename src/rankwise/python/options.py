@@ -9,7 +9,24 @@ from pathlib import Path
 from typing import TypedDict
 
 
-class JobOptions(TypedDict, total=False):
+class Costs(TypedDict, total=False):
+    """Of money, storage and serving: the options of both."""
+
+    serving_format: str | None
+    context: int | None
+    concurrency: int | None
+    slots: int | None
+    zipf: float | None
+    prices: str | Path | None
+    pricing: str | None
+    runs: int | None
+    sweep: int | None
+    failure_rate: float | None
+    energy: bool | None
+    write_bandwidth: float | None
+
+
+class JobOptions(Costs, total=False):
     """Of every verb that takes a job."""
 
     name: str | None
@@ -58,18 +75,6 @@ class JobOptions(TypedDict, total=False):
     regex: str | None
     metrics: str | Sequence[str] | None
     engine: str | None
-    serving_format: str | None
-    context: int | None
-    concurrency: int | None
-    slots: int | None
-    zipf: float | None
-    prices: str | Path | None
-    pricing: str | None
-    runs: int | None
-    sweep: int | None
-    failure_rate: float | None
-    energy: bool | None
-    write_bandwidth: float | None
     num_train_epochs: float | None
     max_steps: int | None
     learning_rate: float | None
@@ -100,7 +105,7 @@ class JobOptions(TypedDict, total=False):
     report_to: str | Sequence[str] | None
 
 
-class EstimateOptions(TypedDict, total=False):
+class EstimateOptions(Costs, total=False):
     """Of `estimate`."""
 
     model: str | Path | None
@@ -135,18 +140,6 @@ class EstimateOptions(TypedDict, total=False):
     examples: int | None
     epochs: float | None
     tokens_per_example: int | None
-    serving_format: str | None
-    context: int | None
-    concurrency: int | None
-    slots: int | None
-    zipf: float | None
-    prices: str | Path | None
-    pricing: str | None
-    runs: int | None
-    sweep: int | None
-    failure_rate: float | None
-    energy: bool | None
-    write_bandwidth: float | None
     variants: int | None
     keep_best: int | None
     keep_last: int | None
