@@ -172,7 +172,7 @@ def test_every_command_line_parses() -> None:
                 refused.append(f"{where}: {line}: no such command")
                 continue
             told, (command, *arguments) = told.commands[arguments[0]], arguments
-        if not arguments:  # the name of a command in a sentence
+        if not arguments or arguments == ["--help"]:  # the name of a command in a sentence
             continue
         try:
             told.make_context(command, arguments)

@@ -33,16 +33,17 @@ exclude_patterns = [".*", "build", "dist", "runs", "launch", "src", "tests", "de
 
 myst_enable_extensions = ["colon_fence", "attrs_inline"]
 myst_heading_anchors = 4
-# `(sic)`: a heading may be missing between two levels in pages that are quoted.
+# Generated pages of benchmarks begin tables below headings of another level.
 suppress_warnings = ["myst.header"]
 highlight_language = "text"
 pygments_style = "tango"
 
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints_description_target = "documented_params"
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
+toc_object_entries = False  # the page's own headings name them already
 
 html_theme = "pydata_sphinx_theme"
 html_title = "Rankwise"
