@@ -29,7 +29,7 @@ extensions = [
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "examples/**.md", "benchmarks/**.md"]
 # Sphinx walks what it is not told to leave out, virtual environments included.
-exclude_patterns = [".*", "build", "dist", "runs", "launch", "src", "tests", "deploy"]
+exclude_patterns = [".*", "build", "dist", "runs", "launch", "src", "tests", "deploy", "examples/rankwise-notebook"]
 
 myst_enable_extensions = ["colon_fence", "attrs_inline"]
 myst_heading_anchors = 4
