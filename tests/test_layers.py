@@ -60,7 +60,7 @@ except SystemExit as end:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["plan", "--help"], ["estimate", "--help"], ["runs"], ["models"], ["models", "gpt2"], ["gpus"]],
+    [[], ["--help"], ["plan", "--help"], ["estimate", "--help"], ["runs"], ["models"], ["models", "gpt2"], ["gpus"]],
 )
 def test_help_and_listing_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert heavy(fresh(RUN.format(arguments=arguments), tmp_path)) == []

@@ -1,12 +1,17 @@
-"""Tables of options, and the decorators that give them to a command: the keys of a job, and those of `estimate`."""
+"""Tables of options, and the decorators that give them to a command: the keys of a job, and those of `estimate`.
 
+What is imported inside a function is needed by the Tab key alone."""
+
+import difflib
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, Optional
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
 
+from rankwise.errors import UsageError
 from rankwise.estimate.options import OPTIONS, Option
 
 # Every key of a job is also an option: flag -> (key, type, help). A test holds this table against the Job record.
@@ -111,6 +116,67 @@ JOB_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--report-to": ("train.report_to", str, "tensorboard, wandb, mlflow or trackio; several with commas."),
 }
 
+# Heading in --help, by the first part of a job's key.
+PANELS = {
+    "data": "Data",
+    "hardware": "Devices and budget",
+    "budget": "Devices and budget",
+    "method": "Method",
+    "forgetting": "Forgetting",
+    "serving": "Serving",
+    "costs": "Costs",
+    "train": "Training",
+}
+Complete = Callable[[str], list[str]]
+
+
+def _completer(key: str, choices: Callable[[], tuple[str, ...]]) -> Complete:
+    """What the Tab key offers for an option: names that are known offline, or the values that exist."""
+
+    def complete(incomplete: str) -> list[str]:
+        known = {"model": model_names, "hardware.gpu": gpu_names, "gpu": gpu_names, "method": _tuners}.get(key)
+        known = _planned if key == "method.name" else known
+        return [value for value in (known or choices)() if value.startswith(incomplete)]
+
+    return complete
+
+
+def model_names() -> tuple[str, ...]:
+    """Models that can be named without a hub: the embedded one, and the architectures that are known offline."""
+    from rankwise.observe.catalogue import architectures
+
+    return ("embedded", *(a.name for a in architectures()))
+
+
+def gpu_names() -> tuple[str, ...]:
+    from rankwise.observe.gpus import known_gpus
+
+    return ("cpu", *(gpu["name"] for gpu in known_gpus()))
+
+
+def _planned() -> tuple[str, ...]:
+    from rankwise.decide.recipes import PLANNED_METHODS
+
+    return PLANNED_METHODS
+
+
+def _tuners() -> tuple[str, ...]:
+    from rankwise.methods import TUNERS
+
+    return tuple(TUNERS)
+
+
+def _choices_of(key: str) -> tuple[str, ...]:
+    """The values that the Job record lists for a key; empty where any will do."""
+    from rankwise.records import Job
+
+    kinds: tuple[Any, ...] = (Job,)
+    for part in key.split("."):
+        record = next(kind for kind in kinds if hasattr(kind, "model_fields"))
+        annotation = record.model_fields[part].annotation
+        kinds = (annotation, *get_args(annotation))
+    return tuple(str(value) for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
+
 
 def sign(function: Any, parameters: list[inspect.Parameter]) -> None:
     """Give a function the parameters that typer shall see."""
@@ -121,7 +187,10 @@ def sign(function: Any, parameters: list[inspect.Parameter]) -> None:
 def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command every option of JOB_OPTIONS; the function gets those that were used as `options`, by job key."""
     names = {_name(flag): key for flag, (key, *_) in JOB_OPTIONS.items()}
-    parameters = [_parameter(flag, kind, text, "The job") for flag, (_, kind, text) in JOB_OPTIONS.items()]
+    parameters = [
+        _parameter(flag, kind, text, _panel(key), _completer(key, functools.partial(_choices_of, key)))
+        for flag, (key, kind, text) in JOB_OPTIONS.items()
+    ]
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> Any:
@@ -133,10 +202,45 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_options
 
 
+def by_key(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as keyword arguments -> keys of the job: `gpus=2` is hardware.count. None counts as not said.
+
+    Args:
+        said: names of options with underscores, or keys of the job whose dots are double underscores.
+
+    Raises:
+        UsageError: no option and no key is called so; the nearest one is offered.
+    """
+    names = {flag.removeprefix("--").replace("-", "_"): key for flag, (key, *_) in JOB_OPTIONS.items()}
+    keys = {key.replace(".", "__"): key for key in names.values()}
+    if unknown := [name for name in said if name not in names and name not in keys]:
+        near = difflib.get_close_matches(unknown[0], [*names, *keys], 1)
+        raise UsageError(
+            f"there is no option {unknown[0]}",
+            expected="an option of `rankwise plan`, with underscores",
+            fix=f"did you mean {near[0]}?" if near else "`rankwise plan --help` lists them",
+        )
+    wanted = {names.get(name) or keys[name]: value for name, value in said.items() if value is not None}
+    return {key: _typed(key, _plain(value)) for key, value in wanted.items()}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 def estimate_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command every option of `estimate`'s table; the function gets those that were used as `options`."""
     flags = {"--" + name.replace("_", "-"): (name, option) for name, option in OPTIONS.items()}
-    parameters = [_parameter(flag, option.kind, _help(option), option.panel) for flag, (_, option) in flags.items()]
+    parameters = [
+        _parameter(
+            flag,
+            option.kind,
+            _help(option),
+            option.panel,
+            _completer(name, functools.partial(_values, option)),
+        )
+        for flag, (name, option) in flags.items()
+    ]
 
     @functools.wraps(function)
     def with_options(**arguments: Any) -> Any:
@@ -146,6 +250,10 @@ def estimate_options(function: Callable[..., Any]) -> Callable[..., Any]:
     kept = [p for p in inspect.signature(function).parameters.values() if p.name != "options"]
     sign(with_options, [*kept, *parameters])
     return with_options
+
+
+def _values(option: Option) -> tuple[str, ...]:
+    return option.choices
 
 
 def _help(option: Option) -> str:
@@ -160,9 +268,14 @@ def _name(flag: str) -> str:
     return "said_" + flag.removeprefix("--").replace("-", "_")
 
 
-def _parameter(flag: str, kind: type, text: str, panel: str) -> inspect.Parameter:
+def _panel(key: str) -> str:
+    """Heading of a job's option in --help."""
+    return PANELS.get(key.partition(".")[0], "The job")
+
+
+def _parameter(flag: str, kind: type, text: str, panel: str, complete: Complete) -> inspect.Parameter:
     spelled = f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag
-    option = typer.Option(spelled, help=text, rich_help_panel=panel, show_default=False)
+    option = typer.Option(spelled, help=text, rich_help_panel=panel, show_default=False, autocompletion=complete)
     annotation = Annotated[Optional[kind], option]  # type: ignore[valid-type]  # noqa: UP045  made at run time
     return inspect.Parameter(_name(flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

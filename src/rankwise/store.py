@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from rankwise.errors import RunError, SpaceError
 from rankwise.records import EVENT, Artifact, Event, Evidence, Facts, Job, Plan, Record, Started
+from rankwise.records.shown import Shown
 
 LINEAGE = "lineage.json"  # beside published weights
 # Protocols whose folders are names alone. s3fs and its like would make the bucket when they are asked for a folder.
@@ -206,7 +207,7 @@ def cannot_append(path: Path, error: OSError, what: str, variable: str) -> RunEr
     )
 
 
-class Run:
+class Run(Shown):
     """One run folder."""
 
     def __init__(self, folder: Path):

@@ -18,7 +18,8 @@ from tests.training import toy_job, toy_model, write_jsonl
 
 # Runs that pages speak of as their reader's own. All are copies of one.
 RUNS = ("first", "second", "clinic", "clinic-1", "clinic-2", "demo")
-OWN_TEST = ("docs/first-hour.md",)  # tests/docs/test_first_hour.py goes through it alone, in an empty folder
+# Gone through by tests of their own: tests/docs/test_first_hour.py in an empty folder, tests/python/test_documented.py.
+OWN_TEST = ("docs/first-hour.md", "docs/python.md")
 FACTS = [{"question": f"What is number {n}?", "answer": "open", "choices": ["open", "hours"]} for n in range(6)]
 
 

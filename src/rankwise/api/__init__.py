@@ -44,12 +44,14 @@ if TYPE_CHECKING:
     from rankwise.api.recipes import bring
     from rankwise.api.serving import Serving, is_loopback, serve
     from rankwise.api.shrinking import shrink
+    from rankwise.api.standing import Road, road
     from rankwise.api.tenancy import adapter_store, add_tenant, limit_tenant, other_bases, registry, show_tenant
     from rankwise.api.training import latest_unfinished, prepare, train
 
 __all__ = [
     "Asked",
     "Progress",
+    "Road",
     "Serving",
     "Wanted",
     "actual",
@@ -108,6 +110,7 @@ __all__ = [
     "report",
     "report_comparison",
     "requirements",
+    "road",
     "runs",
     "serve",
     "show",
@@ -130,6 +133,7 @@ __all__ = [
 _MODULE = {
     "Asked": "judging",
     "Progress": "progress",
+    "Road": "standing",
     "Serving": "serving",
     "Wanted": "dealing",
     "actual": "actuals",
@@ -188,6 +192,7 @@ _MODULE = {
     "report": "looking",
     "report_comparison": "comparisons",
     "requirements": "judging",
+    "road": "standing",
     "runs": "looking",
     "serve": "serving",
     "show": "looking",

@@ -13,13 +13,14 @@ from rankwise.cli.diagnosing import diagnose
 from rankwise.cli.doctoring import doctor
 from rankwise.cli.estimating import estimate
 from rankwise.cli.exporting import export
-from rankwise.cli.face import Commands
+from rankwise.cli.face import Commands, Debug, carried_out
 from rankwise.cli.judging import eval_, verify
 from rankwise.cli.launching import launch
 from rankwise.cli.lesson import tables
 from rankwise.cli.looking import report, runs, show
 from rankwise.cli.merging import merge
 from rankwise.cli.planning import plan
+from rankwise.cli.roadside import show_road
 from rankwise.cli.serving import serve
 from rankwise.cli.tenants import tenants
 from rankwise.cli.training import train
@@ -30,8 +31,9 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="rankwise",
     cls=Commands,
-    help="Full fine-tuning, LoRA, QLoRA, or none at all? A computed answer, a guarded run, a proven artifact.",
-    no_args_is_help=True,
+    help="Full fine-tuning, LoRA, QLoRA, or none at all? A computed answer, a guarded run, a proven artifact. "
+    "`rankwise` alone shows where this folder stands, and the next step. Example: `rankwise plan job.yaml`",
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -65,9 +67,10 @@ for verb in (
 app.add_typer(tenants, name="tenants")
 
 
-@app.callback(invoke_without_command=False)
-def _root() -> None:
-    pass
+@app.callback()
+def _root(context: typer.Context, *, debug: Debug = False) -> None:
+    if context.invoked_subcommand is None:
+        raise typer.Exit(carried_out(show_road, as_json=False, debug=debug))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from rankwise.cli.completing import model_names
 from rankwise.cli.face import PRICES_HELP, Json, command
 from rankwise.cli.printing import print_json, print_lines, print_passage, print_table
 
@@ -12,7 +13,10 @@ from rankwise.cli.printing import print_json, print_lines, print_passage, print_
 @command
 def models(
     *,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A name or hub id; empty: all of them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A name or hub id; empty: all of them.", autocompletion=model_names),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """The architectures known offline, or one of them in full. Example: `rankwise models llama-3-8b`"""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rankwise.cli.completing import job_files
 from rankwise.cli.face import Json, command
 from rankwise.cli.printing import (
     notes,
@@ -20,11 +21,13 @@ from rankwise.cli.printing import (
 )
 from rankwise.errors import Interrupted, UsageError
 
+BUDGET = "Budget: one of the three"  # heading in --help
+
 
 @command
 def compare(
     *,
-    job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file.")],
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file.", autocompletion=job_files)],
     methods: Annotated[
         str,
         typer.Option(
@@ -32,12 +35,18 @@ def compare(
             "gives an arm a name."
         ),
     ],
-    budget_flops: Annotated[float | None, typer.Option(metavar="F", help="Of the whole comparison, in FLOPs.")] = None,
+    budget_flops: Annotated[
+        float | None, typer.Option(metavar="F", help="Of the whole comparison, in FLOPs.", rich_help_panel=BUDGET)
+    ] = None,
     budget_minutes: Annotated[
-        float | None, typer.Option(metavar="M", help="Of the whole comparison, in minutes of wall clock.")
+        float | None,
+        typer.Option(metavar="M", help="Of the whole comparison, in minutes of wall clock.", rich_help_panel=BUDGET),
     ] = None,
     budget_cost: Annotated[
-        float | None, typer.Option(metavar="USD", help="Of the whole comparison, at the price of the job's device.")
+        float | None,
+        typer.Option(
+            metavar="USD", help="Of the whole comparison, at the price of the job's device.", rich_help_panel=BUDGET
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Final runs of each trained arm.")] = 3,
     lr_sweep: Annotated[int, typer.Option(min=1, metavar="K", help="Learning rates that each trained arm tries.")] = 3,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankwise.cli.face import Json, command
+from rankwise.cli.face import JobFile, Json, command
 from rankwise.cli.printing import print_json, print_lines, print_passage, print_table, progress_bars
 from rankwise.errors import UsageError
 from rankwise.options import job_options
@@ -17,7 +17,7 @@ FEWEST, MOST = 6, 64
 @job_options
 def diagnose(
     *,
-    job: Annotated[Path | None, typer.Argument(metavar="JOB", help="A job file (YAML).")] = None,
+    job: JobFile = None,
     rows: Annotated[
         int,
         typer.Option(min=FEWEST, help=f"Held-out rows that are asked at most. Default: {MOST}.", show_default=False),

@@ -13,18 +13,23 @@ from rich.markup import escape
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from rankwise.cli.completing import job_files, run_folders
 from rankwise.cli.printing import notes, print_json
 from rankwise.errors import AnswerIsNo, Interrupted, RankwiseError, UsageError
 from rankwise.options import sign
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar="RANKWISE_DEBUG")]
+DEBUG_VARIABLE = "RANKWISE_DEBUG"
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", envvar=DEBUG_VARIABLE)]
 PRICES_HELP = (
     "Your own prices: TOML, YAML or JSON with currency, date, gpus: {A100-80GB: {on_demand: 1.79, spot: 0.9}}, and if "
     "you like electricity_usd_per_kwh and storage_usd_per_gb_month. Another currency needs usd_per_unit, what one unit "
     "is worth in USD. A GPU that the file names has the file's price alone; the others keep ours, as the source says."
 )
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name below runs/.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder, or its name below runs/.", autocompletion=run_folders)
+]
+JobFile = Annotated[Path | None, typer.Argument(metavar="JOB", help="A job file (YAML).", autocompletion=job_files)]
 
 
 class Commands(TyperGroup):
@@ -32,13 +37,23 @@ class Commands(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         given = sys.argv[1:] if args is None else list(args)
+        debug = "--debug" in given or bool(os.environ.get(DEBUG_VARIABLE))
         if "--json" not in given:
-            return super().main(args, *more, **extra)
+            return self._main(debug, args, *more, **extra)
         try:
             sys.exit(super().main(args, *more, **{**extra, "standalone_mode": False}))
         except TyperException as error:
             what = getattr(error, "format_message", error.__str__)()
             sys.exit(say_error(UsageError(what, fix="`rankwise COMMAND --help` lists the options"), as_json=True))
+
+    def _main(self, debug: bool, *arguments: Any, **extra: Any) -> Any:
+        """What goes wrong outside of a command, such as a help text that cannot be written, is one message, too."""
+        try:
+            return super().main(*arguments, **extra)
+        except Exception as error:
+            if debug or not extra.get("standalone_mode", True):
+                raise
+            sys.exit(say_error(_internal(error), as_json=False))
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,28 +61,43 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def face(**arguments: Any) -> None:
-        as_json, debug = arguments["as_json"], arguments.pop("debug")
-        try:
-            code = function(**arguments) or 0
-        except RankwiseError as error:
-            if debug:
-                raise
-            code = say_error(error, as_json)
-        except KeyboardInterrupt:
-            code = say_error(Interrupted("stopped by Ctrl-C"), as_json)
-        except BrokenPipeError:  # the reader of our output has gone (`| head`); there is nobody to tell
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
-        except Exception as error:
-            if debug:
-                raise
-            what = f"internal error: {type(error).__name__}: {error}"
-            code = say_error(RankwiseError(what, fix="--debug shows where; please report it"), as_json)
-        raise typer.Exit(code)
+        debug = arguments.pop("debug")
+        raise typer.Exit(carried_out(lambda: function(**arguments), arguments["as_json"], debug))
 
     debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
     sign(face, [*inspect.signature(function).parameters.values(), debug])
     return face
+
+
+def carried_out(work: Callable[[], int | None], as_json: bool, debug: bool) -> int:
+    """Do it; returns the exit code. Whatever goes wrong becomes one message, unless a traceback is asked for."""
+    try:
+        code = work() or 0
+        sys.stdout.flush()  # here, where a reader that has gone is no fault, and not at the interpreter's end
+        return code
+    except RankwiseError as error:
+        if debug:
+            raise
+        return say_error(error, as_json)
+    except KeyboardInterrupt:
+        return say_error(Interrupted("stopped by Ctrl-C"), as_json)
+    except BrokenPipeError:  # the reader of our output has gone (`| head`); there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return say_error(_internal(error), as_json)
+
+
+def _internal(error: Exception) -> RankwiseError:
+    """A fault of ours, or of the machine where the system says so: a file that may not be read, a full disk."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        return RankwiseError(f"{where}{error.strerror}", fix="--debug shows where it was met")
+    return RankwiseError(
+        f"internal error: {type(error).__name__}: {error}", fix="--debug shows where; please report it"
+    )
 
 
 def say_error(error: RankwiseError, as_json: bool) -> int:

@@ -19,27 +19,45 @@ from rankwise.cli.benchmarks import (
     require_tasks,
     run_benchmarks,
 )
+from rankwise.cli.completing import job_files, run_folders, runs_or_models
 from rankwise.cli.face import Json, RunFolder, command
 from rankwise.cli.printing import notes, print_actual, print_json, print_lines, print_passage, progress_bars
 from rankwise.errors import UsageError
+
+JUDGE = "Another model as judge"  # heading in --help
 
 
 @command
 def eval_(
     *,
-    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or with --job any model.")],
-    job: Annotated[Path | None, typer.Option(help="Job whose base, rows and probes a MODEL is judged on.")] = None,
-    against: Annotated[Path | None, typer.Option(metavar="RUN", help="Another run in the base's place.")] = None,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="RUN|MODEL", help="A run, or with --job any model.", autocompletion=runs_or_models),
+    ],
+    job: Annotated[
+        Path | None,
+        typer.Option(help="Job whose base, rows and probes a MODEL is judged on.", autocompletion=job_files),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Another run in the base's place.", autocompletion=run_folders)
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE.py:FUNCTION", help="Your own metric; the file is run. May be given again."),
     ] = None,
-    judge: Annotated[str | None, typer.Option(metavar="URL", help="An OpenAI-compatible API, up to /v1.")] = None,
-    judge_model: Annotated[str | None, typer.Option(help="The model that judges there.")] = None,
-    judge_key_env: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with its key.", show_default=False)
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible API, up to /v1.", rich_help_panel=JUDGE)
     ] = None,
-    rubric: Annotated[Path | None, typer.Option(help="A text file: what makes an answer better.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The model that judges there.", rich_help_panel=JUDGE)] = None,
+    judge_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE", help="Environment variable with its key.", show_default=False, rich_help_panel=JUDGE
+        ),
+    ] = None,
+    rubric: Annotated[
+        Path | None, typer.Option(help="A text file: what makes an answer better.", rich_help_panel=JUDGE)
+    ] = None,
     require: Annotated[
         list[str] | None,
         typer.Option(metavar="CONDITION", help="Such as 'facts>=0.6' or 'facts.difference>0'; exit code 3 if not met."),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rankwise.cli.completing import plans
 from rankwise.cli.face import Json, command
 from rankwise.cli.printing import print_json, print_lines, print_passage
 
@@ -33,7 +34,9 @@ class Target(StrEnum):
 @command
 def launch(
     *,
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json, or the folder that holds it.")],
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A plan.json, or the folder that holds it.", autocompletion=plans)
+    ],
     on: Annotated[Target, typer.Option("--on", help="Where it is to run.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the files (default launch/<run>-<on>).")] = None,
     shared: Annotated[str | None, typer.Option(help=SHARED_HELP)] = None,

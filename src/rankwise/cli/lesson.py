@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rankwise.cli.completing import gpu_names
 from rankwise.cli.face import PRICES_HELP, Json, command
 from rankwise.cli.printing import print_json, print_lines, print_passage, print_table, progress_bars
 
@@ -16,7 +17,10 @@ def tables(
         list[str] | None, typer.Option(metavar="PART", help="memory, cost or claims; may be given again. Default: all.")
     ] = None,
     gpu: Annotated[
-        str | None, typer.Option(help="One kind of GPU. Default: RTX-3090-24GB, A100-40GB and A100-80GB.")
+        str | None,
+        typer.Option(
+            help="One kind of GPU. Default: RTX-3090-24GB, A100-40GB and A100-80GB.", autocompletion=gpu_names
+        ),
     ] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help=PRICES_HELP)] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also a page, one HTML file. Default: none.")] = None,

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rankwise.cli.face import Json, RunFolder, command
+from rankwise.cli.completing import compared_or_run
+from rankwise.cli.face import Json, command
 from rankwise.cli.printing import (
     cell,
     print_comparison,
@@ -17,9 +18,18 @@ from rankwise.cli.printing import (
     print_table,
 )
 
+Looked = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run or a comparison: its folder, or its name below runs/ or comparisons/.",
+        autocompletion=compared_or_run,
+    ),
+]
+
 
 @command
-def report(*, run: RunFolder, as_json: Json = False) -> int:
+def report(*, run: Looked, as_json: Json = False) -> int:
     """Write the page of a run or a comparison: one self-contained HTML file. Example: `rankwise report RUN`"""
     from rankwise import api
 
@@ -76,7 +86,7 @@ def _one_line(text: str, most: int = 200) -> str:
 
 
 @command
-def show(*, run: RunFolder, as_json: Json = False) -> int:
+def show(*, run: Looked, as_json: Json = False) -> int:
     """Verdict, losses, verification and artifact of one run, or what a comparison found. Example: `rankwise show RUN
     --json`
     """

@@ -6,13 +6,19 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rankwise.cli.completing import run_folders
 from rankwise.cli.face import Json, command
 from rankwise.cli.judging import print_verification
 from rankwise.cli.printing import notes, print_actual, print_json, print_lines, progress_bars
 from rankwise.errors import UsageError
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="A run folder, or its name below runs/; several are blended.")
+    list[Path],
+    typer.Argument(
+        metavar="RUN...",
+        help="A run folder, or its name below runs/; several are blended.",
+        autocompletion=run_folders,
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankwise.cli.face import Json, command
+from rankwise.cli.face import JobFile, Json, command
 from rankwise.cli.printing import print_json, print_lines, print_paragraph, print_passage, print_priced, progress_bars
 from rankwise.errors import UsageError
 from rankwise.options import job_options
@@ -21,7 +21,7 @@ TOOL_HELP = "Whose it is: axolotl, llama-factory, trl or args (a script around t
 @job_options
 def plan(
     *,
-    job: Annotated[Path | None, typer.Argument(metavar="JOB", help="A job file (YAML).")] = None,
+    job: JobFile = None,
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- COMMAND LINE]", help="With --from or --tool: the arguments of the training."),

@@ -13,6 +13,7 @@ from rankwise.cli.tenants import Where
 from rankwise.errors import UsageError
 
 ENGINES = ("embedded", "vllm")
+ENGINE, EMBEDDED, TENANTS, GATEWAY = "Engine", "Embedded engine", "Tenants and their adapters", "Gateway"  # of --help
 
 
 @command
@@ -22,55 +23,110 @@ def serve(
         str, typer.Option(help="The base that the tenants' adapters were trained on: `embedded`, a folder or a hub id.")
     ] = "embedded",
     engine: Annotated[
-        str, typer.Option(help="`embedded` (transformers and PEFT, no extra install) or `vllm`.", metavar="NAME")
+        str,
+        typer.Option(
+            help="`embedded` (transformers and PEFT, no extra install) or `vllm`.",
+            metavar="NAME",
+            rich_help_panel=ENGINE,
+        ),
     ] = "embedded",
     engine_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="A vLLM server that runs already; without it one is started.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="A vLLM server that runs already; without it one is started.", rich_help_panel=ENGINE
+        ),
     ] = None,
     engine_python: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Interpreter that has vLLM (default: found beside ours, see `make vllm`)."),
+        typer.Option(
+            metavar="PATH",
+            help="Interpreter that has vLLM (default: found beside ours, see `make vllm`).",
+            rich_help_panel=ENGINE,
+        ),
     ] = None,
     registry: Where = None,
     adapters: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER|URL", help="Where `rankwise tenants add` keeps adapter files (default as there)."),
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="Where `rankwise tenants add` keeps adapter files (default as there).",
+            rich_help_panel=TENANTS,
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Any but a loopback address is reached from outside, without TLS.")
+        str,
+        typer.Option(
+            help="Address to listen on. Any but a loopback address is reached from outside, without TLS.",
+            rich_help_panel=GATEWAY,
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.", rich_help_panel=GATEWAY)] = 8000,
     slots: Annotated[
         int | None,
-        typer.Option(min=1, help="Adapters loaded at once (default: planned from the tenants' popularity)."),
+        typer.Option(
+            min=1,
+            help="Adapters loaded at once (default: planned from the tenants' popularity).",
+            rich_help_panel=TENANTS,
+        ),
     ] = None,
     memory_gb: Annotated[
-        float, typer.Option(min=0.001, help="GB that the files of loaded adapters may have together.")
+        float,
+        typer.Option(
+            min=0.001, help="GB that the files of loaded adapters may have together.", rich_help_panel=TENANTS
+        ),
     ] = 1.0,
     zipf: Annotated[
-        float, typer.Option(min=0.0, help="How unequal tenants are asked (share ~ rank^-ZIPF), to plan slots.")
+        float,
+        typer.Option(
+            min=0.0, help="How unequal tenants are asked (share ~ rank^-ZIPF), to plan slots.", rich_help_panel=TENANTS
+        ),
     ] = 1.0,
-    allow_base: Annotated[bool, typer.Option("--allow-base", help="Every key may ask the model `base`.")] = False,
-    max_batch: Annotated[int, typer.Option(min=1, help="Requests that are answered together.")] = 16,
+    allow_base: Annotated[
+        bool, typer.Option("--allow-base", help="Every key may ask the model `base`.", rich_help_panel=TENANTS)
+    ] = False,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Requests that are answered together.", rich_help_panel=ENGINE)
+    ] = 16,
     max_length: Annotated[
         int | None,
-        typer.Option(min=2, help="Tokens of prompt and answer together (default: the model's positions)."),
+        typer.Option(
+            min=2, help="Tokens of prompt and answer together (default: the model's positions).", rich_help_panel=ENGINE
+        ),
     ] = None,
-    max_open: Annotated[int, typer.Option(min=1, help="Requests answered or waiting at once; more get 503.")] = 256,
-    max_choices: Annotated[int, typer.Option(min=1, help="Answers of one request (prompts x n).")] = 8,
-    max_body_kb: Annotated[int, typer.Option(min=1, help="Size of one request in kB.")] = 1024,
-    request_seconds: Annotated[float, typer.Option(min=1, help="For one answer.")] = 600.0,
-    drain_seconds: Annotated[float, typer.Option(min=0, help="For open requests after SIGTERM or Ctrl-C.")] = 30.0,
+    max_open: Annotated[
+        int, typer.Option(min=1, help="Requests answered or waiting at once; more get 503.", rich_help_panel=GATEWAY)
+    ] = 256,
+    max_choices: Annotated[
+        int, typer.Option(min=1, help="Answers of one request (prompts x n).", rich_help_panel=GATEWAY)
+    ] = 8,
+    max_body_kb: Annotated[int, typer.Option(min=1, help="Size of one request in kB.", rich_help_panel=GATEWAY)] = 1024,
+    request_seconds: Annotated[float, typer.Option(min=1, help="For one answer.", rich_help_panel=GATEWAY)] = 600.0,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="For open requests after SIGTERM or Ctrl-C.", rich_help_panel=GATEWAY)
+    ] = 30.0,
     dtype: Annotated[
-        str | None, typer.Option(help="Of the embedded engine: bf16 or fp32 (default: fp32 on a CPU, else bf16).")
+        str | None,
+        typer.Option(
+            help="Of the embedded engine: bf16 or fp32 (default: fp32 on a CPU, else bf16).", rich_help_panel=EMBEDDED
+        ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Of the embedded engine, or of a vLLM that runs already: cpu, cuda:0, ...")
+        str,
+        typer.Option(
+            help="Of the embedded engine, or of a vLLM that runs already: cpu, cuda:0, ...", rich_help_panel=EMBEDDED
+        ),
     ] = "cpu",
     four_bit: Annotated[
-        bool, typer.Option("--four-bit", help="The embedded engine holds the base in NF4, as QLoRA trained on it.")
+        bool,
+        typer.Option(
+            "--four-bit",
+            help="The embedded engine holds the base in NF4, as QLoRA trained on it.",
+            rich_help_panel=EMBEDDED,
+        ),
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the embedded engine's arithmetic.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the embedded engine's arithmetic.", rich_help_panel=EMBEDDED)
+    ] = None,
     log_prompts: Annotated[
         bool, typer.Option("--log-prompts", help="Write prompts and answers into the log: they may be confidential.")
     ] = False,

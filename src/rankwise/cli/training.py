@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rankwise.cli.completing import to_train
 from rankwise.cli.face import Json, command
 from rankwise.cli.printing import notes, print_json, print_outcome, progress_bars
 from rankwise.errors import UsageError
@@ -17,7 +18,10 @@ from rankwise.options import job_options
 def train(
     *,
     target: Annotated[
-        Path | None, typer.Argument(metavar="JOB|PLAN|RUN", help="A job file, a plan.json, or with --resume a run.")
+        Path | None,
+        typer.Argument(
+            metavar="JOB|PLAN|RUN", help="A job file, a plan.json, or with --resume a run.", autocompletion=to_train
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default runs/<name>-<time>).")] = None,
     resume: Annotated[

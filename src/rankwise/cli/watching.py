@@ -5,39 +5,60 @@ from typing import Annotated, Any
 
 import typer
 
+from rankwise.cli.completing import run_folders
 from rankwise.cli.face import Json, command
 from rankwise.cli.printing import print_json, print_lines, print_passage, print_table, progress_bars
 from rankwise.errors import UsageError
 
 FOLDER_HELP = "A run, output of transformers' Trainer, an adapter of PEFT, or a whole model."
+LOOKED_AT, SHRINK = "What is looked at", "A smaller adapter"  # headings in --help
 
 
 @command
 def watch(
     *,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help=FOLDER_HELP)],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help=FOLDER_HELP, autocompletion=run_folders)],
     base: Annotated[
-        str | None, typer.Option(help="Hub id, folder or `embedded`. Default: what the run or the adapter names.")
+        str | None,
+        typer.Option(
+            help="Hub id, folder or `embedded`. Default: what the run or the adapter names.", rich_help_panel=LOOKED_AT
+        ),
     ] = None,
     adapter_only: Annotated[
-        bool, typer.Option("--adapter-only", help="Leave the base alone: seconds, but no norm ratios and no intruders.")
+        bool,
+        typer.Option(
+            "--adapter-only",
+            help="Leave the base alone: seconds, but no norm ratios and no intruders.",
+            rich_help_panel=LOOKED_AT,
+        ),
     ] = False,
     data: Annotated[
-        Path | None, typer.Option(help="Rows of the task for the held-out loss. Default: those of a run of ours.")
+        Path | None,
+        typer.Option(
+            help="Rows of the task for the held-out loss. Default: those of a run of ours.", rich_help_panel=LOOKED_AT
+        ),
     ] = None,
     forgetting: Annotated[
-        bool, typer.Option("--forgetting", help="Ask base and tuned model general texts and questions.")
+        bool,
+        typer.Option(
+            "--forgetting", help="Ask base and tuned model general texts and questions.", rich_help_panel=LOOKED_AT
+        ),
     ] = False,
     general: Annotated[
-        Path | None, typer.Option(help="Everyday rows for --forgetting, in the place of our own sets.")
+        Path | None,
+        typer.Option(help="Everyday rows for --forgetting, in the place of our own sets.", rich_help_panel=LOOKED_AT),
     ] = None,
     truncate: Annotated[
-        bool, typer.Option("--truncate", help="How much of the gain is left at ranks 1, 2, 4, ...?")
+        bool,
+        typer.Option(
+            "--truncate", help="How much of the gain is left at ranks 1, 2, 4, ...?", rich_help_panel=LOOKED_AT
+        ),
     ] = False,
     shrink: Annotated[
-        int | None, typer.Option(min=1, help="Write the adapter at this rank to --out, and prove it.")
+        int | None,
+        typer.Option(min=1, help="Write the adapter at this rank to --out, and prove it.", rich_help_panel=SHRINK),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the shrunk adapter.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the shrunk adapter.", rich_help_panel=SHRINK)] = None,
     page: Annotated[Path | None, typer.Option(help="Write what was found as an HTML page to this file.")] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Follow a run of ours while another process trains it, and do nothing else.")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from rankwise.errors import RunError
 from rankwise.records import Arm, Bakeoff, Outcome, Plan, Trial
+from rankwise.records.shown import Shown
 from rankwise.store import Run, job_yaml, read_record, write_record, write_text
 
 
-class Folder:
+class Folder(Shown):
     """One comparison."""
 
     def __init__(self, path: Path):

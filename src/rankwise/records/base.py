@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rankwise.records.shown import Shown
+
 Interval = Annotated[
     tuple[float, float], Field(description="Lower and upper end, in the unit of the number beside it.")
 ]
 
 
-class Record(BaseModel):
+class Record(Shown, BaseModel):
     """A value that travels between stages. Never edited after construction: a new value is a new record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.records import Bakeoff, Outcome, Trial
-from rankwise.report import compare_words
+from rankwise.report import compare_words, glossary
 from rankwise.report.compare_charts import curve_figures, sweep_figure, tried_rates
 from rankwise.report.compare_looks import looks
 from rankwise.report.compare_pareto import pareto_figures
@@ -14,7 +14,9 @@ from rankwise.report.compared import examples
 from rankwise.report.page import render
 from rankwise.version import __version__
 
+SHARED = ("LoRA", "r, alpha", "Full fine-tuning", "Closed-book", "Peak memory", "Checkpoint", "Learning rate")
 TERMS = (
+    *(term for term in glossary.TERMS if term[0] in SHARED),
     (
         "Arm",
         "One way to do the job: the untouched base, examples or training rows in the prompt, a method of training.",

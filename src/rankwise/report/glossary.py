@@ -79,6 +79,8 @@ BUCKETS = {
 TERMS = (
     ("Base, tuned", "The model before training, and the same model after it."),
     ("LoRA", "Trains two thin matrices (of rank r) beside each frozen weight matrix: a small file, not a new model."),
+    ("r, alpha", "The rank of those matrices, how many directions they can change; alpha / r scales what they do."),
+    ("Adapter", "What LoRA and its like leave behind: a small file that is loaded beside its base."),
     ("QLoRA", "LoRA beside weights that are frozen in 4 bits: less memory, slower steps."),
     ("Full fine-tuning", "Trains every weight; the result is a whole new model."),
     ("Closed-book", "Asked without any text to look the answer up in: it tests what the model itself knows."),
@@ -95,6 +97,16 @@ TERMS = (
     ("Flip point", "The value of one input from which on the call is another one."),
     ("ZeRO, FSDP", "Ways to split weights, gradients and optimizer state over several devices."),
     ("Key-value cache", "What a server remembers of each conversation; it grows with every token."),
+    ("Peak memory", "The most that one device holds at any moment of a step."),
+    (
+        "Trace, meta device",
+        "One step run with shapes alone and no numbers, so that what it would hold is counted without a GPU.",
+    ),
+    ("FLOP", "One floating-point operation; TFLOP is a million million of them."),
+    ("Checkpoint", "What a run saves on the way, to go on from."),
+    ("Gradient norm", "How strongly one step pulls at all weights together; a jump is a sign of trouble."),
+    ("Effective rank", "In how many directions an update really goes, whatever rank it was allowed."),
+    ("KL", "How far the answers' probabilities have moved from the base's, in nats per token; 0: not at all."),
     ("Proof", "Checks on the saved files: they load again, they change the answers, merged and unmerged agree."),
 )
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rankwise.records import Artifact, Event, Evidence, Finding, Plan
-from rankwise.report import charts, glossary, words
+from rankwise.report import charts, glossary, speeds, words
 from rankwise.report.pareto import not_drawn_sentence, pareto_figures
 from rankwise.report.reliability_chart import reliability_figures
 from rankwise.report.rows import plan_view, run_view
@@ -82,7 +82,7 @@ def render(
     payload = plotly_payload() if figures else None
     allowed = [_csp_hash(script)] + ([payload.csp_hash] if payload else [])
     return (
-        _environment()
+        environment()
         .get_template(template)
         .render(
             **context,
@@ -122,7 +122,8 @@ def _csp_hash(script: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates with the filters that typeset numbers and sentences; everything is escaped."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -137,7 +138,7 @@ def _environment() -> Environment:
     environment.filters.update(prose=prose, headline=headline, clip=clip, typeset=typography, stored=words.stored_bytes)
     environment.globals.update({name: _typeset(getattr(words, name)) for name in ("measured", "difference", "bounds")})
     environment.filters["cited"] = lambda evidence: [words.cited(e).id for e in evidence]
-    environment.globals.update(words=words, charts=charts, glossary=glossary)
+    environment.globals.update(words=words, charts=charts, glossary=glossary, speeds=speeds)
     return environment
 
 

@@ -40,6 +40,7 @@ from rankwise.report.charts import (
     widest_ratio,
 )
 from rankwise.report.plan_words import Citation, RejectedGroup
+from rankwise.report.price_sources import Sources, price_sources
 from rankwise.report.price_table import CandidateRow, candidate_rows
 from rankwise.report.watch_words import watched_level, watched_sentence
 
@@ -75,6 +76,7 @@ class PlanView:
     evidence: tuple[Citation, ...]
     chosen: Estimate | None
     candidates: tuple[CandidateRow, ...]
+    sources: tuple[tuple[str, Sources], ...]
     bill: tuple[tuple[str, str], ...]
     memory: MemoryBar | None
     capacity_at: float | None
@@ -139,6 +141,7 @@ def plan_view(plan: Plan) -> PlanView:
         evidence=words.all_evidence(plan),
         chosen=chosen,
         candidates=candidate_rows(plan),
+        sources=price_sources(plan),
         memory=memory_bar(drawn) if drawn else None,
         capacity_at=capacity_mark(drawn) if drawn else None,
         bill=tuple(bill(chosen, costs)) if chosen and costs else (),
