@@ -24,8 +24,8 @@ def _head() -> Iterator[str]:
     yield "<!-- Written by `make docs` from the result.json files below benchmarks/; do not edit. -->\n"
     yield (
         "Every figure here comes from a benchmark that can be run again; its raw rows stand in "
-        "`benchmarks/NAME/result.json`, so that it can be recomputed. Nothing of it was measured by us on a GPU: memory "
-        "and time are held against what others published."
+        "`benchmarks/NAME/result.json`, so that it can be recomputed. Nothing of it was measured by us on a GPU: "
+        "memory and time are held against what others published."
     )
 
 
