@@ -49,6 +49,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "Rankwise"
 html_static_path = ["static"]
 html_css_files = ["rankwise.css"]
+html_sidebars = {"docs/first-hour": []}  # the one section that is a single page
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+from pydantic.fields import FieldInfo
 from pygments.lexers.data import JsonLexer
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
@@ -59,16 +60,24 @@ def _table(record: type[Record], title: str) -> Iterator[str]:
     yield "| key | type | default |" + (" what it says |" if described else "")
     yield "| --- | --- | --- |" + (" --- |" if described else "")
     for key, field in record.model_fields.items():
-        default = "needed" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
-        row = f"| `{key}` | `{_type(field.annotation)}` | {_cell(default)} |"
+        row = f"| `{key}` | `{_type(field.annotation)}` | {_default(field)} |"
         yield row + (f" {_cell(field.description or '')} |" if described else "")
     yield ""
 
 
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    return "its own" if isinstance(value, Record) else _cell(f"`{value!r}`")
+
+
 def _type(annotation: Any) -> str:
+    if typing.get_origin(annotation) is typing.Literal:
+        return _cell(" | ".join(str(value) for value in typing.get_args(annotation)))
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
-    return _cell(re.sub(r"\b(?:rankwise|typing|pathlib|datetime)\.(?:\w+\.)*", "", str(annotation)))
+    return _cell(re.sub(r"\b(?:rankwise|typing|pathlib|datetime|types)\.(?:\w+\.)*", "", str(annotation)))
 
 
 def _cell(text: str) -> str:
@@ -122,5 +131,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", make)
     for name in ("jsonl", "jsonc"):
         app.add_lexer(name, JsonLexer)
-    app.add_lexer("tree", TextLexer)
+    for name in ("tree", "verdict"):
+        app.add_lexer(name, TextLexer)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -21,7 +21,7 @@ def job_of(page: Path) -> Path:
 
 def quotes(page: Path) -> list[str]:
     """What a page quotes, in the pieces between `…`, white space as one space."""
-    lines = [line for block in blocks(page) if block.kind == "text verdict" for line in block.text.splitlines()]
+    lines = [line for block in blocks(page) if block.kind == "verdict" for line in block.text.splitlines()]
     pieces = [" ".join(piece.split()) for line in lines for piece in line.split("…")]
     return [piece for piece in pieces if piece]
 
