@@ -8,7 +8,7 @@ DEMO_RUN ?= runs/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install llama-cpp demo docs test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve soak vllm clean
+.PHONY: help install llama-cpp demo docs docs-links test check prove bench-memory bench-time bench-time-embedded bench-decisions bench-speed bench-train bench-watch bench-lesson bench-merge bench-compare launch-validators object-store deploy-validators bench-serve soak vllm clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -19,7 +19,7 @@ install: $(VENV)/.installed  ## .venv with rankwise, its extras for development,
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,eval,serve]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,eval,serve]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed || \
 		echo 'DeepSpeed could not be installed (see above): everything else works, and the tests of ZeRO are skipped'
@@ -44,8 +44,14 @@ demo: install  ## the clinic job: plan, train, evaluate, merge, verify, report (
 	$(RANKWISE) merge $(DEMO_RUN)
 	$(RANKWISE) report $(DEMO_RUN)
 
-docs: install  ## the pages that are made from data: docs/how-it-decides.md
+docs: install  ## the pages that are made from data, and the site in build/site (a warning is an error)
 	$(BIN)/python -m rankwise.api.how > docs/how-it-decides.md
+	$(BIN)/python -m benchmarks.accuracy > docs/accuracy.md
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --color -b html -c docs/site . build/site
+	@echo 'Pages: build/site/docs/index.html'
+
+docs-links: install  ## the links of the site that lead elsewhere, asked one by one (needs the internet)
+	$(BIN)/sphinx-build --quiet --keep-going -b linkcheck -c docs/site . build/links
 
 check: install  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

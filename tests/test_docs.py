@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -19,46 +19,10 @@ from rankwise.cli import app
 from rankwise.estimate.options import OPTIONS
 from rankwise.records import Job
 from rankwise.text.formats import FORMATS, read_probes, read_rows
+from tests.docs.blocks import PAGES, ROOT, SHELL, all_blocks, blocks, calls, name
 
-ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src" / "rankwise"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 COMMANDS: Any = typer.main.get_command(app)
-
-
-class Block(NamedTuple):
-    """A fenced block.
-
-    Attributes:
-        kind: its info string, such as `python` or `jsonl messages`.
-        where: `page:line` of its first line.
-    """
-
-    kind: str
-    text: str
-    where: str
-
-
-def name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def blocks(page: Path) -> list[Block]:
-    found, opened, kind, lines = [], 0, "", list[str]()
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.startswith("```"):
-            lines.append(line)
-        elif opened:
-            found.append(Block(kind, "\n".join(lines) + "\n", f"{name(page)}:{opened + 1}"))
-            opened = 0
-        else:
-            opened, kind, lines = number, line[3:].strip(), []
-    assert not opened, f"{name(page)}:{opened}: a fenced block is not closed"
-    return found
-
-
-def all_blocks(kind: str) -> list[Block]:
-    return [b for page in PAGES for b in blocks(page) if b.kind.split(" ")[0] == kind]
 
 
 def prose(page: Path) -> str:
@@ -181,23 +145,20 @@ def test_source_paths_in_prose_exist() -> None:
 # -- commands --------------------------------------------------------------------------------------
 
 
-def command_lines() -> Iterator[tuple[str, str]]:
-    """(where, command line): lines of sh blocks, and inline code that starts with `rankwise `."""
-    for block in all_blocks("sh"):
-        for line in block.text.replace("\\\n", " ").splitlines():
-            if line.strip():
-                yield block.where, line.strip()
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """(where, words of a call): of shell blocks, and of inline code that starts with `rankwise `."""
+    for block in all_blocks(*SHELL):
+        yield from ((block.where, call) for call in calls(block) if call[0] == "rankwise")
     for page in PAGES:
         for code in inline_code(page):
             if code.startswith("rankwise "):
-                yield name(page), code
+                yield name(page), shlex.split(code)
 
 
 def test_every_command_line_parses() -> None:
     checked, refused = 0, []
-    for where, line in command_lines():
-        program, command, *arguments = shlex.split(line)
-        assert program == "rankwise", f"{where}: {line}"
+    for where, (_, command, *arguments) in command_lines():
+        line = " ".join([command, *arguments])
         if command == "COMMAND":  # stands for any; --help is an option of all
             assert arguments == ["--help"], line
             continue
@@ -211,7 +172,7 @@ def test_every_command_line_parses() -> None:
                 refused.append(f"{where}: {line}: no such command")
                 continue
             told, (command, *arguments) = told.commands[arguments[0]], arguments
-        if not arguments:  # the name of a command in a sentence
+        if not arguments or arguments == ["--help"]:  # the name of a command in a sentence
             continue
         try:
             told.make_context(command, arguments)
@@ -227,7 +188,7 @@ def test_a_wrong_option_would_be_noticed() -> None:
 
 
 def test_the_readme_lists_every_command() -> None:
-    listed = {line.split()[1] for where, line in command_lines() if where == "README.md"}
+    listed = {call[1] for where, call in command_lines() if where == "README.md"}
     assert set(COMMANDS.commands) <= listed
     assert len(COMMANDS.commands) >= 9
 

@@ -70,6 +70,12 @@ def test_the_example_of_the_design_is_a_job(tmp_path: Path) -> None:
     assert (job.serving.engine, job.retrieval, job.train.on_long, job.train.seed) == ("vllm", "possible", "drop", 0)
 
 
+@pytest.mark.parametrize(("said", "read_as"), [("no", "no"), ("'no'", "no"), ("possible", "possible"), ("null", None)])
+def test_a_bare_no_to_retrieval_is_no(tmp_path: Path, said: str, read_as: str | None) -> None:
+    job = read(write_job(tmp_path, f"goal: knowledge\nmodel: embedded\ndata: {{examples: 5}}\nretrieval: {said}\n"))
+    assert job.retrieval == read_as
+
+
 UNKNOWN = [
     ("varaints: 2", "varaints", "variants"),
     ("modle: x", "modle", "model"),
@@ -156,6 +162,7 @@ VALUES = [
     ("forgetting: {budget_nats: .nan}", "forgetting.budget_nats is nan", "finite"),
     ("forgetting: {action: stopp}", "forgetting.action is 'stopp'", ""),
     ("retrieval: perhaps", "retrieval is 'perhaps'", ""),
+    ("retrieval: yes", "retrieval is True", ""),
     ("train: {learning_rate: .inf}", "train.learning_rate is inf", "finite"),
     ("train: {seed: -1}", "train.seed is -1", "greater than or equal to 0"),
     ("train: {on_long: dorp}", "train.on_long is 'dorp'", ""),
