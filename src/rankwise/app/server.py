@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from rankwise.app import compare, data, decide, runs, tenants
 from rankwise.app.guard import Guard
 from rankwise.app.pages import error_page
+from rankwise.app.planner import Planner
 from rankwise.errors import RankwiseError, RunError, UnknownTenant, UsageError
 from rankwise.report.page import TEMPLATES as REPORTS
 
@@ -37,8 +38,9 @@ def create_app(root: Path) -> FastAPI:
     """
     if not root.is_dir():
         raise UsageError(f"{root} is no folder", expected="the folder with runs, comparisons and data")
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_life)
     app.state.root = root.resolve()
+    app.state.planner = Planner()
     app.state.token = secrets.token_urlsafe(24)
     for part in (decide, data, runs, compare, tenants):
         app.include_router(part.router)
@@ -48,6 +50,12 @@ def create_app(root: Path) -> FastAPI:
     app.add_exception_handler(HTTPException, _not_a_page)
     app.add_middleware(Guard, token=app.state.token)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.planner.close()
 
 
 def _home() -> Response:
