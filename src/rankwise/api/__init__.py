@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check
     from rankwise.api.comparing import prepare_comparison
-    from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
+    from rankwise.api.comparisons import (
+        comparison_progress,
+        find_comparison,
+        list_comparisons,
+        report_comparison,
+        show_comparison,
+    )
     from rankwise.api.dealing import Wanted
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
     from rankwise.api.looking import open_run, report, runs, show
     from rankwise.api.merging import merge, merge_record, merge_weighted, unmerge
     from rankwise.api.observing import observe
-    from rankwise.api.planning import load_job, plan, plan_job, write_plan
+    from rankwise.api.planning import load_job, plan, plan_job, ready_to_plan, write_plan
     from rankwise.api.progress import Progress, quiet
     from rankwise.api.proving import merged_folder, verify
     from rankwise.api.recipes import bring
@@ -65,6 +71,7 @@ __all__ = [
     "chat",
     "check",
     "check_engine",
+    "comparison_progress",
     "conclude_comparison",
     "configuration",
     "diagnose",
@@ -106,6 +113,7 @@ __all__ = [
     "push",
     "quiet",
     "read_batch",
+    "ready_to_plan",
     "registry",
     "report",
     "report_comparison",
@@ -147,6 +155,7 @@ _MODULE = {
     "chat": "judging",
     "check": "checking",
     "check_engine": "exporting",
+    "comparison_progress": "comparisons",
     "conclude_comparison": "bakeoffs",
     "configuration": "estimating",
     "diagnose": "diagnosing",
@@ -188,6 +197,7 @@ _MODULE = {
     "push": "exporting",
     "quiet": "progress",
     "read_batch": "estimating",
+    "ready_to_plan": "planning",
     "registry": "tenancy",
     "report": "looking",
     "report_comparison": "comparisons",

@@ -24,6 +24,7 @@ from rankwise.cli.roadside import show_road
 from rankwise.cli.serving import serve
 from rankwise.cli.tenants import tenants
 from rankwise.cli.training import train
+from rankwise.cli.ui import ui
 from rankwise.cli.watching import watch
 
 __all__ = ["app", "main"]
@@ -58,6 +59,7 @@ for verb in (
     report,
     show,
     runs,
+    ui,
     models,
     gpus,
     tables,

@@ -35,10 +35,15 @@ class Payload(NamedTuple):
 
 def plan_page(plan: Plan) -> str:
     """The page of a plan."""
+    context = plan_context(plan)
+    return render("plan.html.j2", context, version=plan.rankwise_version, figures=context.pop("figures"))
+
+
+def plan_context(plan: Plan) -> dict[str, Any]:
+    """What the templates of a plan show; `figures` are the Pareto charts by id."""
     figures = pareto_figures(plan)
-    context = {"plan": plan, "view": plan_view(plan), "panels": list(figures)}
-    context["not_drawn"] = not_drawn_sentence(plan)
-    return render("plan.html.j2", context, version=plan.rankwise_version, figures=figures)
+    view = {"plan": plan, "view": plan_view(plan), "panels": list(figures)}
+    return view | {"not_drawn": not_drawn_sentence(plan), "figures": figures}
 
 
 def run_page(
@@ -78,7 +83,7 @@ def render(
         version: of the program that made what is shown.
         figures: Plotly figures by the id that `data-chart` names.
     """
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("charts.js", "page.js"))
     payload = plotly_payload() if figures else None
     allowed = [_csp_hash(script)] + ([payload.csp_hash] if payload else [])
     return (
@@ -122,10 +127,10 @@ def _csp_hash(script: str) -> str:
 
 
 @cache
-def environment() -> Environment:
-    """Templates with the filters that typeset numbers and sentences; everything is escaped."""
+def environment(*folders: Path) -> Environment:
+    """The templates, filters and words of reports; templates in `folders` may use and extend those of reports."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
