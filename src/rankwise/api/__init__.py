@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
-    from rankwise.api.checking import check
+    from rankwise.api.checking import check, check_handed_over
     from rankwise.api.comparing import prepare_comparison
     from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
     from rankwise.api.dealing import Wanted
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     )
     from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
-    from rankwise.api.looking import open_run, report, runs, show
+    from rankwise.api.looking import open_run, report, runs, show, summary
     from rankwise.api.merging import merge, merge_record, merge_weighted, unmerge
+    from rankwise.api.monitoring import Look, Monitor, stop
     from rankwise.api.observing import observe
     from rankwise.api.planning import load_job, plan, plan_job, write_plan
     from rankwise.api.progress import Progress, quiet
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Asked",
+    "Look",
+    "Monitor",
     "Progress",
     "Serving",
     "Wanted",
@@ -63,6 +66,7 @@ __all__ = [
     "chat",
     "check",
     "check_engine",
+    "check_handed_over",
     "conclude_comparison",
     "configuration",
     "diagnose",
@@ -115,6 +119,8 @@ __all__ = [
     "show_tenant",
     "shrink",
     "single_changes",
+    "stop",
+    "summary",
     "tables",
     "train",
     "unmerge",
@@ -129,6 +135,8 @@ __all__ = [
 
 _MODULE = {
     "Asked": "judging",
+    "Look": "monitoring",
+    "Monitor": "monitoring",
     "Progress": "progress",
     "Serving": "serving",
     "Wanted": "dealing",
@@ -143,6 +151,7 @@ _MODULE = {
     "chat": "judging",
     "check": "checking",
     "check_engine": "exporting",
+    "check_handed_over": "checking",
     "conclude_comparison": "bakeoffs",
     "configuration": "estimating",
     "diagnose": "diagnosing",
@@ -153,8 +162,8 @@ _MODULE = {
     "evaluate": "judging",
     "evaluate_against": "judging",
     "evaluate_model": "judging",
-    "find_comparison": "comparisons",
     "export": "exporting",
+    "find_comparison": "comparisons",
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
@@ -195,6 +204,8 @@ _MODULE = {
     "show_tenant": "tenancy",
     "shrink": "shrinking",
     "single_changes": "estimating",
+    "stop": "monitoring",
+    "summary": "looking",
     "tables": "lesson",
     "train": "training",
     "unmerge": "merging",
