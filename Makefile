@@ -19,7 +19,7 @@ install: $(VENV)/.installed  ## .venv with rankwise, its extras for development,
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,eval,serve]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,eval,serve,ui]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools ninja
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed || \
 		echo 'DeepSpeed could not be installed (see above): everything else works, and the tests of ZeRO are skipped'

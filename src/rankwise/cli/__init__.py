@@ -23,6 +23,7 @@ from rankwise.cli.planning import plan
 from rankwise.cli.serving import serve
 from rankwise.cli.tenants import tenants
 from rankwise.cli.training import train
+from rankwise.cli.ui import ui
 from rankwise.cli.watching import watch
 
 __all__ = ["app", "main"]
@@ -56,6 +57,7 @@ for verb in (
     report,
     show,
     runs,
+    ui,
     models,
     gpus,
     tables,

@@ -78,11 +78,11 @@ def render(
         version: of the program that made what is shown.
         figures: Plotly figures by the id that `data-chart` names.
     """
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8").strip()
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("charts.js", "page.js"))
     payload = plotly_payload() if figures else None
     allowed = [_csp_hash(script)] + ([payload.csp_hash] if payload else [])
     return (
-        _environment()
+        environment()
         .get_template(template)
         .render(
             **context,
@@ -122,9 +122,10 @@ def _csp_hash(script: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment(*folders: Path) -> Environment:
+    """The templates, filters and words of reports; templates in `folders` may use and extend those of reports."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,1 @@
+"""The local web app, `rankwise ui`: forms -> api -> pages. No decisions."""

@@ -1,0 +1,84 @@
+// Forms and pages work without this script. With it, a form with `data-live` sends itself when something in it changes
+// and puts the answer into the element that `data-live` names; what is not done yet asks again by `data-again`; an
+// element with `data-stream` shows what the server sends; `data-copy` copies the text of the element it names.
+(() => {
+  "use strict";
+  const WAIT = 250; // ms after the last key
+  const asking = new Map(); // element that is filled -> AbortController of the request that fills it
+
+  const fill = (target, html) => {
+    const open = new Set([...target.querySelectorAll("details[open][id]")].map((d) => d.id));
+    target.innerHTML = html;
+    open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+    target.removeAttribute("aria-busy");
+    wake(target);
+  };
+
+  const ask = async (target, url, options = {}) => {
+    asking.get(target)?.abort();
+    const own = new AbortController();
+    asking.set(target, own);
+    target.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(url, { ...options, headers: { "X-Fragment": "1" }, signal: own.signal });
+      const html = await answer.text();
+      if (asking.get(target) === own) fill(target, html);
+    } catch (fault) {
+      if (fault.name === "AbortError") return;
+      target.removeAttribute("aria-busy");
+      target.innerHTML = '<p class="refusal" role="alert">The app does not answer: was <code>rankwise ui</code> ended? Start it again and open the address that it prints.</p>';
+    }
+  };
+
+  const send = (form) => {
+    const target = document.getElementById(form.dataset.live);
+    const body = new FormData(form);
+    const hasFile = form.enctype === "multipart/form-data";
+    return ask(target, form.action, { method: "POST", body: hasFile ? body : new URLSearchParams(body) });
+  };
+
+  const live = (form) => {
+    let waiting;
+    const later = (wait) => { clearTimeout(waiting); waiting = setTimeout(() => send(form), wait); };
+    form.addEventListener("input", () => later(WAIT));
+    form.addEventListener("change", () => later(0));
+    form.addEventListener("submit", (event) => {
+      if (event.submitter?.hasAttribute("data-whole")) return; // an answer that is no part of this page
+      event.preventDefault();
+      later(0);
+    });
+  };
+
+  const stream = (box) => {
+    const source = new EventSource(box.dataset.stream);
+    source.onmessage = (event) => fill(box, event.data);
+    source.addEventListener("end", () => source.close());
+    addEventListener("pagehide", () => source.close());
+  };
+
+  const copy = async (button) => {
+    const told = button.textContent;
+    const text = document.getElementById(button.dataset.copy).textContent;
+    try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
+    catch { getSelection().selectAllChildren(document.getElementById(button.dataset.copy)); button.textContent = "Selected: press Ctrl+C"; }
+    setTimeout(() => { button.textContent = told; }, 2000);
+  };
+
+  // What came in needs what the page got when it opened.
+  const wake = (part) => {
+    part.querySelectorAll("form[data-live]").forEach(live);
+    part.querySelectorAll("[data-stream]").forEach(stream);
+    part.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button)));
+    part.querySelectorAll("[data-again]").forEach((box) => {
+      const target = box.closest("[data-target]") || box.parentElement;
+      setTimeout(() => { if (box.isConnected) ask(target, box.dataset.again); }, Number(box.dataset.after || 500));
+    });
+    if (typeof Plotly !== "undefined" && part !== document) {
+      part.querySelectorAll("[data-no-chart]").forEach((note) => note.remove());
+      charts.draw();
+    }
+  };
+
+  wake(document);
+  if (typeof Plotly !== "undefined") charts.start();
+})();
