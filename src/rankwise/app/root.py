@@ -52,13 +52,33 @@ def _data(folder: Path, depth: int) -> Iterator[Path]:
         entries = sorted(folder.iterdir())
     except OSError:
         return
-    if any(path.name == "plan.json" for path in entries):
-        return  # a run's own files
+    if any(path.name in ("plan.json", "config.json") for path in entries):
+        return  # a run's own files, or a model's
     yield from (p for p in entries if p.suffix in DATA and p.is_file())
     for inner in entries:
         hidden = inner.name.startswith(".") or inner.name in PASSED_OVER
         if depth and not hidden and inner.is_dir() and not inner.is_symlink():
             yield from _data(inner, depth - 1)
+
+
+def model_names(root: Path) -> dict[str, Path]:
+    """Folders below the root that hold a base model with its tokenizer, by their path from there, at most MOST."""
+    found = [folder for folder in _folders(root, DEEPEST) if (folder / "tokenizer.json").is_file()]
+    whole = [folder for folder in found if (folder / "config.json").is_file() and _inside(folder, root)]
+    return {folder.relative_to(root).as_posix(): folder for folder in whole[:MOST]}
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for inner in entries:
+        hidden = inner.name.startswith(".") or inner.name in PASSED_OVER
+        if not hidden and inner.is_dir() and not inner.is_symlink():
+            yield inner
+            if depth and not (inner / "plan.json").exists():
+                yield from _folders(inner, depth - 1)
 
 
 def _inside(path: Path, root: Path) -> bool:

@@ -7,9 +7,13 @@
   const asking = new Map(); // element that is filled -> AbortController of the request that fills it
 
   const fill = (target, html) => {
-    const open = new Set([...target.querySelectorAll("details[open][id]")].map((d) => d.id));
+    const open = [...target.querySelectorAll("details")].map((d) => d.open);
+    const scrolled = [...target.querySelectorAll(".scroll")].map((box) => box.scrollLeft);
+    const focused = [...target.querySelectorAll("a, button, summary, [tabindex]")].indexOf(document.activeElement);
     target.innerHTML = html;
-    open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+    target.querySelectorAll("details").forEach((d, number) => { if (open[number]) d.open = true; });
+    target.querySelectorAll(".scroll").forEach((box, number) => { box.scrollLeft = scrolled[number] || 0; });
+    if (focused >= 0) [...target.querySelectorAll("a, button, summary, [tabindex]")][focused]?.focus({ preventScroll: true });
     target.removeAttribute("aria-busy");
     wake(target);
   };
@@ -52,7 +56,10 @@
   const stream = (box) => {
     const source = new EventSource(box.dataset.stream);
     source.onmessage = (event) => fill(box, event.data);
-    source.addEventListener("end", () => source.close());
+    source.addEventListener("end", () => {
+      source.close();
+      if (box.dataset.end === "reload") location.reload(); // what can be done with it is another thing now
+    });
     addEventListener("pagehide", () => source.close());
   };
 
