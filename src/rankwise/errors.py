@@ -21,7 +21,9 @@ RankwiseError            exit 1: refused or failed
 AnswerIsNo               exit 3: it ran, and the answer is no (nothing fits, a gate failed)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
 class RankwiseError(Exception):
@@ -66,8 +68,29 @@ class UsageError(RankwiseError):
     exit_code = 2
 
 
+class Fault(NamedTuple):
+    """One value of a job that cannot be meant.
+
+    Attributes:
+        key: dotted, such as `hardware.count`.
+        what: what is wrong with it, without the place where it was written.
+    """
+
+    key: str
+    what: str
+    expected: str
+    fix: str
+
+
 class JobError(UsageError):
-    pass
+    """
+    Args:
+        faults: each value that cannot be meant, where that is known.
+    """
+
+    def __init__(self, what: str, *, expected: str = "", fix: str = "", faults: Sequence[Fault] = ()):
+        super().__init__(what, expected=expected, fix=fix)
+        self.faults = tuple(faults)
 
 
 class UnknownGpuError(JobError):

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rankwise.errors import JobError
+from rankwise.errors import Fault, JobError
 from rankwise.hub import dataset_id, split_of
 from rankwise.records import Job
 from rankwise.unsupported import other_objective
@@ -157,11 +157,16 @@ def _check_method_name(method: Any, methods: Collection[str], where: _Where) -> 
 def _job_error(error: ValidationError, where: _Where) -> JobError:
     errors = error.errors(include_url=False)
     errors.sort(key=lambda e: e["type"] != "extra_forbidden")  # a mistyped key explains what is missing
-    faults = list({_key(e): _fault(e, where) for e in reversed(errors)}.values())[::-1]
-    what, expected, fix = faults[0]
-    for more, _, hint in faults[1:]:
-        what += f"\nalso: {more}" + (f" ({hint})" if hint else "")
-    return JobError(what, expected=expected, fix=fix)
+    faults = list({_key(e): (_fault(e), where(_loc(e))) for e in reversed(errors)}.values())[::-1]
+    (first, at), *others = faults
+    what = f"{at}: {first.what}"
+    for more, there in others:
+        what += f"\nalso: {there}: {more.what}" + (f" ({more.fix})" if more.fix else "")
+    return JobError(what, expected=first.expected, fix=first.fix, faults=[fault for fault, _ in faults])
+
+
+def _loc(error: Any) -> tuple[str, ...]:
+    return tuple(str(part) for part in error["loc"])
 
 
 def _key(error: Any) -> str:
@@ -171,23 +176,22 @@ def _key(error: Any) -> str:
     return ".".join(parts if error["type"] == "extra_forbidden" else known or parts[:1])
 
 
-def _fault(error: Any, where: _Where) -> tuple[str, str, str]:
-    loc = tuple(str(part) for part in error["loc"])
-    key = _key(error)
+def _fault(error: Any) -> Fault:
+    loc, key = _loc(error), _key(error)
     valid = _valid_keys(loc[:-1])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(loc[-1], valid, 1, cutoff=0.5)
         fix = f"did you mean {near[0]}?" if near else "remove it"
-        return f"{where(loc)}: unknown key {key}", f"one of {', '.join(valid)}", fix
+        return Fault(key, f"unknown key {key}", f"one of {', '.join(valid)}", fix)
     if error["type"] == "missing":
-        return f"{where(loc)}: {key} is missing", f"a value for {key}", f"add `{loc[-1]}: …`"
+        return Fault(key, f"{key} is missing", f"a value for {key}", f"add `{loc[-1]}: …`")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "literal_error":
         choices = [c.strip("'") for c in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
         near = difflib.get_close_matches(str(error["input"]), choices, 1)
         fix = f"did you mean {near[0]}?" if near else ""
-        return f"{where(loc)}: {key} is {error['input']!r}", f"one of {', '.join(choices)}", fix
-    return f"{where(loc)}: {key or 'the job'} is {_short(error['input'])}: {message}", "", ""
+        return Fault(key, f"{key} is {error['input']!r}", f"one of {', '.join(choices)}", fix)
+    return Fault(key, f"{key or 'the job'} is {_short(error['input'])}: {message}", "", "")
 
 
 def _short(value: Any) -> str:

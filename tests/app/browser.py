@@ -32,7 +32,7 @@ def opened(house: House, *, width: int = DESK, dark: bool = False, scripts: bool
         page, said = context.new_page(), []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(house.entrance)
+        page.goto(f"{house.url}/data?token={house.token}")
         yield page
         browser.close()
     # A page that answers with an error status is told of by the browser, and is meant.

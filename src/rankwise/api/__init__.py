@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from rankwise.api.catalogue import gpus, model, models
     from rankwise.api.checking import check, check_handed_over
     from rankwise.api.comparing import prepare_comparison
-    from rankwise.api.comparisons import find_comparison, list_comparisons, report_comparison, show_comparison
+    from rankwise.api.comparisons import (
+        comparison_progress,
+        find_comparison,
+        list_comparisons,
+        report_comparison,
+        show_comparison,
+    )
     from rankwise.api.dealing import Wanted
     from rankwise.api.diagnosing import diagnose, write_diagnosis
     from rankwise.api.doctoring import doctor, environment
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
     from rankwise.api.merging import merge, merge_record, merge_weighted, unmerge
     from rankwise.api.monitoring import Look, Monitor, stop
     from rankwise.api.observing import observe
-    from rankwise.api.planning import load_job, plan, plan_job, write_plan
+    from rankwise.api.planning import load_job, plan, plan_job, ready_to_plan, write_plan
     from rankwise.api.progress import Progress, quiet
     from rankwise.api.proving import merged_folder, verify
     from rankwise.api.recipes import bring
@@ -67,6 +73,7 @@ __all__ = [
     "check",
     "check_engine",
     "check_handed_over",
+    "comparison_progress",
     "conclude_comparison",
     "configuration",
     "diagnose",
@@ -108,6 +115,7 @@ __all__ = [
     "push",
     "quiet",
     "read_batch",
+    "ready_to_plan",
     "registry",
     "report",
     "report_comparison",
@@ -152,6 +160,7 @@ _MODULE = {
     "check": "checking",
     "check_engine": "exporting",
     "check_handed_over": "checking",
+    "comparison_progress": "comparisons",
     "conclude_comparison": "bakeoffs",
     "configuration": "estimating",
     "diagnose": "diagnosing",
@@ -193,6 +202,7 @@ _MODULE = {
     "push": "exporting",
     "quiet": "progress",
     "read_batch": "estimating",
+    "ready_to_plan": "planning",
     "registry": "tenancy",
     "report": "looking",
     "report_comparison": "comparisons",

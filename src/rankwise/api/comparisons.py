@@ -32,7 +32,7 @@ def show_comparison(folder: Folder) -> dict[str, Any]:
     """What `rankwise show --json` prints of a comparison."""
     trials = folder.trials()
     return {
-        **_progress(folder),
+        **comparison_progress(folder),
         "plan": folder.bakeoff().model_dump(mode="json"),
         "trials": [t.model_dump(mode="json", exclude={"scores", "answers", "curve"}) for t in trials],
         "outcome": folder.outcome().model_dump(mode="json") if folder.outcome_path.is_file() else None,
@@ -50,14 +50,15 @@ def _line(folder: Folder) -> dict[str, Any]:
     try:
         bakeoff = folder.bakeoff()
         verdict = folder.outcome().verdict if folder.outcome_path.is_file() else None
-        progress = _progress(folder)
+        progress = comparison_progress(folder)
     except RunError as error:
         return {"comparison": str(folder.path), "state": "damaged", "what": error.what}
     arms = [a.arm.name for a in bakeoff.allowances]
     return progress | {"model": bakeoff.job.model, "arms": arms, "verdict": verdict}
 
 
-def _progress(folder: Folder) -> dict[str, Any]:
+def comparison_progress(folder: Folder) -> dict[str, Any]:
+    """Its folder, its state, and how many of its training runs are done."""
     done, planned = training_runs(folder.trials()), planned_runs(folder.bakeoff())
     return {"comparison": str(folder.path), "state": state(folder), "runs": done, "planned_runs": planned}
 

@@ -1,7 +1,8 @@
 """Observe a job, decide, write the decision down."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,15 @@ def plan_job(job: Job, out: Path | None = None, progress: Progress = quiet, *, b
         decided = choose(job, facts, price, None if brief else _market(job), brief=brief, announce=trace_ahead)
     progress("ways priced", priced, priced)
     return decided
+
+
+@contextmanager
+def ready_to_plan() -> Iterator[None]:
+    """Inside, the processes that trace are kept from one plan to the next: starting them takes as long as a plan. For
+    one thread at a time.
+    """
+    with tracers(busy=True):
+        yield
 
 
 def _diagnosis(job: Job, facts: Facts, progress: Progress) -> Diagnosis | None:

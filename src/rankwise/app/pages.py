@@ -36,12 +36,20 @@ def page(request: Request, template: str, context: dict[str, Any], status: int =
     Args:
         context: `figures` (Plotly figures by the id that `data-chart` names) and `terms` may be in it.
     """
-    return HTMLResponse(_render(request, template, context), status)
+    return HTMLResponse(written(request, template, context), status)
 
 
 def fragment(request: Request, template: str, context: dict[str, Any], status: int = 200) -> HTMLResponse:
     """The part of a page that a live form or a stream puts in its place."""
-    return HTMLResponse(_render(request, template, context), status)
+    return HTMLResponse(written(request, template, context), status)
+
+
+def written(request: Request, template: str, context: dict[str, Any]) -> str:
+    """A template as text, for a stream."""
+    path = request.url.path
+    here = next((name for address, name, _ in ENTRIES if path == address or path.startswith(address + "/")), "")
+    own = {"figures": {}, "nonce": request.state.nonce, "entries": ENTRIES, "here": here, "version": __version__}
+    return _environment().get_template(template).render(own | {"root": request.app.state.root} | context)
 
 
 def wants_fragment(request: Request) -> bool:
@@ -66,10 +74,3 @@ def error_page(request: Request, error: RankwiseError, status: int = 400) -> HTM
     """What happened, what was expected, how to mend it."""
     template = "error_part.html.j2" if wants_fragment(request) else "error.html.j2"
     return page(request, template, {"error": error}, status)
-
-
-def _render(request: Request, template: str, context: dict[str, Any]) -> str:
-    path = request.url.path
-    here = next((name for address, name, _ in ENTRIES if path == address or path.startswith(address + "/")), "")
-    own = {"figures": {}, "nonce": request.state.nonce, "entries": ENTRIES, "here": here, "version": __version__}
-    return _environment().get_template(template).render(own | {"root": request.app.state.root} | context)

@@ -10,14 +10,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from rankwise import api
-from rankwise.app.pages import fragment, page, stream
+from rankwise.app.pages import page, stream, written
 from rankwise.app.root import run_named, run_names
 from rankwise.report import run_live
 from rankwise.store import Run
 
 EVERY = 1.0  # seconds between two looks at a run that trains
 REPORT_POLICY = "sandbox allow-scripts"  # with the page's own policy inside: its scripts can ask nothing of this app
-ALONE = {"fragment_figures": True}  # the figures of a part travel with it; those of a page stand at its end
 
 router = APIRouter(prefix="/runs")
 
@@ -48,7 +47,7 @@ async def _changes(request: Request, name: str, run: Run) -> AsyncIterator[str]:
     monitor, before = api.Monitor(run), ""
     while True:
         context = await run_in_threadpool(_context, name, run, monitor)
-        text = bytes(fragment(request, "run_live_part.html.j2", context | ALONE).body).decode()
+        text = written(request, "run_live_part.html.j2", context)
         if text != before:
             yield text
         if context["look"].state != "running":
@@ -92,4 +91,5 @@ def _context(name: str, run: Run, monitor: api.Monitor) -> dict[str, Any]:
         "watch": view.watch,
         "figures": run_live.live_figures(look.events, evidence),
         "terms": run_live.TERMS,
+        "draws": True,
     }

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rankwise import api
 from rankwise.app import compare, data, decide, runs, tenants
 from rankwise.app.guard import Guard
 from rankwise.app.pages import error_page
+from rankwise.app.planner import Planner
 from rankwise.errors import RankwiseError, RunError, UnknownTenant, UsageError
 from rankwise.report.page import TEMPLATES as REPORTS
 
@@ -42,9 +43,10 @@ def create_app(root: Path, registry: str | None = None) -> FastAPI:
     """
     if not root.is_dir():
         raise UsageError(f"{root} is no folder", expected="the folder with runs, comparisons and data")
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_life)
     app.state.root = root.resolve()
     app.state.registry = functools.cache(lambda: api.registry(registry))
+    app.state.planner = Planner()
     app.state.token = secrets.token_urlsafe(24)
     for part in (decide, data, runs, compare, tenants):
         app.include_router(part.router)
@@ -54,6 +56,12 @@ def create_app(root: Path, registry: str | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _not_a_page)
     app.add_middleware(Guard, token=app.state.token)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.planner.close()
 
 
 def _home() -> Response:

@@ -15,7 +15,7 @@ TERMS = (
     ("Chat template", "The model's own form of writing a conversation as one text, with its special tokens."),
     (
         "max_length",
-        "The longest row that is trained, in tokens; the key on_long of a job says what becomes of longer ones.",
+        "Tokens of the longest row that is trained; the key on_long of a job says what becomes of longer ones.",
     ),
     ("Held-out rows", "Rows that are kept from training to measure on; here a tenth, as by default."),
     ("Near duplicate", "Rows that share nearly all of their words: the model would see them too often."),

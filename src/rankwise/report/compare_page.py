@@ -41,13 +41,21 @@ def compare_page(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
         outcome: None while runs are missing.
         folder: as the page names it.
     """
+    context = compare_context(bakeoff, trials, outcome, folder=folder)
+    return render("compare.html.j2", context, version=__version__, figures=context.pop("figures"))
+
+
+def compare_context(
+    bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | None, *, folder: Path | str
+) -> dict[str, Any]:
+    """What the templates of a comparison show, as `compare_page` takes it; `figures` are its charts by id."""
     view = compare_view(bakeoff, trials, outcome)
     choices = _choices(bakeoff, trials, outcome, view)
     tried = tried_rates(bakeoff, trials, outcome)
     sweep = sweep_figure(bakeoff, tried)
     figures = {key: figure for own in choices.values() for key, figure in own.items()}
     figures |= curve_figures(bakeoff, trials) | ({"sweep-data": sweep} if sweep else {})
-    context = {
+    return {
         "bakeoff": bakeoff,
         "trials": trials,
         "outcome": outcome,
@@ -59,8 +67,8 @@ def compare_page(bakeoff: Bakeoff, trials: Sequence[Trial], outcome: Outcome | N
         "folder": str(folder),
         "say": compare_words,
         "terms": TERMS,
+        "figures": figures,
     }
-    return render("compare.html.j2", context, version=__version__, figures=figures)
 
 
 def _choices(

@@ -35,10 +35,15 @@ class Payload(NamedTuple):
 
 def plan_page(plan: Plan) -> str:
     """The page of a plan."""
+    context = plan_context(plan)
+    return render("plan.html.j2", context, version=plan.rankwise_version, figures=context.pop("figures"))
+
+
+def plan_context(plan: Plan) -> dict[str, Any]:
+    """What the templates of a plan show; `figures` are the Pareto charts by id."""
     figures = pareto_figures(plan)
-    context = {"plan": plan, "view": plan_view(plan), "panels": list(figures)}
-    context["not_drawn"] = not_drawn_sentence(plan)
-    return render("plan.html.j2", context, version=plan.rankwise_version, figures=figures)
+    view = {"plan": plan, "view": plan_view(plan), "panels": list(figures)}
+    return view | {"not_drawn": not_drawn_sentence(plan), "figures": figures}
 
 
 def run_page(

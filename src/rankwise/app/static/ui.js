@@ -1,21 +1,44 @@
 // Forms and pages work without this script. With it, a form with `data-live` sends itself when something in it changes
-// and puts the answer into the element that `data-live` names; what is not done yet asks again by `data-again`; an
+// and puts the answer into the element that `data-live` names. An answer that is not done yet goes into the status box of
+// that element (its id and `-status`) and asks again by `data-again`. What is `data-wrong` is also shown at its field. An
 // element with `data-stream` shows what the server sends; `data-copy` copies the text of the element it names.
 (() => {
   "use strict";
   const WAIT = 250; // ms after the last key
   const asking = new Map(); // element that is filled -> AbortController of the request that fills it
 
-  const fill = (target, html) => {
-    const open = [...target.querySelectorAll("details")].map((d) => d.open);
+  // What a person has opened, scrolled and focused in a part stays so in the one that takes its place.
+  const called = (details) => details.id || details.querySelector("summary").textContent;
+  const put = (target, html) => {
+    const open = new Set([...target.querySelectorAll("details[open]")].map(called));
     const scrolled = [...target.querySelectorAll(".scroll")].map((box) => box.scrollLeft);
-    const focused = [...target.querySelectorAll("a, button, summary, [tabindex]")].indexOf(document.activeElement);
+    const reached = () => [...target.querySelectorAll("a, button, summary, [tabindex]")];
+    const focused = reached().indexOf(document.activeElement);
     target.innerHTML = html;
-    target.querySelectorAll("details").forEach((d, number) => { if (open[number]) d.open = true; });
+    target.querySelectorAll("details").forEach((d) => { if (open.has(called(d))) d.open = true; });
     target.querySelectorAll(".scroll").forEach((box, number) => { box.scrollLeft = scrolled[number] || 0; });
-    if (focused >= 0) [...target.querySelectorAll("a, button, summary, [tabindex]")][focused]?.focus({ preventScroll: true });
-    target.removeAttribute("aria-busy");
+    if (focused >= 0) reached()[focused]?.focus({ preventScroll: true });
     wake(target);
+  };
+
+  const statusOf = (target) => document.getElementById(`${target.id}-status`);
+
+  // Each fault at its field, and none where there is none any more.
+  const mark = (form, answer) => form.querySelectorAll("[aria-describedby]").forEach((field) => {
+    const place = document.getElementById(`wrong-${field.id}`);
+    const fault = answer.querySelector(`[data-wrong="${CSS.escape(field.id)}"]`);
+    if (place) place.textContent = fault ? fault.textContent : "";
+    if (fault) { field.setAttribute("aria-invalid", "true"); field.closest("details")?.setAttribute("open", ""); }
+    else field.removeAttribute("aria-invalid");
+  });
+
+  const take = (target, answer, html) => {
+    const status = statusOf(target);
+    if (answer.headers.get("x-pending") && status) { put(status, html); return; }
+    put(target, html);
+    target.removeAttribute("aria-busy");
+    if (status) status.textContent = "";
+    document.querySelectorAll(`form[data-live="${target.id}"]`).forEach((form) => mark(form, target));
   };
 
   const ask = async (target, url, options = {}) => {
@@ -26,7 +49,9 @@
     try {
       const answer = await fetch(url, { ...options, headers: { "X-Fragment": "1" }, signal: own.signal });
       const html = await answer.text();
-      if (asking.get(target) === own) fill(target, html);
+      if (asking.get(target) !== own) return;
+      if (answer.headers.get("x-address")) history.replaceState(null, "", answer.headers.get("x-address"));
+      take(target, answer, html);
     } catch (fault) {
       if (fault.name === "AbortError") return;
       target.removeAttribute("aria-busy");
@@ -55,7 +80,7 @@
 
   const stream = (box) => {
     const source = new EventSource(box.dataset.stream);
-    source.onmessage = (event) => fill(box, event.data);
+    source.onmessage = (event) => put(box, event.data);
     source.addEventListener("end", () => {
       source.close();
       if (box.dataset.end === "reload") location.reload(); // what can be done with it is another thing now
@@ -76,10 +101,9 @@
     part.querySelectorAll("form[data-live]").forEach(live);
     part.querySelectorAll("[data-stream]").forEach(stream);
     part.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button)));
-    part.querySelectorAll("[data-again]").forEach((box) => {
-      const target = box.closest("[data-target]") || box.parentElement;
-      setTimeout(() => { if (box.isConnected) ask(target, box.dataset.again); }, Number(box.dataset.after || 500));
-    });
+    part.querySelectorAll("[data-again]").forEach((box) => setTimeout(() => {
+      if (box.isConnected) ask(document.getElementById(box.dataset.into), box.dataset.again);
+    }, Number(box.dataset.after)));
     if (typeof Plotly !== "undefined" && part !== document) {
       part.querySelectorAll("[data-no-chart]").forEach((note) => note.remove());
       charts.draw();
