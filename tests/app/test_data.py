@@ -7,9 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, Page
 
 from rankwise.app import data
-from tests.app.browser import opened, require_sound
+from tests.app.browser import open_page, require_sound
 from tests.app.house import House, open_house
 from tests.training import toy_model, toy_rows, write_jsonl
 
@@ -43,10 +44,9 @@ def jsonl(folder: Path, rows: list[object]) -> Path:
     return write_jsonl(folder / "mine.jsonl", rows)
 
 
-def test_a_sound_file_is_dropped_and_its_rows_are_shown(house: House, tmp_path: Path) -> None:
+def test_a_sound_file_is_dropped_and_its_rows_are_shown(browser: Browser, house: House, tmp_path: Path) -> None:
     file = jsonl(tmp_path, toy_rows(24))
-    with opened(house) as page:
-        page.goto(f"{house.url}/data")
+    with open_page(browser, house, "/data") as page:
         page.set_input_files("input[name=file]", file)
         page.fill("input[name=model]", "models/tiny")
         page.keyboard.press("Enter")  # from the field of the model: the form is sent by keyboard
@@ -61,11 +61,10 @@ def test_a_sound_file_is_dropped_and_its_rows_are_shown(house: House, tmp_path: 
         assert page.input_value("input[name=model]") == "models/tiny"
 
 
-def test_a_bad_file_gives_one_error_at_the_form_with_its_line(house: House, tmp_path: Path) -> None:
+def test_a_bad_file_gives_one_error_at_the_form_with_its_line(browser: Browser, house: House, tmp_path: Path) -> None:
     file = jsonl(tmp_path, toy_rows(2))
     file.write_text(file.read_text() + '{"messages": [\n')
-    with opened(house) as page:
-        page.goto(f"{house.url}/data")
+    with open_page(browser, house, "/data") as page:
         page.set_input_files("input[name=file]", file)
         page.fill("input[name=model]", "models/tiny")
         page.click("button.first")
@@ -82,9 +81,8 @@ def test_rows_with_faults_name_their_lines(client: httpx.Client, tmp_path: Path)
     assert "<script>alert" not in answer.text and "<img src" not in answer.text and "&lt;img src=x&gt;" in answer.text
 
 
-def test_a_file_of_this_folder_is_chosen_without_scripts(house: House) -> None:
-    with opened(house, scripts=False) as page:
-        page.goto(f"{house.url}/data")
+def test_a_file_of_this_folder_is_chosen_without_scripts(browser: Browser, house: House) -> None:
+    with open_page(browser, house, "/data", java_script_enabled=False) as page:
         page.select_option("select[name=chosen]", "clinic/good.jsonl")
         page.fill("input[name=model]", "models/tiny")
         page.click("button.first")
@@ -121,24 +119,23 @@ def test_nothing_of_a_file_is_left(client: httpx.Client, tmp_path: Path, monkeyp
 
 
 def test_what_is_too_large_is_refused_and_not_kept(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "LARGEST", 1_000_000)
     file = jsonl(tmp_path, toy_rows(9000))
     assert file.stat().st_size > 1_000_000
-    with opened(house) as page:
-        page.goto(f"{house.url}/data")
+    with open_page(browser, house, "/data") as page:
         page.set_input_files("input[name=file]", file)
         page.click("button.first")
         page.wait_for_selector("[role=alert]")
         assert re.search(r"larger than the 1\sMB", page.inner_text("[role=alert]"))
 
 
-def test_the_page_is_for_everybody(house: House) -> None:
-    def looked(page) -> None:
+def test_the_page_is_for_everybody(browser: Browser, house: House) -> None:
+    def looked(page: Page) -> None:
         page.select_option("select[name=chosen]", "clinic/good.jsonl")
         page.fill("input[name=model]", "models/tiny")
         page.click("button.first")
         page.wait_for_selector("#audit")
 
-    require_sound(house, "/data", before=looked)
+    require_sound(browser, house, "/data", before=looked)

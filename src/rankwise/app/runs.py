@@ -26,7 +26,7 @@ def show(request: Request) -> HTMLResponse:
     """All runs, the newest first."""
     runs = list(run_names(request.app.state.root).items())
     lines = [(name, api.summary(run)) for name, run in reversed(runs)]
-    return page(request, "runs.html.j2", {"lines": lines, "terms": run_live.LIST_TERMS})
+    return page(request, "runs.html.j2", {"lines": lines, "say": run_live, "terms": run_live.LIST_TERMS})
 
 
 @router.get("/{name}")

@@ -79,7 +79,8 @@ class Look(Protocol):
 class LiveView:
     """
     Attributes:
-        sentence: where the run stands; of one that does not run with the command that comes next.
+        sentence: where the run stands.
+        next_step: the command that comes next; empty of a run that trains.
         resume: the command that goes on with a run that was stopped.
         share: of the steps that are taken; None: not known.
         memory: the interval that was planned and what was used, on the scale of the device; None without a plan of it.
@@ -90,6 +91,7 @@ class LiveView:
     """
 
     sentence: str
+    next_step: str
     resume: str
     share: float | None
     figures: tuple[Figure, ...]
@@ -104,8 +106,10 @@ class LiveView:
 def live_view(plan: Plan, look: Look, folder: Path) -> LiveView:
     estimate, used = plan.chosen(), _used(look)
     known = estimate is not None and estimate.memory.capacity is not None
+    sentence, next_step = standing(look, folder)
     return LiveView(
-        sentence=standing(look, folder),
+        sentence=sentence,
+        next_step=next_step,
         resume=f"`rankwise train {shlex.quote(str(folder))} --resume` goes on from there.",
         share=None if look.step is None or not look.max_steps else min(1.0, look.step / look.max_steps),
         figures=_figures(plan, look),
@@ -120,17 +124,23 @@ def live_view(plan: Plan, look: Look, folder: Path) -> LiveView:
     )
 
 
-def standing(look: Look, folder: Path) -> str:
-    """Running: step 5 of 20, 2 min left (1 to 4 min, measured)."""
+def standing(look: Look, folder: Path) -> tuple[str, str]:
+    """(Running: step 5 of 20, 2 min left (1 to 4 min, measured). What comes next, of a run that does not train.)"""
     if look.state != "running":
-        return words.state_sentence(look.state, look.step, look.max_steps, folder)
+        sentence, _, then = words.state_sentence(look.state, look.step, look.max_steps, folder).partition(". ")
+        return f"{sentence}.", then
     if look.step is None:
-        return "Starting: the model and the data are being loaded."
+        return "Starting: the model and the data are being loaded.", ""
     at = f"step {words.count(look.step)} of {words.count(look.max_steps)}"
     if look.stopping:
-        return f"Stopping: {at}. It ends after the step at work, with a checkpoint."
+        return f"Stopping: {at}. It ends after the step at work, with a checkpoint.", ""
     left = f", {words.left_sentence(look.left.seconds, look.left.interval, look.left.source)}" if look.left else ""
-    return f"Running: {at}{left}."
+    return f"Running: {at}{left}.", ""
+
+
+def short_model(name: str) -> str:
+    """The last part of a path; ids of the hub and our own names stay whole."""
+    return Path(name).name if name.startswith(("/", ".", "~")) else name
 
 
 def live_figures(events: Sequence[Event], evidence: Evidence | None) -> dict[str, dict[str, Any]]:
@@ -155,7 +165,7 @@ def _figures(plan: Plan, look: Look) -> tuple[Figure, ...]:
         Figure("Validation loss", held, _validation_source(plan, checks)),
         _speed_figure(look),
         _memory_figure(plan, look),
-        Figure("Method", words.method_name(plan.verdict.method), f"model {plan.job.model}"),
+        Figure("Method", words.method_name(plan.verdict.method), f"model {short_model(plan.job.model)}"),
     )
 
 

@@ -46,7 +46,8 @@ def gate_sentence(gate: Gate) -> str:
 
 
 def change_line(change: Change) -> str:
-    """promoted version 2, before it version 1."""
+    """promoted version 2, in the place of version 1."""
     of = f" version {change.version}" if change.version else ""
-    before = f", before it version {change.before}" if change.before and change.before != change.version else ""
-    return f"{change.action}{of}{before}"
+    moved = change.action in ("promoted", "rolled back") and change.before not in (None, change.version)
+    to = " to" if change.action == "rolled back" else ""
+    return f"{change.action}{to}{of}" + (f", in the place of version {change.before}" if moved else "")
