@@ -11,6 +11,7 @@ from rankwise import api
 from rankwise.errors import RunError
 from rankwise.records import Event
 from rankwise.store import Run
+from rankwise.watch.findings import find
 from tests import builders
 from tests.builders import finished, rehearsed, started, step, stopped, whole_run
 from tests.training import end, reached, start, toy_job, toy_model, wait_for
@@ -48,6 +49,17 @@ def test_each_look_tells_what_was_written_since(run: Run) -> None:
         assert (look.state, look.step, look.max_steps) == ("running", 2, 20)
         assert look.peak_memory == rehearsed().peak_memory_bytes
     assert monitor.look().state == "killed"
+
+
+def test_findings_follow_the_events(run: Run) -> None:
+    monitor = api.Monitor(run)
+    with run.lock():
+        write(run, [started(), *(step(n) for n in range(1, 4))])
+        assert monitor.look().findings == find(run.plan(), run.events())
+        for n in range(4, 60):
+            write(run, [step(n, loss=50.0 + n)])
+            look = monitor.look()
+        assert look.findings == find(run.plan(), run.events()) and [f.name for f in look.findings]
 
 
 def test_what_a_resume_took_again_stands_once(run: Run) -> None:

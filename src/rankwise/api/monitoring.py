@@ -11,7 +11,7 @@ from rankwise.api.following import events_from
 from rankwise.records import Event, Finding, Interval, Plan, Started, Step
 from rankwise.store import Run, replay
 from rankwise.watch.findings import find
-from rankwise.watch.live import Left, LiveRun, time_left
+from rankwise.watch.live import FRACTION, Left, LiveRun, time_left
 from rankwise.watch.resources import peak_memory, planned_speed, speed
 
 
@@ -51,6 +51,7 @@ class Monitor:
         self.run, self.plan, self._clock = run, run.plan(), clock
         self._raw: list[Event] = []
         self._at = 0
+        self._found: tuple[int, list[Finding]] | None = None  # events that were looked at, and what they raised
 
     def look(self) -> Look:
         writer = self.run.writer()  # asked before reading: what is written after it is read next time
@@ -63,7 +64,7 @@ class Monitor:
         return Look(
             state=state,
             events=events,
-            findings=self._findings(events),
+            findings=self._findings(events, new),
             step=max((e.step for e in events if isinstance(e, Step | Started)), default=None),
             max_steps=live.max_steps,
             left=time_left(live, self._clock()) if running and not live.ended else None,
@@ -74,10 +75,18 @@ class Monitor:
             stopping=running and self.run.stop_path.exists(),
         )
 
-    def _findings(self, events: list[Event]) -> list[Finding]:
+    def _findings(self, events: list[Event], new: list[Event]) -> list[Finding]:
+        """Looking for them takes time that grows with the run: after more than steps, or a fiftieth more of them."""
         if self.run.evidence_path.is_file():
             return list(self.run.evidence().findings)
-        return find(self.plan, events)
+        seen = self._found[0] if self._found else 0
+        if self._found is None or len(self._raw) * FRACTION > seen * (FRACTION + 1) or _more_than_steps(new):
+            self._found = len(self._raw), find(self.plan, events)
+        return self._found[1]
+
+
+def _more_than_steps(events: list[Event]) -> bool:
+    return any(not isinstance(event, Step) for event in events)
 
 
 def _live(plan: Plan, events: list[Event]) -> LiveRun:

@@ -2,6 +2,9 @@
 
 from rankwise.records import AdapterVersion, Change, Gate, Limits, Tenant
 from rankwise.report.evaluation_words import gate_line
+from rankwise.report.run_live import short_model
+
+__all__ = ["TERMS", "answers", "change_line", "gate_sentence", "limits", "may_answer", "refusal", "short_model"]
 
 TERMS = (
     ("Tenant", "Somebody who is served by a model of their own: a version of an adapter on a base that all share."),
