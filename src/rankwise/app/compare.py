@@ -12,7 +12,8 @@ from rankwise import api
 from rankwise.app.pages import page, stream, written
 from rankwise.app.root import comparison_names
 from rankwise.errors import RunError
-from rankwise.report.compare_page import compare_context
+from rankwise.report.compare_page import TERMS, compare_context
+from rankwise.report.compared import decision
 
 router = APIRouter()
 AGAIN_SECONDS = 2.0  # between two looks at a comparison that runs
@@ -21,12 +22,20 @@ NEWEST = 5  # finished runs that are named while others train
 
 @router.get("/compare")
 def show(request: Request) -> HTMLResponse:
-    """Every comparison of the folder, with its verdict or how far it is."""
-    root: Path = request.app.state.root
-    names = {str(path): name for name, path in comparison_names(root).items()}
-    lines = [line for folder in (root, root / "runs", root / "comparisons") for line in api.list_comparisons(folder)]
-    found = [line | {"name": names[line["comparison"]]} for line in lines if line["comparison"] in names]
-    return page(request, "compare_list.html.j2", {"found": found})
+    """Every comparison of the folder, with what came of it or how far it is."""
+    names = comparison_names(request.app.state.root)
+    lines = {line["comparison"]: line for folder in {p.parent for p in names.values()} for line in _listed(folder)}
+    found = [lines[str(path)] | {"name": name} for name, path in sorted(names.items())]
+    return page(request, "compare_list.html.j2", {"found": found, "terms": TERMS})
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    """As `rankwise runs` lists them, with the verdict's own sentence in the place of all of it."""
+    lines = []
+    for line in api.list_comparisons(folder):
+        known = api.find_comparison(Path(line["comparison"])) if line["state"] == "finished" else None
+        lines.append(line | {"decision": decision(known.outcome()) if known else None})
+    return lines
 
 
 @router.get("/compare/{name}")

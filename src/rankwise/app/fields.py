@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from rankwise import api
 from rankwise.app.root import data_names
@@ -193,30 +193,42 @@ def read_form(form: Mapping[str, str], root: Path) -> Job:
     Raises:
         JobError: with a fault for each field that cannot be meant.
     """
-    given = {key: form.get(key, "").strip() for key in FIELDS}
-    options: dict[str, Any] = {key: _typed(FIELDS[key], text) for key, text in given.items() if text}
-    if name := given["data.train"]:
-        path = data_names(root).get(name)
-        if path is None:
-            raise _fault("data.train", f"{name} is not in this folder", "a file of the list")
-        options["data.train"] = str(path)
+    given = {key: text for key in FIELDS if (text := form.get(key, "").strip())}
+    options, faults = dict[str, Any](), list[Fault]()
+    if "data.train" in given:
         for described in ("data.examples", "data.tokens_per_example"):
-            options.pop(described, None)  # a file says it itself
-    if "model" in options:
-        options["model"] = _model(given["model"], root)
-    return api.load_job(None, options)
-
-
-def _typed(field: Field, text: str) -> Any:
-    """A number as one, so that it is one in the job's file; what is none is refused later, by its key."""
-    if field.kind == "whole" and re.fullmatch(r"[+-]?[0-9]{1,15}", text.replace(",", "")):
-        return int(text.replace(",", ""))
-    if field.kind == "number":
+            given.pop(described, None)  # a file says it itself
+    elif "data.examples" not in given:
+        faults.append(Fault("data.examples", "There is no file and no number of rows", "one of the two", ""))
+    for key, text in given.items():
         try:
-            return float(text)
-        except ValueError:
-            return text
-    return {"false": False}.get(text, text)
+            options[key] = _value(FIELDS[key], text, root)
+        except JobError as error:
+            faults += error.faults
+    try:
+        job = api.load_job(None, options)
+    except JobError as error:
+        known = {fault.key for fault in faults}
+        blocks = {key.split(".")[0] for key in known}  # `data` is missing where its only key is refused already
+        faults += [f for f in error.faults or [_one(error)] if f.key not in known | blocks]
+        raise JobError(faults[0].what, faults=faults) from None
+    if faults:
+        raise JobError(faults[0].what, faults=faults)
+    return job
+
+
+def _value(field: Field, text: str, root: Path) -> Any:
+    """As the job has it. Text goes where text is meant alone: `data.new_tokens` would take the name of a file."""
+    if field.kind == "whole":
+        digits = text.replace(",", "")
+        whole = re.fullmatch(r"[+-]?[0-9]{1,15}", digits)
+        return int(digits) if whole else _refuse(field.key, f"{text!r} is no whole number")
+    if field.kind == "number":
+        number = re.fullmatch(r"[+-]?([0-9]+\.?|[0-9]*\.[0-9]+)(e[+-]?[0-9]{1,3})?", text, re.IGNORECASE)
+        return float(text) if number else _refuse(field.key, f"{text!r} is no number")
+    if field.kind == "file":
+        return str(data_names(root).get(text) or _refuse(field.key, f"{text} is not in this folder", "one of the list"))
+    return _model(text, root) if field.key == "model" else {"false": False}.get(text, text)
 
 
 def _model(name: str, root: Path) -> str:
@@ -226,13 +238,12 @@ def _model(name: str, root: Path) -> str:
         return str(below)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) or Path(name).exists():
         expected = "a name from the list, a Hub id as org/name, or a folder below the one that is shown"
-        raise _fault("model", f"{name} is no model that this app may read", expected)
+        _refuse("model", f"{name} is no model that this app may read", expected)
     return name
 
 
-def _fault(key: str, what: str, expected: str) -> JobError:
-    fault = Fault(key, what, expected, "")
-    return JobError(what, expected=expected, faults=[fault])
+def _refuse(key: str, what: str, expected: str = "") -> NoReturn:
+    raise JobError(what, faults=[Fault(key, what, expected, "")])
 
 
 def placed(error: RankwiseError) -> dict[str, Fault]:

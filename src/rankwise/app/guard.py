@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})  # what the Host header may say; another name is DNS rebinding
@@ -55,15 +55,13 @@ class Guard:
         """What is answered in the place of the page; None: the page."""
         headers = Headers(scope=scope)
         if not _is_here(scope) or not _names_us(headers):
-            return PlainTextResponse("This app answers this machine alone, by the name 127.0.0.1.\n", 421)
+            return _closed("This app answers this machine alone, by the name 127.0.0.1.", 421)
         if (entered := self._entering(scope)) is not None:
             return entered
         if not self._has_cookie(scope, headers):
-            return PlainTextResponse(
-                "This session is not known here. Open the address that `rankwise ui` printed: it has the token.\n", 403
-            )
+            return _closed("Open the address that `rankwise ui` printed: it has this session's token.", 403)
         if scope["method"] not in READING and not _from_our_page(headers):
-            return PlainTextResponse("Changes are made from the app's own pages.\n", 403)
+            return _closed("Changes are made from the app's own pages.", 403)
         return None
 
     def _entering(self, scope: Scope) -> Response | None:
@@ -87,6 +85,12 @@ class Guard:
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def _closed(why: str, status: int) -> Response:
+    """One sentence, with nothing of the app in it."""
+    head = '<!doctype html><html lang="en"><meta name="color-scheme" content="light dark"><title>Rankwise</title>'
+    return HTMLResponse(f"{head}<main><h1>Not here</h1><p>{why}</p></main></html>\n", status)
 
 
 def _cookie(scope: Scope) -> str:
