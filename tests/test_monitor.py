@@ -1,7 +1,6 @@
 """A run looked at again and again from another process: what each look tells, and how it is stopped."""
 
 import os
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from rankwise.store import Run
 from rankwise.watch.findings import find
 from tests import builders
 from tests.builders import finished, rehearsed, started, step, stopped, whole_run
-from tests.training import end, reached, start, toy_job, toy_model, wait_for
+from tests.training import end, start, toy_model, toy_run, wait_for
 
 
 @pytest.fixture
@@ -115,29 +114,21 @@ def test_what_does_not_run_is_not_stopped(run: Run, events: list[Event]) -> None
     assert not run.stop_path.exists()
 
 
-def test_a_run_that_trains_in_another_process_saves_and_stops(tmp_path: Path) -> None:
+def test_a_run_that_trains_in_another_process_saves_and_stops_twice(tmp_path: Path) -> None:
     model = toy_model(tmp_path / "model")
-    job = toy_job(tmp_path, model, train={"max_steps": 5000, "save_steps": 5000, "eval_steps": 5000})
-    run = Run(tmp_path / "run")
-    process = start("train", job, "--out", run.folder)
-    try:
-        wait_for(reached(run, 3), process)
-        monitor = api.Monitor(run)
+    run = toy_run(tmp_path, model, train={"max_steps": 20_000, "save_steps": 20_000, "eval_steps": 20_000})
+    monitor, before = api.Monitor(run), 0
+    for _ in range(2):
+        process = start("train", run.folder, "--resume")
+        try:
+            wait_for(lambda: (monitor.look().step or 0) > before + 1, process, seconds=500)  # noqa: B023 asked at once
+            look = monitor.look()
+            assert look.state == "running" and look.memory is not None and not look.stopping
+            api.stop(run)
+            process.communicate(timeout=300)
+        finally:
+            end(process)
         look = monitor.look()
-        assert look.state == "running" and look.memory is not None and not look.stopping
-        api.stop(run)
-        process.communicate(timeout=120)
-    finally:
-        end(process)
-    look = monitor.look()
-    assert process.returncode == 1 and look.state == "stopped" and look.step is not None and look.step < 5000
-    assert list(run.checkpoints.glob("checkpoint-*")), "it can be resumed"
-    resumed = start("train", run.folder, "--resume")
-    try:
-        wait_for(lambda: (monitor.look().step or 0) > (look.step or 0) and monitor.look().state == "running", resumed)
-        assert not run.stop_path.exists()
-        threading.Timer(0, api.stop, [run]).run()
-        resumed.communicate(timeout=120)
-    finally:
-        end(resumed)
-    assert run.state() == "stopped"
+        assert process.returncode == 1 and look.state == "stopped" and look.step is not None and look.step < 20_000
+        assert list(run.checkpoints.glob(f"checkpoint-{look.step}")), "it can be resumed"
+        before = look.step

@@ -98,6 +98,7 @@ def test_a_file_of_this_folder_is_chosen_without_scripts(browser: Browser, house
         ({"chosen": "/etc/passwd"}, "there is no file of rows"),
         ({"chosen": "clinic/good.jsonl", "model": "/etc"}, "is no model that this page can take"),
         ({"chosen": "clinic/good.jsonl", "model": "../x"}, "is no model that this page can take"),
+        ({"chosen": "clinic/good.jsonl", "model": "a\0b"}, "is no model that this page can take"),
         ({"chosen": "clinic/good.jsonl", "model": "models/none"}, "models/none"),
         ({}, "no file was given"),
     ],

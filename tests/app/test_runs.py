@@ -102,10 +102,10 @@ def test_another_site_cannot_stop_a_run(client: httpx.Client) -> None:
 
 def test_a_run_that_trains_moves_by_itself_and_is_stopped(browser: Browser, house: House, root: Path) -> None:
     job = toy_job(root / "long", root / "model", train=ENDLESS)
-    run = Run(root / "runs" / "long run")
-    process = start("train", job, "--out", run.folder)
+    run = api.prepare(job, root / "runs" / "long run", {})
+    process = start("train", run.folder, "--resume")
     try:
-        wait_for(reached(run, 2), process)
+        wait_for(reached(run, 2), process, seconds=500)
         with open_page(browser, house, "/runs") as page:
             page.click("text=long run")
             page.wait_for_selector("[data-chart=curves-data] .main-svg")

@@ -1,6 +1,5 @@
 """The page Data: rows that are handed over or lie below the root, as training would see them."""
 
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from rankwise import api
 from rankwise.app.pages import page
-from rankwise.app.root import data_names, model_names
+from rankwise.app.root import data_names, model_named, model_names
 from rankwise.errors import RankwiseError, UsageError
 from rankwise.records import Audit
 from rankwise.report import audit_words
@@ -20,7 +19,6 @@ LARGEST = 200_000_000  # bytes of a request; larger files are looked at where th
 SAMPLES = 4  # rows that are decoded
 LONGEST = 6000  # characters of one piece of a decoded row
 FIELDS = 8  # of the form
-HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*(?:\.[\w-]+)*/[A-Za-z0-9][\w-]*(?:\.[\w-]+)*")
 EMBEDDED = "embedded"
 
 router = APIRouter(prefix="/data")
@@ -96,13 +94,9 @@ def _audit(root: Path, asked: Asked, handed: UploadFile | str | None) -> tuple[A
 
 
 def _model(root: Path, name: str) -> str:
-    """A name from a form is `embedded`, a folder of our listing or an id of the hub, and never a path."""
-    if name == EMBEDDED:
-        return name
-    if (folder := model_names(root).get(name)) is not None:
-        return str(folder)
-    if HUB_ID.fullmatch(name) and not Path(name).exists():
-        return name
+    """As the job has it. Raises UsageError."""
+    if (found := model_named(root, name)) is not None:
+        return found
     raise UsageError(
         f"{name!r} is no model that this page can take",
         expected="`embedded`, a model's folder below this one, or an id of the hub such as org/name",
