@@ -13,6 +13,7 @@ from rankwise.store import Run
 from rankwise.watch.findings import find
 from tests import builders
 from tests.builders import finished, rehearsed, started, step, stopped, whole_run
+from tests.test_follow import write
 from tests.training import end, start, toy_model, toy_run, wait_for
 
 
@@ -21,11 +22,6 @@ def run(tmp_path: Path) -> Run:
     run = Run(tmp_path / "run")
     run.begin(builders.plan())
     return run
-
-
-def write(run: Run, events: list[Event]) -> None:
-    for event in events:
-        run.append(event)
 
 
 def test_a_planned_run_knows_its_steps_and_nothing_else(run: Run) -> None:

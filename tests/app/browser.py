@@ -91,9 +91,14 @@ def require_sound(browser: Browser, house: House, path: str, before: Callable[[P
             assert grave_faults(page) == [] and too_wide(page) <= 0, (path, size)
 
 
-def hold_against_golden(page: Page, name: str) -> None:
-    """What the window shows now, without what a clock says. See the top of this file."""
-    page.add_style_tag(content="[data-clock], footer { visibility: hidden } * { caret-color: transparent !important }")
+def hold_against_golden(page: Page, name: str, *, without: str = "footer") -> None:
+    """What the window shows now, without what a clock says. See the top of this file.
+
+    Args:
+        without: a CSS selector of what is another in each run of the tests.
+    """
+    hidden = f"[data-clock], footer, {without} {{ visibility: hidden }}"
+    page.add_style_tag(content=f"{hidden} * {{ caret-color: transparent !important }}")
     shot = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
     path = GOLDEN / f"{name}.png"
     if os.environ.get("RANKWISE_UPDATE_GOLDEN") == "1":

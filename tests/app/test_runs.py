@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from rankwise import api
 from rankwise.store import Run
-from tests.app.browser import grave_faults, open_page, require_sound, too_wide
+from tests.app.browser import PHONE, grave_faults, hold_against_golden, open_page, require_sound, too_wide
 from tests.app.house import House, open_house
 from tests.builders import plan
 from tests.training import carry_out, end, reached, start, toy_job, toy_model, wait_for
@@ -38,12 +38,6 @@ def house(root: Path) -> Iterator[House]:
         yield house
 
 
-@pytest.fixture
-def client(house: House) -> Iterator[httpx.Client]:
-    with house.client() as client:
-        yield client
-
-
 def test_the_list_has_every_run_with_its_state(browser: Browser, house: House, client: httpx.Client) -> None:
     text = client.get("/runs").text
     assert text.index("finished") > 0 and "planned" in text and "damaged" in text
@@ -67,6 +61,18 @@ def test_a_run_that_has_ended_is_told_whole(browser: Browser, house: House) -> N
         drawn = page.evaluate("document.querySelectorAll('.chart .main-svg').length")
         assert drawn >= 2 and page.locator("[data-no-chart]").count() == 0, "no empty chart"
     require_sound(browser, house, "/runs/first", before=lambda page: page.wait_for_selector(".chart .main-svg"))
+
+
+def test_it_looks_as_it_did(browser: Browser, house: House) -> None:
+    with open_page(browser, house, "/runs") as page:
+        hold_against_golden(page, "runs")
+    with open_page(browser, house, "/runs/first") as page:
+        page.wait_for_selector("[data-chart=curves-data] .main-svg")
+        hold_against_golden(page, "run", without="dl.figures dd, #run > p")
+    with open_page(browser, house, "/runs/first", size=PHONE, color_scheme="dark") as page:
+        page.wait_for_selector("[data-chart=spectrum-data] .main-svg")
+        page.evaluate("document.getElementById('spectra').scrollIntoView({behavior: 'instant'})")
+        hold_against_golden(page, "run-phone-dark", without="dl.figures dd, #run > p")
 
 
 def test_its_report_opens_with_its_charts_and_cannot_ask_the_app(browser: Browser, house: House) -> None:

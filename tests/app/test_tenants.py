@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 
 from rankwise import api
 from rankwise.serve.registry import Registry
-from tests.app.browser import open_page, require_sound
+from tests.app.browser import hold_against_golden, open_page, require_sound
 from tests.app.house import House, open_house
 from tests.training import toy_model, trained
 
@@ -28,12 +28,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     api.add_tenant("a.b_c-d", run, known, files)
     with open_house(root, url) as house:
         yield house
-
-
-@pytest.fixture
-def client(house: House) -> Iterator[httpx.Client]:
-    with house.client() as client:
-        yield client
 
 
 def known(house: House) -> Registry:
@@ -55,6 +49,7 @@ def test_promote_and_roll_back(browser: Browser, house: House) -> None:
         page.click("text=Roll back to version 1")
         page.wait_for_selector("h1:has-text('clinic: version 1 answers')")
         assert "rolled back to version 1, in the place of version 2" in page.inner_text("ol.log")
+        hold_against_golden(page, "tenant", without="time, article .source")
     assert known(house).tenant("clinic").active == 1
     require_sound(browser, house, "/tenants/clinic")
     require_sound(browser, house, "/tenants")

@@ -84,13 +84,18 @@ def _audit(root: Path, asked: Asked, handed: UploadFile | str | None) -> tuple[A
     options = {"model": _model(root, asked.model)}
     if isinstance(handed, UploadFile) and handed.filename:
         name = Path(handed.filename).name
-        return api.check_handed_over(name, handed.file, options, show=SAMPLES), name
+        return _by_name(api.check_handed_over(name, handed.file, options, show=SAMPLES), asked), name
     if not asked.chosen:
         raise UsageError("no file was given", fix="choose a file, or drop one on the form")
     path = data_names(root).get(asked.chosen)
     if path is None:
         raise UsageError(f"there is no file of rows {asked.chosen!r} here", fix="choose one of the list")
-    return api.check(path, options, show=SAMPLES), asked.chosen
+    return _by_name(api.check(path, options, show=SAMPLES), asked), asked.chosen
+
+
+def _by_name(found: Audit, asked: Asked) -> Audit:
+    """With the model as it was asked for, not as a path."""
+    return found.model_copy(update={"model": asked.model})
 
 
 def _model(root: Path, name: str) -> str:
