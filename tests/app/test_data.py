@@ -132,6 +132,8 @@ def test_it_looks_as_it_did(browser: Browser, house: House) -> None:
             page.select_option("select[name=chosen]", "clinic/good.jsonl")
             page.fill("input[name=model]", "models/tiny")
             page.click("button.first")
+            page.wait_for_selector("#audit")
+            page.wait_for_load_state()  # before its style is there, it stands elsewhere
             page.evaluate("document.getElementById('audit').scrollIntoView({behavior: 'instant'})")
             hold_against_golden(page, name)
 

@@ -24,9 +24,14 @@ router = APIRouter(prefix="/runs")
 @router.get("")
 def show(request: Request) -> HTMLResponse:
     """All runs, the newest first."""
-    runs = list(run_names(request.app.state.root).items())
-    lines = [(name, api.summary(run)) for name, run in reversed(runs)]
+    runs = sorted(run_names(request.app.state.root).items(), key=lambda found: _made(found[1]), reverse=True)
+    lines = [(name, api.summary(run)) for name, run in runs]
     return page(request, "runs.html.j2", {"lines": lines, "say": run_live, "terms": run_live.LIST_TERMS})
+
+
+def _made(run: Run) -> float:
+    """Seconds since the epoch."""
+    return run.plan_path.stat().st_mtime
 
 
 @router.get("/{name}")
