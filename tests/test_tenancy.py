@@ -73,9 +73,11 @@ def test_the_whole_road_of_a_tenant(run: Run, here: Path) -> None:
 
     assert said("list")[0]["active"] is None
     assert said("promote", "clinic")["active"] == 1
+    assert said("show", "clinic")["rolls_back_to"] is None
     said("add", "clinic", run.folder)
     assert said("promote", "clinic")["active"] == 2
     assert said("promote", "clinic", "--version", 1)["active"] == 1
+    assert said("show", "clinic")["rolls_back_to"] == 2
     assert said("rollback", "clinic")["active"] == 2
     assert said("rollback", "clinic")["active"] == 1
     assert "answered before version 1" in refused(3, "rollback", "clinic")

@@ -267,13 +267,16 @@ class Run(Shown):
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for one writer. The kernel drops the lock when the process dies, however it dies."""
-        with (self.folder / ".lock").open("w") as file:
+        with (self.folder / ".lock").open("a") as file:  # not "w": who is kept out would wipe the holder's number
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(
                     f"{self.folder} is in use by another process", fix="wait for it, or stop it first"
                 ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
             yield
 
     def plan(self) -> Plan:
@@ -322,9 +325,13 @@ class Run(Shown):
                 with self.events_path.open("r+b") as file:
                     file.truncate(len(whole) + 1 if whole else 0)
 
-    def state(self) -> str:
-        """planned | running | finished | stopped | failed | killed, from the folder alone."""
-        events = self.raw_events()
+    def state(self, events: Sequence[Event] | None = None) -> str:
+        """planned | running | finished | stopped | failed | killed, from the folder alone.
+
+        Args:
+            events: of this run, where they were just read; None: they are read now.
+        """
+        events = self.raw_events() if events is None else events
         last = next((e.event for e in reversed(events) if e.event in ("finished", "stopped", "failed", "started")), "")
         if last == "finished":
             return last
@@ -333,6 +340,25 @@ class Run(Shown):
         if last in ("stopped", "failed"):
             return last
         return "killed" if events else "planned"
+
+    def writer(self) -> int | None:
+        """Number of the process that writes to this folder now; None: nobody does.
+
+        It is read from the lock file and counts only while the lock is held, which no dead process does: a number that
+        the system has given to another process since is never returned.
+        """
+        try:
+            written = (self.folder / ".lock").read_text().strip()
+        except OSError:
+            return None
+        return int(written) if written.isdigit() and self._locked() else None
+
+    def ask_to_stop(self) -> None:
+        """Have the process that trains it save and stop after the step at work. Raises RunError where none does."""
+        state = self.state()
+        if state != "running":
+            raise RunError(f"{self.folder} is not running, so there is nothing to stop (it is {state})")
+        self.stop_path.touch()
 
     def _locked(self) -> bool:
         try:

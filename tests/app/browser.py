@@ -12,7 +12,7 @@ import io
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,7 @@ def open_page(browser: Browser, house: House, path: str, **options: Any) -> Iter
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
     try:
-        page.goto(house.entrance)
-        page.goto(house.url + path)
+        page.goto(f"{house.url}{path}?token={house.token}")
         yield page
         assert not faults
     finally:
@@ -79,9 +78,27 @@ def too_wide(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
-def hold_against_golden(page: Page, name: str) -> None:
-    """What the window shows now, without what a clock says. See the top of this file."""
-    page.add_style_tag(content="[data-clock], footer { visibility: hidden } * { caret-color: transparent !important }")
+def require_sound(browser: Browser, house: House, path: str, before: Callable[[Page], object] | None = None) -> None:
+    """Raises AssertionError where axe has a grave fault or the page is too wide, on a phone and dark on a desk.
+
+    Args:
+        before: called with the page once it is open.
+    """
+    for size, scheme in ((PHONE, "light"), (WIDE, "dark")):
+        with open_page(browser, house, path, size=size, color_scheme=scheme) as page:
+            if before:
+                before(page)
+            assert grave_faults(page) == [] and too_wide(page) <= 0, (path, size)
+
+
+def hold_against_golden(page: Page, name: str, *, without: str = "footer") -> None:
+    """What the window shows now, without what a clock says. See the top of this file.
+
+    Args:
+        without: a CSS selector of what is another in each run of the tests.
+    """
+    hidden = f"[data-clock], footer, {without} {{ visibility: hidden }}"
+    page.add_style_tag(content=f"{hidden} * {{ caret-color: transparent !important }}")
     shot = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
     path = GOLDEN / f"{name}.png"
     if os.environ.get("RANKWISE_UPDATE_GOLDEN") == "1":

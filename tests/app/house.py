@@ -37,9 +37,9 @@ class House(NamedTuple):
 
 
 @contextmanager
-def open_house(root: Path) -> Iterator[House]:
+def open_house(root: Path, registry: str | None = None) -> Iterator[House]:
     """The app over `root` behind uvicorn on a free port, until the end of the block."""
-    app = create_app(root)
+    app = create_app(root, registry)
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
     )

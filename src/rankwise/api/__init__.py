@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rankwise.api.benchmarks import benchmark, benchmark_model
     from rankwise.api.calibrating import calibrate
     from rankwise.api.catalogue import gpus, model, models
-    from rankwise.api.checking import check
+    from rankwise.api.checking import check, check_handed_over
     from rankwise.api.comparing import prepare_comparison
     from rankwise.api.comparisons import (
         comparison_progress,
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     )
     from rankwise.api.launching import launch
     from rankwise.api.lesson import tables, write_tables
-    from rankwise.api.looking import open_run, report, runs, show
+    from rankwise.api.looking import open_run, report, runs, show, summary
     from rankwise.api.merging import merge, merge_record, merge_weighted, unmerge
+    from rankwise.api.monitoring import Look, Monitor, stop
     from rankwise.api.observing import observe
     from rankwise.api.planning import load_job, plan, plan_job, ready_to_plan, write_plan
     from rankwise.api.progress import Progress, quiet
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Asked",
+    "Look",
+    "Monitor",
     "Progress",
     "Road",
     "Serving",
@@ -71,6 +74,7 @@ __all__ = [
     "chat",
     "check",
     "check_engine",
+    "check_handed_over",
     "comparison_progress",
     "conclude_comparison",
     "configuration",
@@ -126,6 +130,8 @@ __all__ = [
     "show_tenant",
     "shrink",
     "single_changes",
+    "stop",
+    "summary",
     "tables",
     "train",
     "unmerge",
@@ -140,6 +146,8 @@ __all__ = [
 
 _MODULE = {
     "Asked": "judging",
+    "Look": "monitoring",
+    "Monitor": "monitoring",
     "Progress": "progress",
     "Road": "standing",
     "Serving": "serving",
@@ -155,6 +163,7 @@ _MODULE = {
     "chat": "judging",
     "check": "checking",
     "check_engine": "exporting",
+    "check_handed_over": "checking",
     "comparison_progress": "comparisons",
     "conclude_comparison": "bakeoffs",
     "configuration": "estimating",
@@ -166,8 +175,8 @@ _MODULE = {
     "evaluate": "judging",
     "evaluate_against": "judging",
     "evaluate_model": "judging",
-    "find_comparison": "comparisons",
     "export": "exporting",
+    "find_comparison": "comparisons",
     "follow": "following",
     "gates": "judging",
     "gpus": "catalogue",
@@ -210,6 +219,8 @@ _MODULE = {
     "show_tenant": "tenancy",
     "shrink": "shrinking",
     "single_changes": "estimating",
+    "stop": "monitoring",
+    "summary": "looking",
     "tables": "lesson",
     "train": "training",
     "unmerge": "merging",

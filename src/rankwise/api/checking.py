@@ -1,16 +1,21 @@
 """The data audit: of a data file, of a job, and before each training."""
 
+import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rankwise.api.loading import probes_of
 from rankwise.api.observing import LONGEST, model_of
 from rankwise.api.planning import load_job
 from rankwise.api.progress import Progress, quiet
-from rankwise.errors import AnswerIsNo, JobError
+from rankwise.errors import AnswerIsNo, DataError, JobError
 from rankwise.records import Audit, Job
+from rankwise.text.sources import ENDINGS, ending_of
 from rankwise.text.template import ChatText
+from rankwise.text.tokens import forget_below
 from rankwise.train.audit.audit import Material, audit
 from rankwise.train.audit.reading import of_source, split_source
 
@@ -36,6 +41,45 @@ def check(
         return check_job(load_job(target, options), progress, near=near, show=show)
     said = {"goal": "unsure", "model": "embedded"} | dict(options) | {"data.train": str(target)}
     return check_job(load_job(None, said), progress, near=near, show=show)
+
+
+def check_handed_over(
+    name: str, content: BinaryIO, options: Mapping[str, Any], progress: Progress = quiet, *, show: int = 2
+) -> Audit:
+    """As `check`, of rows that lie nowhere: they are looked at in a temporary folder, and nothing of them is kept.
+
+    Args:
+        name: how their file was called. It stands in what is said, and never in a path; its ending says what it is.
+
+    Raises:
+        DataError: as `check`, with this name in the place of a path.
+    """
+    ending = ending_of(Path(name))
+    if ending not in ENDINGS:
+        what = f"'{ending}' files are not read here" if ending else "its name has no ending, so its kind is unknown"
+        raise DataError(name, None, what, expected="a file that ends in " + ", ".join(ENDINGS))
+    with tempfile.TemporaryDirectory(prefix="rankwise-") as folder:
+        file = Path(folder) / f"rows{ending}"
+        try:
+            with file.open("wb") as written:
+                shutil.copyfileobj(content, written)
+            return _named(check(file, options, progress, show=show), file, name)
+        except DataError as fault:
+            texts = (fault.what.removeprefix(f"{fault.path}:{fault.line}: "), fault.expected, fault.fix)
+            what, expected, fix = (text.removeprefix(f"{file}: ").replace(str(file), name) for text in texts)
+            raise DataError(name, fault.line, what, expected=expected, fix=fix) from None
+        finally:
+            forget_below(Path(folder))
+
+
+def _named(found: Audit, file: Path, name: str) -> Audit:
+    """Each place by the name that the file came with."""
+    said = found.model_dump_json().replace(_inside_json(str(file)), _inside_json(name))
+    return Audit.model_validate_json(said)
+
+
+def _inside_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def check_job(job: Job, progress: Progress = quiet, *, near: bool = True, show: int = 2) -> Audit:

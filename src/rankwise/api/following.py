@@ -34,6 +34,12 @@ def follow(run: Run, *, poll_seconds: float = POLL_SECONDS) -> Iterator[Event]:
             time.sleep(poll_seconds)
 
 
+def events_from(run: Run, at: int) -> tuple[list[Event], int]:
+    """(events from byte `at` of the file on whose lines are whole, the byte after them). Raises RunError."""
+    lines = _whole_lines(run, at)
+    return [_event(run, line) for line in lines], at + sum(map(len, lines))
+
+
 def _whole_lines(run: Run, at: int) -> list[bytes]:
     """Lines that end, from byte `at` on."""
     if not run.events_path.is_file():

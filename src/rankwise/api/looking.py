@@ -49,10 +49,11 @@ def show(run: Run) -> dict[str, Any]:
 
 def runs(root: Path) -> list[dict[str, Any]]:
     """One line a run below `root`, oldest first."""
-    return [_line(run) for run in list_runs(root)]
+    return [summary(run) for run in list_runs(root)]
 
 
-def _line(run: Run) -> dict[str, Any]:
+def summary(run: Run) -> dict[str, Any]:
+    """A run as `rankwise runs --json` lists it; one whose files are damaged says so."""
     try:
         decided = run.plan()
         evidence = run.evidence() if run.evidence_path.is_file() else None

@@ -89,11 +89,16 @@ def other_bases(version: AdapterVersion, known: "Registry") -> list[str]:
 
 def show_tenant(name: str, known: "Registry") -> dict[str, Any]:
     """What `rankwise tenants show --json` prints."""
+    from rankwise.serve.rows import answered  # here: it needs the packages of a server
+
+    history = known.history(name)
+    stack = answered(history)
     return {
         **known.tenant(name).model_dump(mode="json"),
         "requirements": known.requirements(name),
         "tokens_today": known.tokens_today(name),
-        "history": [change.model_dump(mode="json") for change in known.history(name)],
+        "rolls_back_to": stack[-2] if len(stack) > 1 else None,
+        "history": [change.model_dump(mode="json") for change in history],
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from rankwise import api
-from rankwise.app.root import data_names
+from rankwise.app.root import data_names, model_named
 from rankwise.errors import DataError, Fault, JobError, ModelError, RankwiseError
 from rankwise.records import Job
 
@@ -232,14 +232,8 @@ def _value(field: Field, text: str, root: Path) -> Any:
 
 
 def _model(name: str, root: Path) -> str:
-    """A name or a Hub id as it is; a folder only below the root. No other path reaches the disk."""
-    below = (root / name).resolve()
-    if below.is_dir() and below.is_relative_to(root) and below != root:
-        return str(below)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) or Path(name).exists():
-        expected = "a name from the list, a Hub id as org/name, or a folder below the one that is shown"
-        _refuse("model", f"{name} is no model that this app may read", expected)
-    return name
+    expected = "a name from the list, a Hub id as org/name, or a folder below the one that is shown"
+    return model_named(root, name) or _refuse("model", f"{name} is no model that this app may read", expected)
 
 
 def _refuse(key: str, what: str, expected: str = "") -> NoReturn:

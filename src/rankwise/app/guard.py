@@ -125,6 +125,8 @@ def _protect(message: MutableMapping[str, Any], nonce: str) -> None:
     headers = MutableHeaders(raw=message["headers"])
     headers.update(FIXED)
     headers.setdefault("cache-control", "no-store")
+    if "content-security-policy" in headers:  # a report, which has a stricter one inside it
+        return
     headers["content-security-policy"] = "; ".join(
         (
             "default-src 'none'",

@@ -1,6 +1,7 @@
 """The app as one FastAPI application, and uvicorn around it on a loopback address."""
 
 import contextlib
+import functools
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from rankwise import api
 from rankwise.app import compare, data, decide, runs, tenants
 from rankwise.app.guard import Guard
 from rankwise.app.pages import error_page
@@ -30,8 +32,11 @@ ASSETS = {
 CLOSING_SECONDS = 2  # for open requests and streams after Ctrl-C
 
 
-def create_app(root: Path) -> FastAPI:
+def create_app(root: Path, registry: str | None = None) -> FastAPI:
     """The app over one folder. `app.state.token` is what a browser has to bring, `app.state.root` the folder.
+
+    Args:
+        registry: of tenants, as `api.registry` takes it; it is opened when it is first asked.
 
     Raises:
         UsageError: `root` is no folder.
@@ -40,6 +45,7 @@ def create_app(root: Path) -> FastAPI:
         raise UsageError(f"{root} is no folder", expected="the folder with runs, comparisons and data")
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_life)
     app.state.root = root.resolve()
+    app.state.registry = functools.cache(lambda: api.registry(registry))
     app.state.planner = Planner()
     app.state.token = secrets.token_urlsafe(24)
     for part in (decide, data, runs, compare, tenants):
@@ -85,17 +91,18 @@ def _not_a_page(request: Request, error: Exception) -> Response:
     return error_page(request, what, error.status_code)
 
 
-def serve(root: Path, port: int, on_ready: Callable[[str], None]) -> None:
+def serve(root: Path, port: int, on_ready: Callable[[str], None], registry: str | None = None) -> None:
     """Until Ctrl-C or SIGTERM.
 
     Args:
         port: 0 takes a free one.
         on_ready: called with the address, token and all, once it can be asked.
+        registry: as `create_app`.
 
     Raises:
         RankwiseError: no folder, or the port is taken.
     """
-    app = create_app(root)
+    app = create_app(root, registry)
     listening = _listen(port)
     address = f"http://{HOST}:{listening.getsockname()[1]}/?token={app.state.token}"
     config = uvicorn.Config(

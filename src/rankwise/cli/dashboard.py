@@ -100,18 +100,8 @@ def _progress(run: LiveRun, now: datetime | None, width: int) -> RenderableType:
 def _left_text(run: LiveRun, now: datetime | None) -> str:
     if run.ended:
         return run.events[-1].event
-    left = time_left(run)
-    if left is None:
-        return ""
-    seconds, low, high = (max(0.0, part - _waited(run, now)) for part in (left.seconds, *left.interval))
-    return f"{words.duration(seconds)} left ({words.duration_range((low, high))}, {left.source})"
-
-
-def _waited(run: LiveRun, now: datetime | None) -> float:
-    """Seconds since the last event."""
-    if now is None or not run.events:
-        return 0.0
-    return max(0.0, (now - datetime.fromisoformat(run.events[-1].time)).total_seconds())
+    left = time_left(run, now)
+    return words.left_sentence(left.seconds, left.interval, left.source) if left else ""
 
 
 def _large_loss(run: LiveRun, width: int, plain: bool) -> Iterator[Text]:

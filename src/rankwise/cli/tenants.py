@@ -227,12 +227,17 @@ def limits(
 def _registry(url: str | None) -> Any:
     from rankwise import api
 
+    return api.registry(without_password(url))
+
+
+def without_password(url: str | None) -> str | None:
+    """The same; UsageError where it would show a password to everybody."""
     if url and "://" in url and ":" in url.partition("://")[2].rpartition("@")[0]:
         raise UsageError(
             "--registry holds a password, which every user of this machine could read from the list of processes",
             fix="set RANKWISE_REGISTRY to the whole URL, or leave the password to PGPASSWORD or ~/.pgpass",
         )
-    return api.registry(url)
+    return url
 
 
 def _told(tenant: Any, as_json: bool) -> int:

@@ -7,6 +7,7 @@ import typer
 
 from rankwise.cli.face import Json, command
 from rankwise.cli.printing import notes, print_json, print_lines
+from rankwise.cli.tenants import Where, without_password
 from rankwise.errors import RankwiseError
 
 
@@ -18,6 +19,7 @@ def ui(
         typer.Option(metavar="FOLDER", help="Whose runs, comparisons and data are shown (default: here)."),
     ] = Path(),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8420,
+    registry: Where = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -35,7 +37,7 @@ def ui(
         if not no_open and not _opened(address):
             notes.print("no browser could be opened; the address works in any on this machine")
 
-    serve(root, port, ready)
+    serve(root, port, ready, without_password(registry))
     return 0
 
 

@@ -54,10 +54,11 @@ class Spread(Record):
 
 
 class Piece(Record):
-    """Text between two changes of what is learned."""
+    """Text between two changes of what is learned, or of what is left of the row."""
 
     text: str
     trained: bool
+    lost: bool = Field(False, description="Beyond what `max_length` and `on_long` leave of the row: nobody sees it.")
 
 
 class TrainedView(Record):

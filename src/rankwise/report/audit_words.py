@@ -3,11 +3,23 @@
 from collections.abc import Sequence
 
 from rankwise.records import Audit
-from rankwise.records.audit import AuditFinding, Level, TrainedView
+from rankwise.records.audit import AuditFinding, Level, Piece, TrainedView
 
 LEVELS: dict[Level, str] = {"fault": "fault", "answered": "answered", "warning": "warning"}
 WIDEST = 40  # characters of the longest bar
 TRAINED = ("[", "]")  # around what is learned
+LOST = ("{", "}")  # around what max_length takes away
+TERMS = (
+    ("Token", "The piece of text a model reads and writes, about three quarters of a word."),
+    ("Learned", "Tokens whose prediction is trained: what the assistant says, its end included; of plain text all."),
+    ("Chat template", "The model's own form of writing a conversation as one text, with its special tokens."),
+    (
+        "max_length",
+        "Tokens of the longest row that is trained; the key on_long of a job says what becomes of longer ones.",
+    ),
+    ("Held-out rows", "Rows that are kept from training to measure on; here a tenth, as by default."),
+    ("Near duplicate", "Rows that share nearly all of their words: the model would see them too often."),
+)
 
 
 def verdict_sentence(found: Audit) -> str:
@@ -53,19 +65,41 @@ def finding_lines(findings: Sequence[AuditFinding]) -> list[str]:
 def _line(found: AuditFinding) -> str:
     where = ", ".join(f"{p.path}:{p.line}" for p in found.places)
     more = ", ..." if found.count > len(found.places) else ""
-    fix = found.fix[:1].upper() + found.fix[1:]
-    return f"{LEVELS[found.level]}, {found.check}: {found.text}. {fix}. ({where}{more})"
+    return f"{LEVELS[found.level]}, {found.check}: {found.text}. {fix_sentence(found)} ({where}{more})"
+
+
+def fix_sentence(found: AuditFinding) -> str:
+    """Mend or remove them."""
+    return f"{found.fix[:1].upper()}{found.fix[1:]}."
+
+
+def places_text(found: AuditFinding) -> str:
+    """Line 31, 40 and 41, 7 more of 50 rows looked at; with their files where there are several."""
+    files = {place.path for place in found.places}
+    several = len(files) > 1
+    named = [f"{p.path.name} {p.line:,}" if several else f"{p.line:,}" for p in found.places]
+    more = found.count - len(named)
+    lines = f"{'line' if len(named) == 1 else 'lines'} {', '.join(named)}{f' and {more:,} more' if more > 0 else ''}"
+    return f"{lines}; of {found.of:,} {found.unit} that were looked at" if named else f"of {found.of:,} {found.unit}"
+
+
+def any_lost(found: Audit) -> bool:
+    """Does one of the decoded rows lose something to max_length?"""
+    return any(piece.lost for view in found.views for piece in view.pieces)
 
 
 def view_lines(view: TrainedView) -> list[str]:
-    """A row as the model sees it, what is learned in square brackets."""
-    first, last = TRAINED
-    text = "".join(f"{first}{p.text}{last}" if p.trained else p.text for p in view.pieces)
-    return [
-        f"{view.place.path}:{view.place.line}, {view.tokens:,} tokens; in brackets: what is learned",
-        text,
-        "",
-    ]
+    """A row as the model sees it, what is learned in square brackets, and in braces what is too long to be seen."""
+    text = "".join(_marked(piece) for piece in view.pieces)
+    marks = "in brackets: what is learned"
+    if any(piece.lost for piece in view.pieces):
+        marks += "; in braces: what is left out, since the row is too long"
+    return [f"{view.place.path}:{view.place.line}, {view.tokens:,} tokens; {marks}", text, ""]
+
+
+def _marked(piece: Piece) -> str:
+    first, last = LOST if piece.lost else TRAINED if piece.trained else ("", "")
+    return f"{first}{piece.text}{last}"
 
 
 def _many(count: int, word: str) -> str:

@@ -178,3 +178,19 @@ def _log_position(ratio: float, widest: float) -> float:
     """0 at 1 / widest, 50 at the prediction, 100 at widest; what lies beyond is drawn at the edge."""
     inside = min(widest, max(1 / widest, ratio))
     return 50 + 50 * math.log(inside) / math.log(widest)
+
+
+def used_track(estimate: Estimate, used: int | None) -> Track:
+    """The interval that was predicted for a device, and what was used of it, on a scale that holds all three."""
+    widest = _widest(estimate, used)
+    low, high = (100 * end / widest for end in estimate.memory.interval)
+    return Track(low, high, None if used is None else 100 * used / widest)
+
+
+def used_capacity(estimate: Estimate, used: int | None) -> float:
+    """Where the capacity lies on the scale of `used_track`, in percent."""
+    return 100 * estimate.memory.room / _widest(estimate, used)
+
+
+def _widest(estimate: Estimate, used: int | None) -> float:
+    return max(estimate.memory.room, estimate.memory.interval[1], used or 0, 1)

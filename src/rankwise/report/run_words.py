@@ -8,7 +8,7 @@ from rankwise.report.evaluation_words import confident_sentence, kept_sentence
 from rankwise.report.glossary import quantity_name
 from rankwise.report.learned_words import forgetting_sentence, knows_or_sounds
 from rankwise.report.plan_words import sentence
-from rankwise.report.quantities import bounds, common_scale, count, duration, nats, plain, share
+from rankwise.report.quantities import bounds, common_scale, count, duration, duration_range, nats, plain, share
 from rankwise.report.watch_words import watched_sentence
 
 MARKS = {"good": "ok", "warning": "warning", "fault": "FAULT"}
@@ -181,6 +181,11 @@ def state_sentence(state: str, step: int | None, max_steps: int | None, folder: 
         "killed": f"Killed at {at}: the process ended without a word. {resume}",
     }
     return sentences.get(state, f"State {state!r}: {at}. Look at it: `rankwise show {where}`")
+
+
+def left_sentence(seconds: float, interval: Interval, source: str) -> str:
+    """2 min 5 s left (1 to 4 min, measured)."""
+    return f"{duration(seconds)} left ({duration_range(interval)}, {source})"
 
 
 def _plan_path(folder: Path | str) -> str:

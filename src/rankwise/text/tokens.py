@@ -200,6 +200,19 @@ def _forget_old(stores: Path) -> None:
         folder.with_name(f".{folder.name}.lock").unlink(missing_ok=True)
 
 
+def forget_below(folder: Path) -> None:
+    """Remove what is kept of files in a folder that is about to go: nobody will ask for it again."""
+    for meta in (cache_folder() / "tokens").glob("*/meta.json"):
+        try:
+            told = json.loads(meta.read_text(encoding="utf-8"))
+            files = [*told["paths"], *(fault[0] for kind in ("refused", "unstable") for fault in told[kind]["first"])]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if any(Path(file).is_relative_to(folder) for file in files):
+            shutil.rmtree(meta.parent, ignore_errors=True)
+            meta.parent.with_name(f".{meta.parent.name}.lock").unlink(missing_ok=True)
+
+
 @lru_cache(maxsize=8)
 def _opened(folder: Path, source: Path, stamp: str) -> TokenStore:
     """`stamp` changes with the files, so that a store that was made again is opened again."""

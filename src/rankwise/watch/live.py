@@ -5,6 +5,7 @@ will still take.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import fmean, quantiles
 from typing import TypeVar
 
@@ -99,10 +100,22 @@ class Left:
     source: str
 
 
-def time_left(run: LiveRun) -> Left | None:
+def time_left(run: LiveRun, now: datetime | None = None) -> Left | None:
     """From the mean of the last RECENT steps, and the fastest and slowest tenth of the last SPREAD; by the plan alone
     before there are FEWEST. None where neither is known.
+
+    Args:
+        now: the clock, against the time of the last event; None: as of that event.
     """
+    left = _time_left(run)
+    if left is None or now is None or not run.events:
+        return left
+    waited = max(0.0, (now - datetime.fromisoformat(run.events[-1].time)).total_seconds())
+    low, high = left.interval
+    return Left(max(0.0, left.seconds - waited), (max(0.0, low - waited), max(0.0, high - waited)), left.source)
+
+
+def _time_left(run: LiveRun) -> Left | None:
     total, steps = run.max_steps, steps_of(tuple(run.events))
     if total is None:
         return None

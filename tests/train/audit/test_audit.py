@@ -1,6 +1,8 @@
 """Each fault of a data set is found, with its lines; sound data has none; what is shown is what is trained."""
 
+import io
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from rankwise import api
 from rankwise.errors import DataError, JobError, ModelError
 from rankwise.records import Audit
+from rankwise.report.audit_words import view_lines
 from rankwise.text.formats import Row
 from rankwise.text.masks import IGNORE, encode_row
 from rankwise.text.template import ChatText
@@ -250,3 +253,72 @@ def _chat() -> ChatText:
         (folder / "config.json").write_text(json.dumps({"eos_token_id": 2}))
         _kept.append(ChatText.from_folder(folder))
     return _kept[0]
+
+
+@pytest.mark.parametrize(
+    ("on_long", "lost"), [("drop", "all"), ("truncate", "the end"), ("split", "nothing"), ("error", "all")]
+)
+def test_a_row_that_is_too_long_is_shown_with_what_is_lost(
+    tmp_path: Path, model: Path, on_long: str, lost: str
+) -> None:
+    rows = [*toy_rows(20), turn("long", "word " * 40)]
+    limits = {"train.max_length": 60, "train.on_long": on_long, "data.validation": 0.1}
+    found = looked(tmp_path, model, rows, show=2, **limits)
+    *typical, long = found.views
+    assert len(typical) == 2 and not any(p.lost for view in typical for p in view.pieces)
+    assert long.place.line == 21 and long.tokens > 60
+    assert {"all": [True], "the end": [False, False, True], "nothing": [False]}[lost] == (
+        [p.lost for p in long.pieces] if lost == "the end" else sorted({p.lost for p in long.pieces})
+    )
+    assert "".join(p.text for p in long.pieces).count("word") == 40
+    learned = sum(p.text.count("word") for p in long.pieces if p.trained)
+    assert learned == 0 if lost == "all" else 0 < learned <= 40
+    said = "\n".join(line for view in found.views for line in view_lines(view))
+    assert ("in braces: what is left out" in said) == (lost != "nothing")
+
+
+def handed_over(model: Path, name: str, content: bytes, **options: Any) -> Audit:
+    return api.check_handed_over(name, io.BytesIO(content), {"model": str(model)} | options, show=1)
+
+
+def test_rows_that_are_handed_over_are_looked_at_and_not_kept(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, name in (("TMPDIR", "tmp"), ("RANKWISE_CACHE", "cache")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / name))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    rows = [*toy_rows(20), {"messages": [{"role": "user", "content": "a"}]}]
+    written = write_jsonl(tmp_path / "rows.jsonl", rows)
+    name = '../../etc/"quoted" \\ näme.jsonl'
+    found = handed_over(model, name, written.read_bytes())
+    assert found.faults and found.faults[0].places[0].line == 21
+    assert {str(p.path) for f in found.findings for p in f.places} | {str(v.place.path) for v in found.views} == {name}
+    lying = looked(tmp_path, model, rows, show=1)
+    assert [f.text for f in found.findings] == [f.text for f in lying.findings]
+    assert [v.pieces for v in found.views] == [v.pieces for v in lying.views]
+    assert list((tmp_path / "tmp").iterdir()) == []
+    (kept,) = (tmp_path / "cache" / "tokens").glob("*/meta.json")
+    assert "train.jsonl" in kept.read_text(), "of what lies on the disk the tokens are kept, of the other not"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "said"),
+    [
+        ("rows.jsonl", b'{"messages": [', 1, "JSON"),
+        ("rows.jsonl", b"", None, "no rows"),
+        ("rows.csv", b"a,b\n1,2\n", None, "format"),
+        ("rows.parquet", b"no parquet", None, "arquet"),
+        ("rows.exe", b"MZ", None, "'.exe' files are not read here"),
+        ("rows", b"{}", None, "its name has no ending"),
+        ("", b"{}", None, "its name has no ending"),
+    ],
+)
+def test_what_cannot_be_read_is_said_by_the_name_it_came_with(
+    model: Path, name: str, content: bytes, line: int | None, said: str
+) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        handed_over(model, name, content)
+    error = caught.value
+    assert "rankwise-" not in str(error) and (line is None or error.line == line)
+    assert error.what.startswith(f"{name}:{error.line}: " if error.line else f"{name}: ")

@@ -7,10 +7,17 @@
   const WAIT = 250; // ms after the last key
   const asking = new Map(); // element that is filled -> AbortController of the request that fills it
 
+  // What a person has opened, scrolled and focused in a part stays so in the one that takes its place.
+  const called = (details) => details.id || details.querySelector("summary").textContent;
   const put = (target, html) => {
-    const open = [...target.querySelectorAll("details[open][id]")].map((d) => d.id);
+    const open = new Set([...target.querySelectorAll("details[open]")].map(called));
+    const scrolled = [...target.querySelectorAll(".scroll")].map((box) => box.scrollLeft);
+    const reached = () => [...target.querySelectorAll("a, button, summary, [tabindex]")];
+    const focused = reached().indexOf(document.activeElement);
     target.innerHTML = html;
-    open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+    target.querySelectorAll("details").forEach((d) => { if (open.has(called(d))) d.open = true; });
+    target.querySelectorAll(".scroll").forEach((box, number) => { box.scrollLeft = scrolled[number] || 0; });
+    if (focused >= 0) reached()[focused]?.focus({ preventScroll: true });
     wake(target);
   };
 
@@ -74,7 +81,10 @@
   const stream = (box) => {
     const source = new EventSource(box.dataset.stream);
     source.onmessage = (event) => put(box, event.data);
-    source.addEventListener("end", () => source.close());
+    source.addEventListener("end", () => {
+      source.close();
+      if (box.dataset.end === "reload") location.reload(); // what can be done with it is another thing now
+    });
     addEventListener("pagehide", () => source.close());
   };
 

@@ -66,7 +66,7 @@ def audit(
     Args:
         max_length: tokens; None: the longest row, so that none is too long.
         near: look for near duplicates, which takes about a millisecond a row.
-        show: rows to decode.
+        show: rows to decode; a row that is too long is one more, where there is one.
 
     Raises:
         DataError: no row can be read.
@@ -114,7 +114,7 @@ def audit(
         length_histogram=histogram(lengths),
         checked=_checked(seen, rows, len(training.rows), len(held_out.rows), len(material.probes), near),
         findings=tuple(findings),
-        views=tuple(_view(e, chat) for e in _typical(encoded, show)),
+        views=tuple(_view(e, chat, length, on_long) for e in _shown(encoded, show, length)),
     )
 
 
@@ -223,13 +223,39 @@ def _typical(encoded: Sequence[Encoded], count: int) -> list[Encoded]:
     return sorted((encoded[number] for number in middle[step // 2 :: step][:count]), key=lambda e: e.line)
 
 
-def _view(row: Encoded, chat: ChatText) -> TrainedView:
-    pieces, start = [], 0
+def _shown(encoded: Sequence[Encoded], count: int, length: int) -> list[Encoded]:
+    """Typical rows, and the first one that is too long: what becomes of it has to be seen, too."""
+    long = next((number for number, tokens in enumerate(lengths_of(encoded)) if tokens > length), None)
+    typical = _typical(encoded, count)
+    if count < 1 or long is None or encoded[long] in typical:
+        return typical
+    return [*typical, encoded[long]]
+
+
+def _view(row: Encoded, chat: ChatText, length: int, on_long: OnLong) -> TrainedView:
+    kept, pieces, start = _kept(row, length, on_long), [], 0
     for index in range(1, len(row.ids) + 1):
         whole = index == len(row.ids)
-        if whole or (row.labels[index] == IGNORE) != (row.labels[start] == IGNORE):
+        if whole or _fate(row, kept, index) != _fate(row, kept, start):
             text = chat.decode(row.ids[start:index], skip_special_tokens=False)
-            pieces.append(Piece(text=text, trained=row.labels[start] != IGNORE))
+            trained, lost = _fate(row, kept, start)
+            pieces.append(Piece(text=text, trained=trained, lost=lost))
             start = index
     place = Place(path=row.path, line=row.line)
     return TrainedView(place=place, tokens=len(row.ids), pieces=tuple(pieces))
+
+
+def _fate(row: Encoded, kept: Sequence[range], index: int) -> tuple[bool, bool]:
+    """(is the token learned, is it lost?) The first token of a later window has nothing before it to learn it from."""
+    window = next((w for w in kept if index in w), None)
+    learned = window is not None and row.labels[index] != IGNORE and (index > window.start or index == 0)
+    return learned, window is None
+
+
+def _kept(row: Encoded, length: int, on_long: OnLong) -> list[range]:
+    """The tokens that are left of a row."""
+    try:
+        (_, starts, stops, _), _ = windows_of([row], length, on_long)
+    except DataError:  # nothing is left, or no row may be so long
+        return []
+    return [range(start, stop) for start, stop in zip(starts, stops, strict=True)]
