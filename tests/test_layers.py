@@ -78,7 +78,8 @@ def test_a_plan_whose_steps_are_remembered_imports_nothing_heavy(tmp_path: Path)
     assert heavy(fresh(code, tmp_path, RANKWISE_CACHE=str(tmp_path / "cache"))) == []
 
 
-def test_help_loads_little_beside_what_it_is_made_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], []], ids=["help", "the road"])
+def test_help_loads_little_beside_what_it_is_made_of(arguments: list[str], tmp_path: Path) -> None:
     """Processor time, side by side, since machines differ and do other things: eight times these three imports is
     half a second or so.
     """
@@ -95,5 +96,5 @@ def test_help_loads_little_beside_what_it_is_made_of(tmp_path: Path) -> None:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
 
-    rounds = [(seconds("-m", "rankwise", "--help"), seconds("-c", "import typer, pydantic, rich")) for _ in range(5)]
+    rounds = [(seconds("-m", "rankwise", *arguments), seconds("-c", "import typer, pydantic, rich")) for _ in range(5)]
     assert min(help_ for help_, _ in rounds) < 8 * min(imports for _, imports in rounds), rounds

@@ -468,23 +468,24 @@ def build_spectra(n: int) -> SpectrumSeen:
 
 
 def build_comparison(metric: str, base: float, tuned: float, low: float, high: float) -> Comparison:
-    lower_is_better = metric.endswith("loss")
+    loss = metric.endswith("loss")
+    lower_is_better = loss or metric == "confident_wrong"
     change = tuned - base
     moved = "better" if (change < 0) == lower_is_better else "worse"
     answer = "cannot tell" if low <= 0 <= high else moved
-    half = 0.15 if lower_is_better else 0.08
+    half = 0.15 if loss else 0.08
     return Comparison(
         metric=metric,
-        unit="nats per token" if lower_is_better else "share",
+        unit="nats per token" if loss else "share",
         items={"facts": 32, "general_loss": 100}.get(metric, 48),
         base=base,
-        base_interval=(max(0.0, base - half), base + half if lower_is_better else min(1.0, base + half)),
+        base_interval=(max(0.0, base - half), base + half if loss else min(1.0, base + half)),
         tuned=tuned,
-        tuned_interval=(max(0.0, tuned - half), tuned + half if lower_is_better else min(1.0, tuned + half)),
+        tuned_interval=(max(0.0, tuned - half), tuned + half if loss else min(1.0, tuned + half)),
         difference=round(change, 6),
         difference_interval=(low, high),
         answer=answer,  # type: ignore[arg-type]
-        source="greedy answers, paired bootstrap with 2,000 draws" if not lower_is_better else "teacher-forced loss",
+        source="greedy answers, paired bootstrap with 2,000 draws" if not loss else "teacher-forced loss",
     )
 
 
