@@ -13,6 +13,7 @@ from tests.docs.blocks import ROOT, blocks, calls, name
 
 PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 JOBS = ROOT / "examples" / "recipes" / "jobs"
+QUOTING = [page for page in PAGES if page.stem != "continual-pretraining"]  # that one says that it quotes no plan yet
 
 
 def job_of(page: Path) -> Path:
@@ -44,12 +45,12 @@ def test_a_page_shows_its_job_and_the_call_that_plans_it(page: Path) -> None:
     assert shown.text == job_of(page).read_text(encoding="utf-8")
     (command,) = (call for block in blocks(page) if block.language == "bash" for call in calls(block))
     assert command == ["rankwise", "plan", f"examples/recipes/jobs/{page.stem}.yaml"]
-    first = quotes(page)[0]
-    assert first.startswith("Train ") and str(yaml.safe_load(shown.text)["model"]) in first and job.hardware.gpu
+    assert job.hardware.gpu and job.model == yaml.safe_load(shown.text)["model"]
+    assert ([quote.startswith("Train ") for quote in quotes(page)[:1]] == [True]) == (page in QUOTING)
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", QUOTING, ids=name)
 def test_a_page_quotes_its_plan(page: Path, tmp_path: Path) -> None:
     said = planned(page, tmp_path)
     missing = [quote for quote in quotes(page) if quote not in said]

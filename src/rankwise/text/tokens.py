@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
