@@ -41,7 +41,14 @@ def open_house(root: Path, registry: str | None = None) -> Iterator[House]:
     """The app over `root` behind uvicorn on a free port, until the end of the block."""
     app = create_app(root, registry)
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        access_log=False,
+        ws="none",
+        timeout_keep_alive=600,  # a slow test's next request would meet a connection that is just closed
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
