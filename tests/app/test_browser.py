@@ -172,5 +172,5 @@ def test_it_looks_as_it_did(name: str, house: House, browser: Browser, known: Wi
         if page.locator(".chart").count():
             expect(page.locator(".chart .main-svg").first).to_be_attached()
         if part:
-            page.locator(f"#{part}").evaluate("element => element.scrollIntoView()")
+            page.locator(f"#{part}").evaluate("element => element.scrollIntoView({ behavior: 'instant' })")
         hold_against_golden(page, name)

@@ -35,7 +35,7 @@ def test_a_comparison_is_what_its_report_shows(client: httpx.Client) -> None:
 def _part(pattern: str, page: str) -> str:
     found = re.search(pattern, page, re.DOTALL)
     assert found, pattern
-    return found[0]
+    return re.sub(r"\s+", " ", found[0])
 
 
 def test_one_that_is_not_there_is_told(client: httpx.Client) -> None:

@@ -47,7 +47,12 @@ def decided(client: httpx.Client, given: dict[str, str]) -> httpx.Response:
 
 
 def text_of(page: str) -> str:
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page)))
+    return spaced(html.unescape(re.sub(r"<[^>]+>", "", page)))
+
+
+def spaced(text: str) -> str:
+    """With one plain space between words, which a page may hold together."""
+    return " ".join(text.split())
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +86,9 @@ def test_the_numbers_are_those_of_the_terminal(house: House, answer: httpx.Respo
             words.usd(candidate["money"]["train_usd"]),
             words.count(candidate["trainable_params"]),
         ):
-            assert typography(shown) in page, (candidate["id"], shown)
+            assert spaced(typography(shown)) in page, (candidate["id"], shown)
     for flip in contract["flips"]:
-        assert typography(flip["if"]).replace("`", "") in page
+        assert spaced(typography(flip["if"])).replace("`", "") in page
     for rejected in contract["rejected"]:
         assert rejected["rule"] in page and rejected["method"] in page
     for reason in contract["reasons"]:
@@ -94,8 +99,6 @@ def test_plan_json_is_the_terminals(house: House, answer: httpx.Response, contra
     address = re.findall(r'href="(/decide/plans/\w+/plan.json)"', answer.text)[0]
     with house.client() as client:
         ours = client.get(address).json()
-    disks = [document["facts"]["device"].pop("disk_free_bytes") for document in (ours, contract)]
-    assert all(disks)
     assert ours == contract
 
 
