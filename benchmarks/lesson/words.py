@@ -44,7 +44,7 @@ FOLLOWS = {
         "refuted": "The price of a step or the weight of the rate is not what was foreseen; read the numbers.",
     },
     "X8": {
-        "confirmed": "Judge a rank by cutting it and measuring the task (`rankwise watch --truncate`), not by its "
+        "confirmed": "Judge a rank by cutting it and measuring the task (`rankwise watch RUN --truncate`), not by its "
         "spectrum.",
         "refuted": "The spectrum and the task agreed more than foreseen, or the format needed many directions; read "
         "the numbers.",
