@@ -26,10 +26,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def house(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The app, with a cache of its own that all tests fill together."""
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all tests of the app fill together."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def house(root: Path, cache: Path) -> Iterator[House]:
+    """The app. Its cache is not that of the tests of other folders."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RANKWISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("RANKWISE_CACHE", str(cache))
         with open_house(root) as house:
             yield house
 
@@ -40,7 +46,8 @@ def client(house: House) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Closed with its module: while Playwright runs, no other test of the process can have an event loop."""
     with open_browser() as browser:
         yield browser
