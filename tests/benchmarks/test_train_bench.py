@@ -54,7 +54,7 @@ def result(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "data": {"source": "a.json", "rows": 32, "tokens": 7000, "held_out": 24},
         "threads": 2,
         "versions": {"trl": "1", "torch": "2"},
-        "machine": "m",
+        "machine": {"cpus": 2, "processor": "x86_64", "platform": "Linux"},
         "commit": "c",
     }
 

@@ -96,6 +96,7 @@ def test_metrics_are_those_of_the_rows() -> None:
     assert found["overhead"] == pytest.approx(5 * 8 / (1800 + 5 * 8))
 
 
+MACHINE = {"cpus": 2, "processor": "x86_64", "platform": "Linux"}
 SPECTRA = [
     {
         "what": "adapter alone, all modules",
@@ -112,7 +113,7 @@ SPECTRA = [
 
 def result(some: list[dict[str, Any]]) -> dict[str, Any]:
     data = {"source": "a.jsonl", "rows": 240, "held_out": 16}
-    known = {"versions": {}, "machine": "m", "commit": "c", "spectra": SPECTRA}
+    known = {"versions": {}, "machine": MACHINE, "commit": "c", "spectra": SPECTRA}
     return {"metrics": {**metrics(some), **spectrum_metrics(SPECTRA)}, "rows": some, "data": data, **known}
 
 

@@ -91,7 +91,12 @@ def test_ctrl_c(here: Path) -> None:
     run.append(builders.started())
     with run.lock():  # it seems to train, and is followed
         process = subprocess.Popen(
-            [*RANKWISE, "watch", "runs/a", "--live"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*RANKWISE, "watch", "runs/a", "--live"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # a shell's background job ignores it, and hands that on
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
         )
         assert process.stderr is not None
         first = process.stderr.readline()

@@ -74,7 +74,7 @@ def test_what_the_commands_do_is_reachable() -> None:
     from rankwise.cli import app
 
     commands = {command.name or "" for command in app.registered_commands}
-    assert commands - {"eval"} <= set(VERBS) and "evaluate" in VERBS
+    assert commands - {"eval", "ui"} <= set(VERBS) and "evaluate" in VERBS  # the app is a face beside this one
 
 
 @pytest.mark.parametrize("name", VERBS)
