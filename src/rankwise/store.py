@@ -421,7 +421,7 @@ def remove_oldest(stamps: Mapping[Path, Path], keep: int) -> list[Path]:
     Args:
         stamps: file or folder -> the path whose time of writing tells when it was used.
     """
-    used = {path: at for path, stamp in stamps.items() if (at := _written(stamp)) is not None}
+    used = {path: at for path, stamp in stamps.items() if (at := written_at(stamp)) is not None}
     oldest = sorted(used, key=lambda path: used[path], reverse=True)[keep:]
     for path in oldest:
         if path.is_dir():
@@ -431,7 +431,8 @@ def remove_oldest(stamps: Mapping[Path, Path], keep: int) -> list[Path]:
     return oldest
 
 
-def _written(path: Path) -> float | None:
+def written_at(path: Path) -> float | None:
+    """When a file was last written, in seconds since the epoch; None: it is not there."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

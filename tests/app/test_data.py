@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from rankwise.app import data
 from tests.app.browser import hold_against_golden, open_page, require_sound
@@ -53,6 +53,19 @@ def test_a_sound_file_is_dropped_and_its_rows_are_shown(browser: Browser, house:
         before = page.evaluate("getComputedStyle(document.querySelector('mark.learned'), '::before').content")
         assert before == '"⟦"', "what is learned is marked by more than its colour"
         assert page.input_value("input[name=model]") == "models/tiny"
+
+
+def test_the_form_says_that_it_is_at_work(browser: Browser, house: House) -> None:
+    held: list[Route] = []
+    with open_page(browser, house, "/data") as page:
+        page.select_option("select[name=chosen]", "clinic/good.jsonl")
+        page.fill("input[name=model]", "models/tiny")
+        page.route("**/data", held.append)
+        page.evaluate("document.querySelector('button.first').click()")
+        page.wait_for_selector("form[aria-busy] button:disabled:has-text('Looking at every row')")
+        held[0].continue_()
+        page.wait_for_selector("#audit")
+        assert page.inner_text("button.first") == "Look at it" and page.locator("form[aria-busy]").count() == 0
 
 
 def test_a_bad_file_gives_one_error_at_the_form_with_its_line(browser: Browser, house: House, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The page Runs in a browser, on runs that really train: the list, curves that move, a stop, the report."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_the_list_has_every_run_with_its_state(browser: Browser, house: House, c
     assert text.index(">planned</a>") < text.index(">first</a>"), "the newest first"
     assert 'href="/runs/first"' in text and 'href="/runs/broken"' not in text
     require_sound(browser, house, "/runs")
+
+
+def test_the_list_follows_runs_that_come_and_go(browser: Browser, house: House, root: Path) -> None:
+    with open_page(browser, house, "/runs") as page:
+        page.wait_for_selector("text=first")
+        Run(root / "newcomer").begin(plan())
+        page.wait_for_selector("a:has-text('newcomer')")
+        shutil.rmtree(root / "newcomer")
+        page.wait_for_selector("a:has-text('newcomer')", state="detached")
+        assert page.locator("a:has-text('first')").count() == 1
 
 
 def test_an_empty_folder_says_what_makes_a_run(tmp_path: Path) -> None:

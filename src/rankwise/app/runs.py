@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -9,39 +10,75 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from rankwise import api
+from rankwise import api, store
 from rankwise.app.pages import page, stream, written
 from rankwise.app.root import run_named, run_names
 from rankwise.report import run_live
 from rankwise.store import Run
 
 EVERY = 1.0  # seconds between two looks at a run that trains
+LIST_EVERY = 2.0  # seconds between two looks at all of them
 REPORT_POLICY = "sandbox allow-scripts"  # with the page's own policy inside: its scripts can ask nothing of this app
 
-router = APIRouter(prefix="/runs")
+router = APIRouter()
 
 
-@router.get("")
+@router.get("/runs")
 def show(request: Request) -> HTMLResponse:
-    """All runs, the newest first."""
-    runs = sorted(run_names(request.app.state.root).items(), key=lambda found: _made(found[1]), reverse=True)
-    lines = [(name, api.summary(run)) for name, run in runs]
-    return page(request, "runs.html.j2", {"lines": lines, "say": run_live, "terms": run_live.LIST_TERMS})
+    """All runs, the newest first; the list goes on by itself."""
+    return page(request, "runs.html.j2", _listed(request, Seen()))
 
 
-def _made(run: Run) -> float:
-    """Seconds since the epoch."""
-    return run.plan_path.stat().st_mtime
+@router.get("/follow/runs")
+def follow_all(request: Request) -> StreamingResponse:
+    """The list, again whenever a run began, ended, or is there no more. Its address is no run's name."""
+
+    async def changes() -> AsyncIterator[str]:
+        seen, before = Seen(), ""
+        while True:
+            context = await run_in_threadpool(_listed, request, seen)
+            text = written(request, "runs_part.html.j2", context)
+            if text != before:
+                yield text
+            before = text
+            await asyncio.sleep(LIST_EVERY)
+
+    return stream(changes())
 
 
-@router.get("/{name}")
+class Seen:
+    """Lines of runs, made anew when the run has changed: a list that is followed reads no event twice."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Path, tuple[Any, dict[str, Any]]] = {}
+
+    def line(self, run: Run) -> dict[str, Any]:
+        """As `api.summary`. Steps that a run takes while it trains do not change its line."""
+        state = (run.writer(), _times(run) if run.writer() is None else None)
+        if self._lines.get(run.folder, (None,))[0] != state:
+            self._lines[run.folder] = (state, api.summary(run))
+        return self._lines[run.folder][1]
+
+
+def _times(run: Run) -> tuple[float | None, ...]:
+    return tuple(store.written_at(p) for p in (run.plan_path, run.events_path, run.evidence_path, run.artifact_path))
+
+
+def _listed(request: Request, seen: Seen) -> dict[str, Any]:
+    runs = run_names(request.app.state.root)
+    newest = sorted(runs, key=lambda name: store.written_at(runs[name].plan_path) or 0.0, reverse=True)
+    lines = [(name, seen.line(runs[name])) for name in newest]
+    return {"lines": lines, "say": run_live, "terms": run_live.LIST_TERMS}
+
+
+@router.get("/runs/{name}")
 def one(request: Request, name: str) -> HTMLResponse:
     """One run as it is now; it goes on by itself while the run trains."""
     run = run_named(request.app.state.root, name)
     return page(request, "run_live.html.j2", _context(name, run, api.Monitor(run)))
 
 
-@router.get("/{name}/stream")
+@router.get("/runs/{name}/stream")
 def follow(request: Request, name: str) -> StreamingResponse:
     """The live part of that page, again whenever it has changed, until nobody trains the run any more."""
     run = run_named(request.app.state.root, name)
@@ -61,21 +98,21 @@ async def _changes(request: Request, name: str, run: Run) -> AsyncIterator[str]:
         await asyncio.sleep(EVERY)
 
 
-@router.get("/{name}/stop")
+@router.get("/runs/{name}/stop")
 def ask(request: Request, name: str) -> HTMLResponse:
     """Shall it stop? Asked once."""
     run = run_named(request.app.state.root, name)
     return page(request, "run_stop.html.j2", _context(name, run, api.Monitor(run)))
 
 
-@router.post("/{name}/stop")
+@router.post("/runs/{name}/stop")
 def stop(request: Request, name: str) -> Response:
     """Ask the process that trains it to save and stop."""
     api.stop(run_named(request.app.state.root, name))
     return RedirectResponse(f"/runs/{quote(name, safe='')}", 303)
 
 
-@router.get("/{name}/report")
+@router.get("/runs/{name}/report")
 def report(request: Request, name: str) -> HTMLResponse:
     """The report of the run, written anew from its folder."""
     path = api.report(run_named(request.app.state.root, name))

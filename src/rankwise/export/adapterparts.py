@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from rankwise.errors import ModelError
@@ -77,6 +78,11 @@ class _Reading:
     def file(self) -> Path:
         return self.adapter.folder / WEIGHTS
 
+    @cached_property
+    def factors(self) -> set[str]:
+        """Names of A and B in the file."""
+        return {name for pair in self.adapter.pairs.values() for name in pair}
+
     def parts(self) -> Parts:
         parts = Parts()
         for name, tensor in self.stored.items():  # whole weights first: an update comes on top of them
@@ -138,9 +144,7 @@ class _Reading:
             )
 
     def _known(self, name: str) -> bool:
-        factors = {n for pair in self.adapter.pairs.values() for n in pair}
-        whole = bool(self.base.places(_own_name(name)))
-        return name in factors or name.endswith(MAGNITUDES) or whole
+        return name in self.factors or name.endswith(MAGNITUDES) or bool(self.base.places(_own_name(name)))
 
     def _ia3(self, parts: Parts, module: str, name: str, tensor: Stored) -> None:
         """(out, 1) scales what a layer gives, (1, in) what it is given: PEFT's feedforward modules."""

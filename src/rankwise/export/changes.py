@@ -12,14 +12,14 @@ what it needs of the adapter, and what it returns changes rows in place. Nothing
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from rankwise.export.shards import Reader, Stored, step_rows
+from rankwise.export.shards import Reader, Stored, read_header, step_rows
 from rankwise.records import NewTokens
 
 Shape = tuple[int, ...]
@@ -53,9 +53,16 @@ class Change(Protocol):
 
 
 def tensors_of(file: Path, names: Sequence[str]) -> list[Tensor]:
-    """In fp32; the file is closed again, since a mapped one counts as memory as long as it is open."""
-    with safe_open(file, framework="pt") as opened:
-        return [opened.get_tensor(name).to(torch.float32) for name in names]
+    """In fp32, read into memory of ours: a mapped file would count as memory as long as it is open."""
+    stored = _header(file, file.stat().st_mtime_ns)
+    with Reader() as reader:
+        return [reader.whole(stored[name]).to(torch.float32) for name in names]
+
+
+@lru_cache(maxsize=16)
+def _header(file: Path, written: int) -> dict[str, Stored]:
+    """Read once and not for each of the hundreds of products of an adapter, unless the file is `written` anew."""
+    return {tensor.name: tensor for tensor in read_header(file)[0]}
 
 
 @dataclass(frozen=True)

@@ -142,17 +142,14 @@ def carry_files(made: MergePlan, folder: Path, wanted: Wanted, adapter: Path) ->
     """What transformers and people read beside the weights: configuration, tokenizer, template, licence."""
     source = made.base.folder
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    _fit_config(config, wanted, {t.shape[0] for t in (p.out for p in made.tensors) if _is_embedding(made, t.name)})
+    embeddings = {tensor.name for tensor in made.base.embeddings()}
+    _fit_config(config, wanted, {p.out.shape[0] for p in made.tensors if p.out.name in embeddings})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     if (source / "generation_config.json").is_file():
         shutil.copy2(source / "generation_config.json", folder / "generation_config.json")
     copy_text_files(source, folder)
     copy_text_files(adapter, folder)  # its template may be a given one, and its tokenizer know new tokens
     copy_licence(source, folder)
-
-
-def _is_embedding(made: MergePlan, name: str) -> bool:
-    return any(name == t.name for t in made.base.embeddings())
 
 
 def _fit_config(config: dict[str, Any], wanted: Wanted, rows: set[int]) -> None:

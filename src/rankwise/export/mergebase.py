@@ -104,6 +104,8 @@ class BaseFiles:
         return self._has(self.transposed, tensor)
 
     def _has(self, parameters: set[str], tensor: Stored) -> bool:
+        if not parameters:  # the layout is made once it is asked: 0.2 s, a quarter of a small model's merge
+            return False
         body = f"{self.model.base_model_prefix}."
         known = self.layout.names.get(tensor.name, tensor.name)
         return not parameters.isdisjoint((tensor.name, body + tensor.name, tensor.name.removeprefix(body), known))

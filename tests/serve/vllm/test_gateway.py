@@ -43,7 +43,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eight]:
     # Heads of 32: vLLM's attention on a CPU has kernels for no smaller ones.
     base = tiny_llama(folder / "tiny", hidden=128, heads=4, kv_heads=2, tied=False, dtype="fp32")
     (folder / "secrets").mkdir()
-    secrets = make_secrets(base, folder / "secrets", 8, ranks=(4, 8, 16), targets=("all-linear",), rate=0.01)
+    secrets = make_secrets(base, folder / "secrets", 8, ranks=(4, 8, 16), targets=("all-linear",), rate=0.005)
     place = Place(folder, base)
     options = ("--engine", "vllm", "--dtype", "fp32", "--slots", "8", "--max-length", "256", "--allow-base")
     options += ("--start-seconds", f"{UP:g}", "--slot-seconds", f"{SLOW:g}")

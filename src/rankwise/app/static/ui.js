@@ -1,7 +1,8 @@
 // Forms and pages work without this script. With it, a form with `data-live` sends itself when something in it changes
 // and puts the answer into the element that `data-live` names. An answer that is not done yet goes into the status box of
 // that element (its id and `-status`) and asks again by `data-again`. What is `data-wrong` is also shown at its field. An
-// element with `data-stream` shows what the server sends; `data-copy` copies the text of the element it names.
+// element with `data-stream` shows what the server sends; `data-copy` copies the text of the element it names; a button
+// says its `data-busy` from when it was pressed until the page that answers is there.
 (() => {
   "use strict";
   const WAIT = 250; // ms after the last key
@@ -96,11 +97,22 @@
     setTimeout(() => { button.textContent = told; }, 2000);
   };
 
+  const busy = (button) => {
+    const told = button.textContent;
+    button.form.addEventListener("submit", () => {
+      button.textContent = button.dataset.busy;
+      button.form.setAttribute("aria-busy", "true");
+      setTimeout(() => { button.disabled = true; }); // once the form is on its way
+    });
+    addEventListener("pageshow", () => { button.textContent = told; button.disabled = false; button.form.removeAttribute("aria-busy"); });
+  };
+
   // What came in needs what the page got when it opened.
   const wake = (part) => {
     part.querySelectorAll("form[data-live]").forEach(live);
     part.querySelectorAll("[data-stream]").forEach(stream);
     part.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button)));
+    part.querySelectorAll("[data-busy]").forEach(busy);
     part.querySelectorAll("[data-again]").forEach((box) => setTimeout(() => {
       if (box.isConnected) ask(document.getElementById(box.dataset.into), box.dataset.again);
     }, Number(box.dataset.after)));
