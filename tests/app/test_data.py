@@ -60,7 +60,7 @@ def test_the_form_says_that_it_is_at_work(browser: Browser, house: House) -> Non
     with open_page(browser, house, "/data") as page:
         page.select_option("select[name=chosen]", "clinic/good.jsonl")
         page.fill("input[name=model]", "models/tiny")
-        page.route("**/data", held.append)
+        page.route("**/data", lambda route: held.append(route))  # the browser waits for its answer
         page.evaluate("document.querySelector('button.first').click()")
         page.wait_for_selector("form[aria-busy] button:disabled:has-text('Looking at every row')")
         held[0].continue_()
