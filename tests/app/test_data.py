@@ -14,6 +14,14 @@ from tests.app.browser import hold_against_golden, open_page, require_sound
 from tests.app.house import House, open_house
 from tests.training import toy_model, toy_rows, write_jsonl
 
+# Playwright's own waits stand still while a page is on its way.
+PRESS = """() => {
+  const button = document.querySelector("button.first");
+  button.click();
+  const now = () => [button.textContent, button.disabled, button.form.getAttribute("aria-busy")];
+  return new Promise((done) => setTimeout(() => done(now()), 200));
+}"""
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,8 +69,8 @@ def test_the_form_says_that_it_is_at_work(browser: Browser, house: House) -> Non
         page.select_option("select[name=chosen]", "clinic/good.jsonl")
         page.fill("input[name=model]", "models/tiny")
         page.route("**/data", lambda route: held.append(route))  # the browser waits for its answer
-        page.evaluate("document.querySelector('button.first').click()")
-        page.wait_for_selector("form[aria-busy] button:disabled:has-text('Looking at every row')")
+        pressed = page.evaluate(PRESS)
+        assert pressed == ["Looking at every row …", True, "true"]
         held[0].continue_()
         page.wait_for_selector("#audit")
         assert page.inner_text("button.first") == "Look at it" and page.locator("form[aria-busy]").count() == 0
