@@ -2,7 +2,8 @@
 
 Loading one does not stop the others. An adapter that others wait for is loaded once (single flight). Where every slot
 is in use, the one that was loaded first takes no new request until it is free, so that a busy tenant cannot keep
-another one out for ever.
+another one out for ever. But each has its turn: where more tenants ask than there are slots, an adapter that made room
+after each answer would be loaded again for each.
 """
 
 import asyncio
@@ -14,6 +15,11 @@ from dataclasses import dataclass
 
 from rankwise.errors import RankwiseError
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, Engine, EngineDied
+
+
+TURN = 4.0  # times as long as loading took, an adapter stays while its tenant asks on
+LONGEST_TURN = 3.0  # seconds: a tenth of what a request waits for a slot
+PAUSE = 0.1  # seconds without a request, after which its tenant does not ask on
 
 
 class NoSlot(RankwiseError):
@@ -29,6 +35,7 @@ class _Place:
         taken: a slot is its own, since it is loaded or being loaded.
         open: requests that need it.
         closing: it is to go when nobody needs it, and takes nobody in until then.
+        since, left: when it was loaded, and when nobody needed it any more (monotonic seconds).
     """
 
     files: AdapterFiles
@@ -38,6 +45,7 @@ class _Place:
     closing: bool = False
     loading: "asyncio.Task[None] | None" = None
     since: float = 0.0
+    left: float = 0.0
 
 
 @dataclass(slots=True)
@@ -80,6 +88,7 @@ class Residents:
         self._room = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._start = 0
+        self._turn = 0.0  # seconds; nothing was loaded yet
         self.counts = Counts()
 
     @contextlib.asynccontextmanager
@@ -100,6 +109,7 @@ class Residents:
             yield
         finally:
             place.open -= 1
+            place.left = time.monotonic()
             await self._told()
             if place.open == 0 and not self._wanted(files.name):
                 await self.drop()
@@ -153,7 +163,9 @@ class Residents:
             await self._make_room(place)
             began = time.perf_counter()
             place.start, place.since = await self._loaded_by(place.files), time.monotonic()
-            self._loaded(time.perf_counter() - began)
+            took = time.perf_counter() - began
+            self._turn = min(LONGEST_TURN, TURN * took)
+            self._loaded(took)
         except AdapterRefused:
             self.counts.refused += 1
             with contextlib.suppress(EngineDied):
@@ -207,14 +219,20 @@ class Residents:
     async def _free_one(self) -> None:
         loaded = [(name, place) for name, place in self._places.items() if place.start is not None]
         for name, place in loaded:
-            if place.open == 0:
+            if place.open == 0 and self._had_its_turn(place):
                 await self._evict(name, place)
                 return
         if loaded and not any(place.closing for _, place in loaded):
-            min(loaded, key=lambda entry: entry[1].since)[1].closing = True
+            oldest = min((place for _, place in loaded), key=lambda place: place.since)
+            oldest.closing = self._had_its_turn(oldest)
         async with self._changed:
-            with contextlib.suppress(TimeoutError):  # looked at again: an engine that dies tells nobody
-                await asyncio.wait_for(self._changed.wait(), 0.5)
+            with contextlib.suppress(TimeoutError):  # looked at again: turns end, and an engine that dies tells nobody
+                await asyncio.wait_for(self._changed.wait(), PAUSE)
+
+    def _had_its_turn(self, place: _Place) -> bool:
+        """Or its tenant asks no more."""
+        now = time.monotonic()
+        return now - place.since >= self._turn or (place.open == 0 and now - place.left >= PAUSE)
 
     async def _evict(self, name: str, place: _Place) -> None:
         """Its slot is free at once; a request that comes meanwhile finds a new place, and loads after the unloading."""

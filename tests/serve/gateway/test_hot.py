@@ -12,7 +12,7 @@ from benchmarks.serve.secret import Secret
 
 from rankwise.records import Limits
 from rankwise.serve.gateway.directory import Base
-from tests.serve.gateway.house import House, serving
+from tests.serve.gateway.house import PATIENCE, House, serving
 from tests.serve.gateway.tenancy import load, question
 
 
@@ -125,6 +125,30 @@ def test_fewer_slots_than_tenants(base: Base, secrets: tuple[Secret, ...], tmp_p
         assert (
             house.metric("rankwise_adapter_evictions_total") >= 2 and house.metric("rankwise_adapter_misses_total") >= 4
         )
+
+
+def test_more_tenants_than_slots_are_served_by_turns(base: Base, secrets: tuple[Secret, ...], tmp_path: Path) -> None:
+    """Three that ask without a pause, on two slots: an adapter is not loaded anew for each answer."""
+    answers = 20
+    with serving(base, tmp_path, slots=2) as house:
+        for number in range(3):
+            house.add(f"t{number}", secrets[number])
+        house.until(lambda: len(house.gateway.directory.tenants()) == 3)
+        given: list[bool] = []
+
+        def ask(number: int) -> None:
+            with house.client(f"t{number}") as client:
+                for _ in range(answers):
+                    said = client.post("/v1/chat/completions", json=question(f"t{number}")).json()
+                    given.append(said["choices"][0]["message"]["content"] == secrets[number].answer)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert given == [True] * 3 * answers
+        assert house.metric("rankwise_adapter_evictions_total") < len(given) / 2
 
 
 def test_a_request_that_may_not_wait_is_told_so_and_the_load_goes_on_for_the_next(
