@@ -93,7 +93,8 @@ def _vllm(found: Mapping[str, float]) -> list[str]:
         *(f"| {what} | {' | '.join(values)} |" for what, values in cells.items()),
         "",
         "vLLM is made for GPUs. Its build for CPUs keeps one core for its server and computes on the other, where a "
-        "batch with adapters is not faster than one request: these figures show what the ways to it cost, not its speed.",
+        "batch with adapters is not faster than one request. These figures show what the ways to it cost, not how fast "
+        "it is.",
         "",
     ]
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from rankwise.errors import RankwiseError
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, Engine, EngineDied
 
-
 TURN = 4.0  # times as long as loading took, an adapter stays while its tenant asks on
 LONGEST_TURN = 3.0  # seconds: a tenth of what a request waits for a slot
 PAUSE = 0.1  # seconds without a request, after which its tenant does not ask on
