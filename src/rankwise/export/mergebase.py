@@ -68,10 +68,21 @@ class BaseFiles:
         """The tensor of a parameter of the model; files of some models leave out, or add, the name of the body, or have
         another name for it.
         """
+        found = next((self.tensors[name] for name in self._spellings(parameter) if name in self.tensors), None)
+        return found if found is not None or self._all_are_its_own else self.layout.renamed(parameter)
+
+    def _spellings(self, name: str) -> tuple[str, ...]:
         body = f"{self.model.base_model_prefix}."
-        names = (parameter, parameter.removeprefix(body), body + parameter)
-        found = next((self.tensors[name] for name in names if name in self.tensors), None)
-        return self.layout.renamed(parameter) if found is None else found
+        return name, name.removeprefix(body), body + name
+
+    @cached_property
+    def _parameters(self) -> set[str]:
+        return {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+
+    @cached_property
+    def _all_are_its_own(self) -> bool:
+        """Is every tensor stored by a name of the class? Then no layout is made, which takes 0.2 s."""
+        return all(not self._parameters.isdisjoint(self._spellings(name)) for name in self.tensors)
 
     def pieces(self, parameter: str) -> list[Piece]:
         """Every tensor that a parameter is stored in, which may be one for each expert.
@@ -104,17 +115,9 @@ class BaseFiles:
         return self._has(self.transposed, tensor)
 
     def _has(self, parameters: set[str], tensor: Stored) -> bool:
-        body = f"{self.model.base_model_prefix}."
-        names = {tensor.name, body + tensor.name, tensor.name.removeprefix(body)}
-        if not parameters.isdisjoint(names):
+        if not parameters.isdisjoint(self._spellings(tensor.name)):
             return True
-        if not self._parameters.isdisjoint(names):  # stored by its own name: no layout, which takes 0.2 s to make
-            return False
-        return self.layout.names.get(tensor.name) in parameters
-
-    @cached_property
-    def _parameters(self) -> set[str]:
-        return {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        return not self._all_are_its_own and self.layout.names.get(tensor.name) in parameters
 
     def largest(self) -> int:
         """Bytes of the largest tensor."""
