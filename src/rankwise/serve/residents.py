@@ -17,8 +17,8 @@ from rankwise.errors import RankwiseError
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, Engine, EngineDied
 
 TURN = 4.0  # times as long as loading took, an adapter stays while its tenant asks on
-LONGEST_TURN = 3.0  # seconds: a tenth of what a request waits for a slot
-PAUSE = 0.1  # seconds without a request, after which its tenant does not ask on
+LONGEST_TURN = 6.0  # seconds: a fifth of what a request waits for a slot
+PAUSE = 0.25  # seconds without a request, after which its tenant does not ask on
 
 
 class NoSlot(RankwiseError):
