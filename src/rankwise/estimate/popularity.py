@@ -8,6 +8,7 @@ the first token 40 ms with 8 adapters, 6,278 ms with 16, most of it waiting.
 
 import math
 from collections import OrderedDict
+from functools import lru_cache
 
 from rankwise.records import Interval, Slots
 
@@ -16,6 +17,7 @@ REQUESTS = 10_000  # of one simulated day; one more day fills the slots and is n
 STUDENT = 2.262  # 97.5 % quantile of Student's t with DAYS - 1 degrees of freedom
 
 
+@lru_cache(maxsize=1024)  # a plan asks two hundred times, for every candidate on every device, and gets a few answers
 def simulate_slots(tenants: int, slots: int, zipf: float, *, seed: int = 0) -> tuple[float, Interval]:
     """Hit rate of `slots` adapters among `tenants`, and the interval in which the rate of a day lies (95 %)."""
     if tenants <= slots:
