@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rankwise import api
-from rankwise.records import SpectrumSeen
+from rankwise.records import Note, SpectrumSeen
 from rankwise.store import Run
 from rankwise.watch import directions
 from rankwise.worker import spectra
@@ -80,3 +81,23 @@ def test_spectra_do_not_change_what_is_learned(tmp_path: Path, model: Path, monk
     all_ = run_with(1e9, tmp_path / "all", model, "lora", monkeypatch)
     weights = [(run.adapter / "adapter_model.safetensors").read_bytes() for run in (few, all_)]
     assert weights[0] == weights[1]
+
+
+def test_a_run_goes_on_where_memory_does_not_reach_for_spectra(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def far_too_much(*_: Any) -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    monkeypatch.setattr(spectra, "product_spectrum", far_too_much)
+    run = run_with(1e9, tmp_path, model, "lora", monkeypatch)
+    assert seen(run) == [] and (run.adapter / "adapter_model.safetensors").is_file()
+    told = [e.text for e in run.events() if isinstance(e, Note) and "no spectrum" in e.text]
+    assert [text.partition(":")[0] for text in told] == [f"no spectrum at step {step}" for step in (2, 4, 6)]
+    assert all("can't allocate memory" in text for text in told)
+
+
+def test_other_faults_of_spectra_are_not_memory(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectra, "product_spectrum", lambda *_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match=r"size|inconsistent"):
+        run_with(1e9, tmp_path, model, "lora", monkeypatch)

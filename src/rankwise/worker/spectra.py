@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+from accelerate.utils.memory import should_reduce_batch_size
 from safetensors import SafetensorError
 
 from rankwise.errors import ModelError
 from rankwise.methods import METHODS
 from rankwise.model.adapterproducts import live_products
 from rankwise.model.products import Product
-from rankwise.records import ModuleSpectrum, Plan, SpectrumSeen, TrainConfig
+from rankwise.records import ModuleSpectrum, Note, Plan, SpectrumSeen, TrainConfig
 from rankwise.store import now
 from rankwise.train.engines.engine import Engine
 from rankwise.watch.directions import Base
@@ -40,16 +41,25 @@ class Spectra:
         self._base: Base | None = None
         self._tried = False
 
-    def after(self, step: int) -> Iterator[SpectrumSeen]:
+    def after(self, step: int) -> Iterator[SpectrumSeen | Note]:
         """The spectra after a validation; nothing before the first step, where there are none, and while those before
-        have cost their share. Every process must call it: where parameters are split, all of them gather.
+        have cost their share. Every process must call it: where parameters are split, all of them gather. Where the
+        memory does not reach for them the run goes on, and says so.
         """
         group = self.engine.group
         if step == 0 or (self.weights and self.engine.splits) or not group.from_first(self._due(step)):
             return
         began = time.monotonic()
         state = self.engine.full_state(trained_only=True) if self.engine.splits else None
-        modules = self._modules(state, began) if group.first else ()
+        modules: tuple[ModuleSpectrum, ...] = ()
+        try:
+            modules = self._modules(state, began) if group.first else ()
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            yield Note(
+                time=now(), text=f"no spectrum at step {step}: out of memory ({str(error).strip() or 'MemoryError'})"
+            )
         self.latest = time.monotonic() - began
         self.spent += self.latest
         if modules:
@@ -99,3 +109,10 @@ class Spectra:
             if parameter.dim() > 1:
                 found.append(whole_spectrum(name.removesuffix(".weight"), parameter.detach().cpu(), base))
         return tuple(seen for seen in found if seen)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of torch's allocators, of Python, or of a file that the system will not map (ENOMEM, in words alone)."""
+    if isinstance(error, MemoryError) or "Cannot allocate memory" in str(error):
+        return True
+    return should_reduce_batch_size(error)
