@@ -474,6 +474,7 @@ def merge(**changes: Any) -> Merge:
         "base": "/models/base",
         "base_hash": sha("b"),
         "stored_as": "nf4",
+        "rounding": "stochastic",
         "adapters": (MergedAdapter(path="/runs/first/adapter", sha256=sha("a"), weight=1.0),),
         "copied": 5,
         "changed": tuple(

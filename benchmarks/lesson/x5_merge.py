@@ -41,7 +41,10 @@ def merged(bench: Bench, job: Job) -> dict[str, Any]:
     test = split(bench, seed).test
     adapted = restored(bench, arm)
     with tempfile.TemporaryDirectory(dir=bench.work) as place:
-        folds = {d: fold(base_folder(), bench.weights(arm), Path(place) / d, dtype=d) for d in ("fp32", "bf16")}
+        folds = {
+            d: fold(base_folder(), bench.weights(arm), Path(place) / d, dtype=d, rounding="nearest")
+            for d in ("fp32", "bf16")
+        }
         models = {d: load_base(folder, dtype="fp32") for d, folder in folds.items()}
     found = _differences(adapted, models, test) | _flips(adapted, models["bf16"], test)
     bench.breathe()

@@ -13,14 +13,18 @@ from rankwise.errors import RunError, UsageError
 from rankwise.methods import METHODS, TUNERS
 from rankwise.observe.model import weights_hash
 from rankwise.records import Merge, Plan
+from rankwise.records.merging import Rounding
 from rankwise.report.card import model_card
 from rankwise.report.merge_words import blend_card
 from rankwise.store import LINEAGE, Run, read_record, write_record, write_text
 
 
-def merge(run: Run, out: Path | None = None, progress: Progress = quiet) -> Path:
+def merge(run: Run, out: Path | None = None, progress: Progress = quiet, *, rounding: Rounding = "stochastic") -> Path:
     """Fold the adapter into its base; returns the folder, which plain transformers loads. A full model is copied as
     it is.
+
+    Args:
+        rounding: of changed weights to the 16 bits of the base; to the nearest, as PEFT does, small changes are lost.
 
     Raises:
         RunError: not finished, `out` is in use, the base has changed since, or a method that cannot be merged.
@@ -39,7 +43,7 @@ def merge(run: Run, out: Path | None = None, progress: Progress = quiet) -> Path
     if out is not None:
         _refuse_used(out)
     began = time.monotonic()
-    merge(decided, run.adapter, target, progress=progress)
+    merge(decided, run.adapter, target, rounding=rounding, progress=progress)
     seconds = time.monotonic() - began
     with aside():
         keep_merge_time(run, decided, seconds)
@@ -57,13 +61,15 @@ def merge_weighted(
     density: float | None = None,
     seed: int = 0,
     progress: Progress = quiet,
+    *,
+    rounding: Rounding = "stochastic",
 ) -> Merge:
     """Write a model of several adapters of one base, by weights, to `out`.
 
     Args:
         weights: of the runs, in their order; equal shares that add up to 1 where none are given.
         how: linear, ties, dare_linear or dare_ties (see docs/merge.md). density: share of each update that TIES and
-            DARE keep. seed: of what DARE drops.
+            DARE keep. seed: of what DARE drops. rounding: as `merge`.
 
     Raises:
         UsageError: weights, density or `how` that cannot be meant.
@@ -84,7 +90,8 @@ def merge_weighted(
         _require_mergeable(run, decided)
     _require_one_base(runs, plans)
     _refuse_used(out)
-    done = merge_weighted(plans[0], [run.adapter for run in runs], out, blend, progress=progress)
+    adapters = [run.adapter for run in runs]
+    done = merge_weighted(plans[0], adapters, out, blend, rounding=rounding, progress=progress)
     write_text(out / "README.md", blend_card(done, plans))
     return done
 

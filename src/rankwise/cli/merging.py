@@ -11,6 +11,7 @@ from rankwise.cli.face import Json, command
 from rankwise.cli.judging import print_verification
 from rankwise.cli.printing import notes, print_actual, print_json, print_lines, progress_bars
 from rankwise.errors import UsageError
+from rankwise.records.merging import Rounding
 
 Runs = Annotated[
     list[Path],
@@ -38,6 +39,13 @@ def merge(
         float | None, typer.Option(help="TIES and DARE: share of each update that is kept, such as 0.5.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="DARE: of what is dropped (default 0).", show_default=False)] = None,
+    rounding: Annotated[
+        Rounding,
+        typer.Option(
+            metavar="WAY",
+            help="Of changed weights to 16 bits: stochastic, or nearest (PEFT's bits; loses small changes).",
+        ),
+    ] = "stochastic",
     undo: Annotated[
         Path | None, typer.Option(metavar="MERGED", help="Take RUN's adapter out of this folder again, into --out.")
     ] = None,
@@ -58,9 +66,9 @@ def merge(
         return _undo(runs[0], undo, _required(out, "--undo"), as_json)
     if len(runs) > 1:
         shares = _numbers(weights) if weights is not None else ()
-        asked = {"weights": shares, "how": how or "linear", "density": density, "seed": seed or 0}
+        asked = {"weights": shares, "how": how or "linear", "density": density, "seed": seed or 0, "rounding": rounding}
         return _blend(runs, _required(out, "a merge of several runs"), asked, as_json)
-    return _merge(runs[0], out, as_json)
+    return _merge(runs[0], out, rounding, as_json)
 
 
 def _required(out: Path | None, what: str) -> Path:
@@ -76,12 +84,12 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise UsageError(f"--weights {text}", expected="a number for each run, such as 0.7,0.3") from None
 
 
-def _merge(run: Path, out: Path | None, as_json: bool) -> int:
+def _merge(run: Path, out: Path | None, rounding: Rounding, as_json: bool) -> int:
     from rankwise import api
 
     opened = api.open_run(run)
     with progress_bars(as_json) as progress:
-        folder = api.merge(opened, out, progress)
+        folder = api.merge(opened, out, progress, rounding=rounding)
     done = api.merge_record(folder)
     notes.print(f"merged into {escape(str(folder))}; comparing it with the adapter")
     outcome, artifact = api.verify(opened)

@@ -1,4 +1,4 @@
-"""A merge's plan carried out: rows in, changed in fp32, cast, rows out. A core's cache holds all that is in work."""
+"""A merge's plan carried out: rows in, changed in fp32, rounded, rows out. A core's cache holds all that is in work."""
 
 import errno
 import math
@@ -11,6 +11,7 @@ from torch import Tensor
 from rankwise.errors import ModelError, SpaceError
 from rankwise.export.changes import Apply, Tally, whole_rows
 from rankwise.export.mergeplan import MergePlan, Planned
+from rankwise.export.rounding import Rounded, nearest
 from rankwise.export.shards import TORCH_DTYPES, Reader, Writer, step_rows, width_of
 from rankwise.records import MergedTensor
 
@@ -22,8 +23,11 @@ def silent(what: str, done: int, of: int) -> None:
     """No progress is shown."""
 
 
-def write(plan: MergePlan, folder: Path, progress: Progress) -> tuple[MergedTensor, ...]:
+def write(plan: MergePlan, folder: Path, progress: Progress, rounded: Rounded) -> tuple[MergedTensor, ...]:
     """Write the files of a plan into an existing folder, on disk when this returns; returns what was changed.
+
+    Args:
+        rounded: how what an adapter changed becomes numbers of the files.
 
     Raises:
         SpaceError: the disk is full. ModelError: a result that is not finite, or a base that is cut off.
@@ -40,7 +44,7 @@ def write(plan: MergePlan, folder: Path, progress: Progress) -> tuple[MergedTens
                     if tensor.copied:
                         writer.copy(reader.handle(tensor.source.file), tensor.source.offset, at, tensor.out.bytes)
                     elif tensor.out.bytes:
-                        changed.append(_compute(tensor, reader, writer, at))
+                        changed.append(_compute(tensor, reader, writer, at, rounded))
                 writer.end()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -53,10 +57,11 @@ def write(plan: MergePlan, folder: Path, progress: Progress) -> tuple[MergedTens
     return tuple(changed)
 
 
-def _compute(planned: Planned, reader: Reader, writer: Writer, at: int) -> MergedTensor:
+def _compute(planned: Planned, reader: Reader, writer: Writer, at: int, rounded: Rounded) -> MergedTensor:
     tally, out = Tally(), planned.out
     rows, applied = whole_rows(reader, planned.source), chain(planned, reader, tally)
-    row_bytes = out.width * width_of(out.dtype)
+    dtype, row_bytes = TORCH_DTYPES[out.dtype], out.width * width_of(out.dtype)
+    cast = rounded if planned.learned else nearest
     for start in range(0, out.rows, step := step_rows(out)):
         chunk = rows(start, min(start + step, out.rows))
         applied(chunk, start)
@@ -66,7 +71,7 @@ def _compute(planned: Planned, reader: Reader, writer: Writer, at: int) -> Merge
                 expected="numbers in the adapter and in the base",
                 fix="the adapter holds NaN or infinite values, or belongs to another base: train it again",
             )
-        writer.put(at + start * row_bytes, chunk.to(TORCH_DTYPES[out.dtype]))
+        writer.put(at + start * row_bytes, cast(chunk, dtype, out.name, start * out.width))
     return MergedTensor(
         tensor=out.name,
         changes=tuple(change.name for change in planned.changes),

@@ -15,9 +15,11 @@ from rankwise.export.execute import Progress, silent, write
 from rankwise.export.layerwise import parts_of_layers
 from rankwise.export.mergebase import BaseFiles
 from rankwise.export.mergeplan import MergePlan, Wanted, plan
+from rankwise.export.rounding import rounded_as
 from rankwise.methods import TUNERS
 from rankwise.model.adapterproducts import WEIGHTS, AdapterFolder
 from rankwise.records import Merge, MergedAdapter, NewTokens, Plan
+from rankwise.records.merging import Rounding
 from rankwise.store import hash_file, publish_folder, require_space, write_record
 from rankwise.text.files import copy_licence, copy_text_files
 
@@ -25,7 +27,9 @@ MERGE = "merge.json"  # beside the merged weights
 SHARDED = frozenset({"LORA", "IA3", "LN_TUNING"})  # merged by operations of their own; others by PEFT's layers
 
 
-def merge(decided: Plan, adapter: Path, out: Path, *, progress: Progress = silent) -> Merge:
+def merge(
+    decided: Plan, adapter: Path, out: Path, *, rounding: Rounding = "stochastic", progress: Progress = silent
+) -> Merge:
     """Write the merged model of `adapter` to `out`, a folder that plain transformers loads.
 
     QLoRA and 8-bit LoRA are merged onto the dequantised base, because that is the base they were trained on: onto the
@@ -35,11 +39,18 @@ def merge(decided: Plan, adapter: Path, out: Path, *, progress: Progress = silen
         ModelError: the adapter does not fit the base. SpaceError: the disk of `out` has no room for the model.
     """
     facts = decided.facts.model
-    return write_merge(facts.path, [adapter], out, wanted_by(decided), base_hash=facts.weights_hash, progress=progress)
+    wanted = wanted_by(decided, rounding)
+    return write_merge(facts.path, [adapter], out, wanted, base_hash=facts.weights_hash, progress=progress)
 
 
 def merge_weighted(
-    decided: Plan, adapters: Sequence[Path], out: Path, blend: Blend, *, progress: Progress = silent
+    decided: Plan,
+    adapters: Sequence[Path],
+    out: Path,
+    blend: Blend,
+    *,
+    rounding: Rounding = "stochastic",
+    progress: Progress = silent,
 ) -> Merge:
     """Write the model of several adapters, trained over the base of `decided`, to `out`.
 
@@ -51,20 +62,21 @@ def merge_weighted(
         facts.path,
         adapters,
         out,
-        wanted_by(decided),
+        wanted_by(decided, rounding),
         blend=blend,
         base_hash=facts.weights_hash,
         progress=progress,
     )
 
 
-def wanted_by(decided: Plan) -> Wanted:
+def wanted_by(decided: Plan, rounding: Rounding = "stochastic") -> Wanted:
     """How the weights were held in training, and the tokens that a plan adds."""
     config, stored = decided.verdict.config, TUNERS[decided.verdict.method].base
     assert config is not None
     return Wanted(
         quantised=stored if stored in ("nf4", "int8") else None,
         trained=config.dtype,
+        rounding=rounding,
         new_tokens=decided.facts.new_tokens,
     )
 
@@ -77,6 +89,7 @@ def fold(
     four_bit: bool = False,
     eight_bit: bool = False,
     dtype: str,
+    rounding: Rounding = "stochastic",
     new_tokens: NewTokens | None = None,
 ) -> Path:
     """Fold `adapter` into the model of `base_folder`, saved in `dtype` (bf16, fp16 or fp32), with `new_tokens`. A
@@ -86,6 +99,7 @@ def fold(
         quantised="nf4" if four_bit else "int8" if eight_bit else None,
         trained="fp32" if dtype == "fp32" else "bf16",
         stored=dtype,
+        rounding=rounding,
         new_tokens=new_tokens,
     )
     write_merge(base_folder, [adapter], out, wanted)
@@ -110,7 +124,7 @@ def write_merge(
     made = plan(base, parts[0] if blend is None else blended(parts, blend), wanted)
     require_space(out.parent, made.bytes, "the merged model")
     with publish_folder(out) as folder:
-        changed = write(made, folder, progress)
+        changed = write(made, folder, progress, rounded_as(wanted.rounding))
         carry_files(made, folder, wanted, opened[0].folder)
         done = Merge(
             how="sum" if blend is None else blend.how,
@@ -119,6 +133,7 @@ def write_merge(
             base=str(base_folder),
             base_hash=base_hash,
             stored_as=wanted.quantised or "as-loaded",
+            rounding=wanted.rounding,
             adapters=tuple(
                 MergedAdapter(path=str(a.folder), sha256=hash_file(a.folder / WEIGHTS), weight=weight)
                 for a, weight in zip(opened, blend.weights if blend else (1.0,), strict=True)

@@ -16,6 +16,7 @@ from rankwise.export.mergebase import BaseFiles
 from rankwise.export.quantised import Quantised
 from rankwise.export.shards import TORCH_DTYPES, Stored
 from rankwise.records import NewTokens
+from rankwise.records.merging import Rounding
 
 STORED_AS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 INDEX = "model.safetensors.index.json"
@@ -37,6 +38,11 @@ class Planned:
     def copied(self) -> bool:
         """Are the bytes of the source those of the result?"""
         return not self.changes and (self.out.dtype, self.out.shape) == (self.source.dtype, self.source.shape)
+
+    @property
+    def learned(self) -> bool:
+        """Is there anything of an adapter in it?"""
+        return bool(self.changes) or self.source.file != self.out.file
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,13 @@ class Wanted:
 
     Attributes:
         quantised: how linear weights were held in training; None: as they are stored. trained: their precision then.
-        stored: precision of the result's floating-point tensors; None keeps each tensor's own.
+        stored: precision of the result's floating-point tensors; None keeps each tensor's own. rounding: to it.
     """
 
     quantised: Literal["nf4", "int8"] | None = None
     trained: Literal["bf16", "fp32"] = "fp32"
     stored: str | None = None
+    rounding: Rounding = "stochastic"
     new_tokens: NewTokens | None = None
 
 

@@ -1,8 +1,9 @@
 """A merge taken back: merged weights less the adapter's update, and how far they then lie from the base.
 
-bf16 rounds once when the update is added and once when it is taken away, so most numbers come back as they were and
-some one step beside it; in fp32 all but the last bits return. What a merge overwrote (whole modules, rows of tokens),
-or divided by a length that only the base knows (DoRA), is copied from the base.
+bf16 rounds once when the update is added and once when it is taken away. By chance and its mirror nearly all numbers
+come back as they were; to the nearest most do, and some come one step beside it; in fp32 all but the last bits return.
+What a merge overwrote (whole modules, rows of tokens), or divided by a length that only the base knows (DoRA), is
+copied from the base.
 """
 
 import time
@@ -19,10 +20,11 @@ from rankwise.export.execute import Progress, chain, silent, write
 from rankwise.export.merge import MERGE, carry_files, parts_of
 from rankwise.export.mergebase import BaseFiles
 from rankwise.export.mergeplan import MergePlan, Planned, Wanted, plan
+from rankwise.export.rounding import rounded_as
 from rankwise.export.shards import TORCH_DTYPES, Reader, Stored, step_rows
 from rankwise.model.adapterproducts import WEIGHTS, AdapterFolder
 from rankwise.records import Merge, MergedAdapter
-from rankwise.store import hash_file, publish_folder, require_space, write_record
+from rankwise.store import hash_file, publish_folder, read_record, require_space, write_record
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def undo(
         SpaceError: the disk of `out` has no room for the model.
     """
     began = time.monotonic()
+    how = merged / MERGE
+    rounding = read_record(how, Merge).rounding if how.is_file() else "nearest"
     base, held, opened = BaseFiles.open(base_folder), BaseFiles.open(merged), AdapterFolder.open(adapter)
     forward = plan(base, parts_of(opened, base), wanted)
     made = MergePlan(
@@ -58,7 +62,7 @@ def undo(
     )
     require_space(out.parent, made.bytes, "the base's weights")
     with publish_folder(out) as folder:
-        changed = write(made, folder, progress)
+        changed = write(made, folder, progress, rounded_as(rounding, back=True))
         carry_files(made, folder, Wanted(), base_folder)
         distance = _distance(forward, folder)
         done = Merge(
@@ -68,6 +72,7 @@ def undo(
             base=str(base_folder),
             base_hash=base_hash,
             stored_as=wanted.quantised or "as-loaded",
+            rounding=rounding,
             adapters=(MergedAdapter(path=str(adapter), sha256=hash_file(adapter / WEIGHTS), weight=-1.0),),
             copied=sum(t.copied for t in made.tensors),
             changed=changed,

@@ -16,6 +16,7 @@ from rankwise.records import (
     Verification,
 )
 from rankwise.records.export import EngineFit
+from rankwise.records.merging import Rounding
 from rankwise.store import Run
 
 Form = Literal["peft", "transformers", "gguf"]
@@ -29,6 +30,7 @@ def merge(
     how: str = "linear",
     density: float | None = None,
     seed: int = 0,
+    rounding: Rounding = "stochastic",
     progress: Progress = quiet,
 ) -> Path:
     """Fold the adapter into its base; returns the folder, which plain transformers loads. `verify` proves it.
@@ -39,6 +41,7 @@ def merge(
         run: a run, or several that are blended into `out`.
         out: folder of the model; None: RUN/model.
         weights, how, density, seed: of a blend, as `rankwise merge` has them.
+        rounding: of changed weights to 16 bits; "nearest" gives PEFT's bits and loses small changes.
         progress: told (what, done, total).
 
     Raises:
@@ -47,10 +50,11 @@ def merge(
     """
     folder = None if out is None else Path(out)
     if isinstance(run, str | Path | Run):
-        return api.merge(run_of(run), folder, progress)
+        return api.merge(run_of(run), folder, progress, rounding=rounding)
     if folder is None:
         raise UsageError("a merge of several runs needs a folder to write to", fix="give out")
-    api.merge_weighted([run_of(r) for r in run], folder, weights, how, density, seed, progress)
+    runs = [run_of(r) for r in run]
+    api.merge_weighted(runs, folder, weights, how, density, seed, progress, rounding=rounding)
     return folder
 
 

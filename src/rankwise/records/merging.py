@@ -6,6 +6,8 @@ from pydantic import Field
 
 from rankwise.records.base import Record
 
+Rounding = Literal["stochastic", "nearest"]
+
 
 class MergedTensor(Record):
     """One weight that was changed."""
@@ -37,6 +39,9 @@ class Merge(Record):
     base_hash: str | None = Field(description="Of its weights and config.json; null where it was not asked for.")
     stored_as: Literal["as-loaded", "nf4", "int8"] = Field(
         description="How the base's linear weights were held in training, and so in this merge."
+    )
+    rounding: Rounding = Field(
+        description="Of what changed, to 16 bits. `stochastic`: up or down by chance, so that small changes stay."
     )
     adapters: tuple[MergedAdapter, ...]
     copied: int = Field(description="Tensors whose bytes were copied.")

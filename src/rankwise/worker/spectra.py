@@ -115,4 +115,4 @@ def _is_out_of_memory(error: Exception) -> bool:
     """Of torch's allocators, of Python, or of a file that the system will not map (ENOMEM, in words alone)."""
     if isinstance(error, MemoryError) or "Cannot allocate memory" in str(error):
         return True
-    return should_reduce_batch_size(error)
+    return bool(should_reduce_batch_size(error))

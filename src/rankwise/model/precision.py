@@ -1,0 +1,37 @@
+"""A model of 16-bit weights that computes in fp32, one module's weights at a time."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@contextmanager
+def in_fp32(model: nn.Module) -> Iterator[None]:
+    """Inside, what passes through the model is fp32: a module's 16-bit weights are raised while it runs and are the
+    very same tensors after it, so memory grows by the largest module alone. Quantised layers multiply as they always
+    do: bitsandbytes would make other values of 4-bit weights in fp32 than those that were trained over.
+    """
+    below: dict[nn.Module, list[tuple[nn.Parameter, torch.Tensor]]] = {}
+
+    def raise_weights(module: nn.Module, *_: Any) -> None:
+        if module not in below:  # one that calls itself is up already
+            own = [p for p in module.parameters(recurse=False) if p.dtype in HALF]
+            below[module] = [(p, p.data) for p in own]
+            for parameter in own:
+                parameter.data = parameter.data.float()
+
+    def put_back(module: nn.Module, *_: Any) -> None:
+        for parameter, stored in below.pop(module, ()):
+            parameter.data = stored
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if any(p.dtype in HALF for p in module.parameters(recurse=False)):
+                stack.callback(module.register_forward_pre_hook(raise_weights).remove)
+                stack.callback(module.register_forward_hook(put_back, always_call=True).remove)
+        yield
