@@ -20,10 +20,11 @@ from rankwise.records import Check
 
 # Of what training changed, at most so much may be lost by merging, and never more nats than the second number. On
 # SmolLM2-135M weights rounded by chance lost 0.01 to 0.1 %, weights rounded to the nearest 11 % after 16 steps. Below
-# the third, in nats, lies what rounding does to any model: an adapter that did so little cannot be told from it.
+# the third, in nats, lies what rounding does to any model (0.0005 to a random one, 0.00006 to SmolLM2-135M): an adapter
+# that did so little cannot be told from it.
 MAX_LOST = 0.05
 MAX_MEAN_KL = 0.01
-ROUNDING_KL = 5e-4
+ROUNDING_KL = 2e-3
 # Share of positions where the greedy token may change although it leads clearly.
 MAX_FLIPS = 0.01
 
