@@ -106,6 +106,7 @@ def test_calls_that_cannot_be_meant(runs: dict[str, Run], tmp_path: Path) -> Non
     assert "needs a folder" in refused(2, "merge", *both)["what"]
     assert "needs a folder" in refused(2, "merge", one, "--undo", tmp_path)["what"]
     assert "several runs were given" in refused(2, "merge", *both, "--undo", tmp_path, *out)["what"]
+    assert "--undo takes the way" in refused(2, "merge", one, "--undo", tmp_path, "--rounding", "nearest", *out)["what"]
     assert "--weights a,b" in refused(2, "merge", *both, "--weights", "a,b", *out)["what"]
     assert "3 weights for 2 runs" in refused(2, "merge", *both, "--weights", "1,2,3", *out)["what"]
     assert "no such way" in refused(2, "merge", *both, "--how", "slerp", *out)["what"]

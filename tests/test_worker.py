@@ -273,8 +273,9 @@ QUESTIONS = ["500 yes", "501 hours please", "502 prices"]
 
 
 def test_the_adapter_loads_with_plain_peft_and_the_merged_model_with_plain_transformers(
-    model: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    model = toy_model(tmp_path / "base", dtype="fp32")  # in bf16 a merge is rounded, and a near tie may fall otherwise
     run = trained(tmp_path, model, train={"max_steps": 25, "save_steps": 25, "bf16": False})
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, run.adapter)

@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
+from rankwise.methods import AdapterOptions
+from rankwise.model.attach import wrap
 from rankwise.model.likelihood import final_logits
 from rankwise.model.load import load_base
 from rankwise.model.precision import in_fp32
-from tests.export.merging import adapter_of
-from tests.export.test_merge import lora
-from tests.tiny import tiny_gpt2, tiny_llama, tiny_moe
+from tests.export.merging import adapter_of, moved
+from tests.export.test_merge import CASES, LAYERWISE, NEARLY, SIZES, lora
+from tests.tiny import tiny_gpt2, tiny_llama, tiny_llama_untied, tiny_moe
 
 PROMPTS = [[1, 5, 9, 3], [2, 2, 7]]
 BASES = {
@@ -50,6 +53,39 @@ def test_an_adapter_does_too(tmp_path: Path, four_bit: bool) -> None:
     with in_fp32(tuned):
         precise = final_logits(tuned, PROMPTS)
     assert float((precise - wanted).norm()) < float((as_run - wanted).norm()) * (0.9 if four_bit else 1e-4)
+
+
+def apart(base: Path, adapter: Path) -> tuple[float, float]:
+    """Logits of an adapter over bf16 weights against the same over fp32: with our arithmetic, and as it is run."""
+    expected, tuned = (
+        PeftModel.from_pretrained(load_base(base, dtype=dtype), adapter).eval() for dtype in ("fp32", "bf16")
+    )
+    expected.load_state_dict(tuned.state_dict())  # some tuners keep their own numbers in 16 bits, too
+    wanted, as_run = final_logits(expected, PROMPTS), final_logits(tuned, PROMPTS)
+    with in_fp32(tuned):
+        precise = final_logits(tuned, PROMPTS)
+    return float((precise - wanted).norm() / wanted.norm()), float((as_run - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("name", [*CASES, *NEARLY])
+def test_every_kind_of_layer_that_peft_wraps(tmp_path: Path, name: str) -> None:
+    """DoRA and rows of new tokens take the weights of the layer below without calling it."""
+    kind, config = (CASES | NEARLY)[name]
+    makers: dict[str, Any] = {"tied": tiny_llama, "untied": tiny_llama_untied}
+    base = tiny_gpt2(tmp_path / "b", hidden=64) if kind == "gpt2" else makers[kind](tmp_path / "b", **SIZES)
+    precise, as_run = apart(base, adapter_of(base, tmp_path / "adapter", config))
+    assert precise < 1e-5 and as_run > 1e-3
+
+
+@pytest.mark.parametrize("method", LAYERWISE)
+def test_every_tuner(tmp_path: Path, method: str) -> None:
+    base, adapter = tiny_llama(tmp_path / "base", **SIZES), tmp_path / "adapter"
+    wrap(load_base(base, dtype="fp32"), method, AdapterOptions(), seed=0).model.save_pretrained(adapter)
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: moved(t) for name, t in load_file(file).items()}, file, {"format": "pt"})
+    precise, as_run = apart(base, adapter)
+    rounds_itself = method == "unilora"  # its scales are made in 16 bits in the forward pass, too
+    assert precise < (1e-3 if rounds_itself else 1e-5) and as_run > 1e-3
 
 
 def test_an_error_inside_leaves_the_weights_as_they_were(tmp_path: Path) -> None:

@@ -40,12 +40,13 @@ def merge(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="DARE: of what is dropped (default 0).", show_default=False)] = None,
     rounding: Annotated[
-        Rounding,
+        Rounding | None,
         typer.Option(
             metavar="WAY",
-            help="Of changed weights to 16 bits: stochastic, or nearest (PEFT's bits; loses small changes).",
+            help="Of changed weights to 16 bits: stochastic (default), or nearest (PEFT's bits; loses small changes).",
+            show_default=False,
         ),
-    ] = "stochastic",
+    ] = None,
     undo: Annotated[
         Path | None, typer.Option(metavar="MERGED", help="Take RUN's adapter out of this folder again, into --out.")
     ] = None,
@@ -63,12 +64,15 @@ def merge(
     if undo is not None:
         if len(runs) > 1:
             raise UsageError("--undo takes one run's adapter out of its merged folder, and several runs were given")
+        if rounding is not None:
+            raise UsageError("--rounding is how a merge rounds; --undo takes the way that merge.json names")
         return _undo(runs[0], undo, _required(out, "--undo"), as_json)
+    way: Rounding = rounding or "stochastic"
     if len(runs) > 1:
         shares = _numbers(weights) if weights is not None else ()
-        asked = {"weights": shares, "how": how or "linear", "density": density, "seed": seed or 0, "rounding": rounding}
+        asked = {"weights": shares, "how": how or "linear", "density": density, "seed": seed or 0, "rounding": way}
         return _blend(runs, _required(out, "a merge of several runs"), asked, as_json)
-    return _merge(runs[0], out, rounding, as_json)
+    return _merge(runs[0], out, way, as_json)
 
 
 def _required(out: Path | None, what: str) -> Path:

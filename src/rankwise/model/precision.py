@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 HALF = (torch.bfloat16, torch.float16)
@@ -20,7 +22,7 @@ def in_fp32(model: nn.Module) -> Iterator[None]:
 
     def raise_weights(module: nn.Module, *_: Any) -> None:
         if module not in below:  # one that calls itself is up already
-            own = [p for p in module.parameters(recurse=False) if p.dtype in HALF]
+            own = _half_weights(module)
             below[module] = [(p, p.data) for p in own]
             for parameter in own:
                 parameter.data = parameter.data.float()
@@ -31,7 +33,15 @@ def in_fp32(model: nn.Module) -> Iterator[None]:
 
     with ExitStack() as stack:
         for module in model.modules():
-            if any(p.dtype in HALF for p in module.parameters(recurse=False)):
+            if _half_weights(module):
                 stack.callback(module.register_forward_pre_hook(raise_weights).remove)
                 stack.callback(module.register_forward_hook(put_back, always_call=True).remove)
         yield
+
+
+def _half_weights(module: nn.Module) -> list[nn.Parameter]:
+    """Those a module computes with. PEFT's layers take the weights of what they wrap without calling it (DoRA's norms,
+    the rows of new tokens), so these are theirs too.
+    """
+    wraps = isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+    return [p for p in module.parameters(recurse=wraps) if p.dtype in HALF]
