@@ -9,8 +9,10 @@ import pytest
 
 from rankwise.cli import completing
 from rankwise.options import JOB_OPTIONS, gpu_names, model_names
+from rankwise.serve.registry import Registry
 from rankwise.store import Run
 from tests import builders
+from tests.serve.databases import added
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +84,29 @@ def test_paths_are_offered_where_a_path_is_typed(here: Path) -> None:
     assert completing.compared_or_run("comparisons/") == ["second", "first", "comparisons/duel"]
     assert completing.job_files("") == ["job.yaml"]
     assert "embedded" in completing.runs_or_models("") and "first" in completing.runs_or_models("")
+
+
+TENANTS = """
+eval "$(_RANKWISE_COMPLETE=source_bash rankwise)"
+tab() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _rankwise_completion rankwise; echo "== ${COMPREPLY[*]}"; }
+tab rankwise tenants show ''
+tab rankwise tenants promote --registry other.sqlite ''
+tab rankwise tenants remove --registry none.sqlite ''
+tab rankwise tenants key --registry mysql://there ''
+"""
+
+
+def test_tenants_are_known_and_no_registry_is_made(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKWISE_REGISTRY", str(here / "registry.sqlite"))
+    for file, names in (("registry", ("clinic", "shop")), ("other", ("harbour",))):
+        known = Registry(str(here / f"{file}.sqlite"))
+        for name in names:
+            added(known, name)
+        known.close()
+    done = subprocess.run(["bash", "--norc", "-c", TENANTS], capture_output=True, text=True, check=False)
+    answers = [answer.removeprefix("== ").split() for answer in done.stdout.splitlines()]
+    assert (answers, done.stderr) == ([["clinic", "shop"], ["harbour"], [], []], "")
+    assert not (here / "none.sqlite").exists()
 
 
 def test_values_that_the_job_lists_are_known() -> None:

@@ -52,7 +52,15 @@ if TYPE_CHECKING:
     from rankwise.api.serving import Serving, is_loopback, serve
     from rankwise.api.shrinking import shrink
     from rankwise.api.standing import Road, road
-    from rankwise.api.tenancy import adapter_store, add_tenant, limit_tenant, other_bases, registry, show_tenant
+    from rankwise.api.tenancy import (
+        adapter_store,
+        add_tenant,
+        limit_tenant,
+        other_bases,
+        registry,
+        show_tenant,
+        tenant_names,
+    )
     from rankwise.api.training import latest_unfinished, prepare, train
 
 __all__ = [
@@ -133,6 +141,7 @@ __all__ = [
     "stop",
     "summary",
     "tables",
+    "tenant_names",
     "train",
     "unmerge",
     "verify",
@@ -222,6 +231,7 @@ _MODULE = {
     "stop": "monitoring",
     "summary": "looking",
     "tables": "lesson",
+    "tenant_names": "tenancy",
     "train": "training",
     "unmerge": "merging",
     "verify": "proving",

@@ -29,6 +29,19 @@ def registry(url: str | None = None) -> "Registry":
     return Registry(url)
 
 
+def tenant_names(url: str | None = None) -> tuple[str, ...]:
+    """Names in a registry (as `registry`), none where it does not exist yet. Raises RegistryError."""
+    from rankwise.serve.database import default_url, is_there
+
+    if not is_there(url or default_url()):
+        return ()
+    known = registry(url)
+    try:
+        return tuple(tenant.name for tenant in known.tenants())
+    finally:
+        known.close()
+
+
 def adapter_store(root: str | None = None, max_bytes: int | None = None, max_rank: int | None = None) -> "AdapterStore":
     """Where adapter files are kept; None: $RANKWISE_ADAPTERS, else a folder of this user's. Raises AdapterError.
 

@@ -1,6 +1,8 @@
-"""What the Tab key offers for arguments: runs, jobs, models. Where nothing here fits, the shell offers files."""
+"""What the Tab key offers for runs, jobs, models and tenants. Where nothing here fits, the shell offers files."""
 
 from pathlib import Path
+
+import typer
 
 
 def run_folders(incomplete: str) -> list[str]:
@@ -49,6 +51,17 @@ def gpu_names(incomplete: str) -> list[str]:
     from rankwise import options
 
     return list(options.gpu_names())
+
+
+def tenant_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Of the registry that the line names, or the default one; pressing Tab makes none."""
+    from rankwise import api
+    from rankwise.errors import RankwiseError
+
+    try:
+        return list(api.tenant_names(ctx.params.get("registry")))
+    except (RankwiseError, ModuleNotFoundError):  # the command itself says what is wrong
+        return []
 
 
 def _runs() -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from rankwise.cli.completing import tenant_names
 from rankwise.cli.face import Json, RunFolder, command
 from rankwise.cli.printing import notes, print_json, print_lines, print_passage, print_table
 from rankwise.errors import UsageError
@@ -16,7 +17,7 @@ tenants = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.", autocompletion=tenant_names)]
 Where = Annotated[
     str | None,
     typer.Option(

@@ -188,7 +188,7 @@ def _sweep_traces(bakeoff: Bakeoff, tried: Sequence[Tried]) -> Iterator[dict[str
                 "x": [t.rate],
                 "y": [short(t.loss or 0.0)],
                 "text": ["at the edge"] if at_edge else [],
-                "textposition": "top center",
+                "textposition": "top left" if t.rate == own[-1].rate else "top right",  # away from the frame
                 "textfont": {"color": color, "size": 12},
                 "marker": ring,
                 "hoverinfo": "skip",

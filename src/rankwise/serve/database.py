@@ -99,6 +99,12 @@ def default_url() -> str:
     return os.environ.get("RANKWISE_REGISTRY") or str(data_folder() / "registry.sqlite")
 
 
+def is_there(where: str) -> bool:
+    """Whether opening it would make no new file; of a server's URL it is not asked."""
+    url = _url(where)
+    return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
+
+
 class Database:
     """One registry, reached.
 
