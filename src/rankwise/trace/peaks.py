@@ -173,15 +173,18 @@ def _merge_peak(setup: Setup) -> int | None:
 @contextmanager
 def _no_collector() -> Iterator[None]:
     """Python's cycle collector would stop for seconds among so many small objects. The models are cycles, so it runs
-    once at the end, over what was made here alone: in a batch of hundreds they would fill gigabytes.
+    once at the end, over what was made here alone: in a batch of hundreds they would fill gigabytes. What a caller has
+    frozen stays frozen.
     """
-    was = gc.isenabled()
+    was, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
-    gc.freeze()
+    if not frozen:
+        gc.freeze()
     try:
         yield
     finally:
         gc.collect()
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
         if was:
             gc.enable()
