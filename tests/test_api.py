@@ -11,10 +11,11 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from rankwise import api, store
+from rankwise import api, files
 from rankwise.errors import AnswerIsNo, PlanError, RunError, SpaceError, UsageError
+from rankwise.files import read_record
 from rankwise.records import Plan
-from rankwise.store import Run, read_record
+from rankwise.store import Run
 from tests.datafiles import cache_dataset, write_rows
 from tests.training import carry_out, losses, toy_job, toy_model, toy_rows, toy_run, trained, write_jsonl
 
@@ -135,10 +136,10 @@ def test_a_job_that_cannot_fit_is_answered_with_no(model: Path, tmp_path: Path) 
 
 
 def test_a_folder_in_use_is_left_alone(finished: Run, model: Path, tmp_path: Path) -> None:
-    before = store.hash_folder(finished.folder)
+    before = files.hash_folder(finished.folder)
     with pytest.raises(RunError, match="already in use") as error:
         api.prepare(toy_job(tmp_path, model), finished.folder, {})
-    assert "--resume" in error.value.fix and store.hash_folder(finished.folder) == before
+    assert "--resume" in error.value.fix and files.hash_folder(finished.folder) == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="already in use"):
@@ -151,7 +152,7 @@ def test_too_small_a_disk_is_refused_before_the_first_byte(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = toy_job(tmp_path, model)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000, total=0, used=0))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000, total=0, used=0))
     with pytest.raises(SpaceError, match=r"not enough disk for this run") as error:
         api.prepare(job, tmp_path / "run", {})
     assert error.value.exit_code == 1 and not (tmp_path / "run").exists()
@@ -232,7 +233,7 @@ def test_a_merge_goes_into_an_empty_folder_only(finished: Run, tmp_path: Path) -
 def test_a_merge_that_does_not_fit_writes_nothing(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10, total=0, used=0))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10, total=0, used=0))
     with pytest.raises(SpaceError, match="the merged model"):
         api.merge(finished, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

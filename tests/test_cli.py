@@ -474,10 +474,10 @@ def test_planning_into_the_folder_of_the_job_does_not_write_over_it(here: Path, 
 def test_too_small_a_disk_is_refused_before_the_first_byte(
     job: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rankwise import store
+    from rankwise import files
 
     free = types.SimpleNamespace(total=10, used=9, free=1)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: free)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: free)
     error = refused(1, "train", job, "--out", here / "out")
     assert error["kind"] == "SpaceError" and not (here / "out").exists()
 
@@ -541,7 +541,7 @@ def _made(folder: Path, done: bool) -> Path:
     plan = builders.plan()
     run.begin(plan)
     if done:
-        from rankwise.store import write_record
+        from rankwise.files import write_record
         from rankwise.watch.evidence import summarise
 
         for event in whole_run():

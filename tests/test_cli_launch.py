@@ -12,8 +12,8 @@ from rankwise import api
 from rankwise.api import training
 from rankwise.cli import app
 from rankwise.errors import PlanError
+from rankwise.files import read_record, write_record
 from rankwise.records import Plan
-from rankwise.store import read_record, write_record
 from tests.training import toy_job, toy_model
 
 

@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from rankwise import api
 from rankwise.cli import app
-from rankwise.store import job_yaml, write_record, write_text
+from rankwise.files import write_record, write_text
+from rankwise.store import job_yaml
 from tests.report.bakeoffs import build_bakeoff, build_outcome, build_trials, whole_comparison
 
 

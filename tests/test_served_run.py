@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from rankwise import api
 from rankwise.cli import app
-from rankwise.store import Run, hash_folder
+from rankwise.files import hash_folder
+from rankwise.store import Run
 from tests.training import cli, toy_job, toy_model, wait_for, write_jsonl
 
 QUESTION = "Visitor 77: when do you open?"  # no row has this number

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from rankwise import api
 from rankwise.cli import app
+from rankwise.files import hash_folder, write_record
 from rankwise.serve.registry import Registry
-from rankwise.store import Run, hash_folder, write_record
+from rankwise.store import Run
 from tests.serve.databases import added
 from tests.training import cli, toy_model, trained
 

@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from rankwise import api
 from rankwise.cli import app
 from rankwise.errors import DataError, ModelError, RunError, UsageError
+from rankwise.files import read_record
 from rankwise.model.adapterproducts import AdapterFolder
 from rankwise.model.likelihood import final_logits
 from rankwise.records import Lineage, SpectrumSeen, Watching
-from rankwise.store import LINEAGE, Run, read_record
+from rankwise.store import LINEAGE, Run
 from rankwise.watch import directions
 from tests.tiny import tiny_llama
 from tests.training import toy_model, toy_rows, trained, write_jsonl

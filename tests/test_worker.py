@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
-from rankwise import api, store
+from rankwise import api, files
 from rankwise.errors import DataError, RunError, SpaceError, TrainingError
 from rankwise.model import blockwise
 from rankwise.model.attach import attach
@@ -495,7 +495,7 @@ def test_an_absurd_learning_rate_fails_in_one_sentence(model: Path, tmp_path: Pa
 def test_a_full_disk_is_a_failed_run_that_resumes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = toy_run(tmp_path, model)
     with monkeypatch.context() as patch:
-        patch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+        patch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
         with pytest.raises(SpaceError, match="not enough disk for a checkpoint"):
             carry_out(run)
     assert run.state() == "failed" and not list(run.checkpoints.glob("*"))

@@ -11,13 +11,13 @@ from typing import Any
 from benchmarks.lesson.jobs import Bench, Job
 from benchmarks.lesson.lists import ROOM, Plain, Split, conversations, encoded
 from benchmarks.lesson.training import ENDLESS, Trained, carried_out, config_of, mean_loss
+from rankwise.files import publish_folder
 from rankwise.model.attach import attach, load_adapter, trainable_params
 from rankwise.model.generate import answer
 from rankwise.model.likelihood import row_losses
 from rankwise.model.load import load_base, quiet_transformers
 from rankwise.model.locate import locate
 from rankwise.records import TrainConfig
-from rankwise.store import publish_folder
 from rankwise.text.formats import Row
 from rankwise.text.general import Replay
 from rankwise.text.masks import Encoded, encode_rows

@@ -23,7 +23,7 @@ from benchmarks.lesson.readme import readme
 from benchmarks.lesson.result import jobs_of, result_of
 from benchmarks.lesson.scale import FULL, QUICK
 from benchmarks.lesson.words import in_words
-from rankwise.store import cache_folder, write_text
+from rankwise.files import cache_folder, write_text
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "lesson-tested.md"

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from rankwise.files import publish_folder
 from rankwise.model.load import quiet_transformers
-from rankwise.store import publish_folder
 from rankwise.text.masks import IGNORE, Encoded
 
 SYMBOLS = "\0^:" + string.digits + string.ascii_lowercase  # padding and the beginning of a row come first

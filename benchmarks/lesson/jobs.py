@@ -15,8 +15,9 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.lesson.scale import Scale
+from rankwise.files import write_text
 from rankwise.records import content_hash
-from rankwise.store import now, write_text
+from rankwise.store import now
 
 WAY = 1  # raised when a job computes something else than before, so that old files are not taken for new ones
 WAITING = 5.0  # seconds between two looks at the file that asks for quiet

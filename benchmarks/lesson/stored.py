@@ -10,12 +10,12 @@ from benchmarks.lesson.arms import ALPHA
 from benchmarks.lesson.codes import BITS, PAD, fresh, old_and_new, rows_of, save
 from benchmarks.lesson.jobs import Bench, Job
 from benchmarks.lesson.training import carried_out, config_of, mean_loss
+from rankwise.files import publish_folder
 from rankwise.model.adapterproducts import live_products
 from rankwise.model.attach import attach, trainable_params
 from rankwise.model.likelihood import row_reads
 from rankwise.model.load import load_base, quiet_transformers
 from rankwise.model.products import singular_values
-from rankwise.store import publish_folder
 from rankwise.text.masks import Encoded
 
 PRETRAIN_RATE = 3e-3

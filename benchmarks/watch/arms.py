@@ -10,8 +10,9 @@ from typing import Any
 from benchmarks.watch.rows import Row
 from benchmarks.watch.written import WRITTEN_ROWS
 from rankwise import api
+from rankwise.files import write_record
 from rankwise.records import Acted, Saved, SpectrumSeen, Started, Step, Stopped, Watched
-from rankwise.store import Run, write_record
+from rankwise.store import Run
 from rankwise.worker import work
 
 BATCH = 8

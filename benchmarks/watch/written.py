@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
+from rankwise.files import write_text
 from rankwise.model.load import load_base
 from rankwise.model.locate import locate
-from rankwise.store import write_text
 from rankwise.text.general import Replay
 from rankwise.text.template import ChatText
 from rankwise.train.replay import generate

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from rankwise.app import compare
-from rankwise.store import Run, write_record
+from rankwise.files import write_record
+from rankwise.store import Run
 from tests.app.house import open_house
 from tests.report.bakeoffs import build_outcome, whole_comparison
 from tests.test_comparisons import made

@@ -12,8 +12,8 @@ from rankwise import api
 from rankwise.cli import app
 from rankwise.compare.conclude import conclude
 from rankwise.compare.evidence import VARIABLE, remember
+from rankwise.files import read_record
 from rankwise.records import Allowance, Arm, Bakeoff, Plan, Trial
-from rankwise.store import read_record
 from tests.compare.test_conclude import runs
 from tests.training import toy_job, toy_model
 

@@ -15,13 +15,14 @@ from rankwise import api
 from rankwise.decide.compatibility import refused
 from rankwise.errors import JobError, RunError
 from rankwise.estimate.storage import SMALL_FILES
+from rankwise.files import folder_bytes
 from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import allow_packing, attach, load_adapter, total_params, trainable_params
 from rankwise.model.likelihood import final_logits
 from rankwise.model.load import load_base
 from rankwise.model.trained import restore_weights
 from rankwise.records import ModuleSpectrum, SpectrumSeen, Started, Validation
-from rankwise.store import Run, folder_bytes
+from rankwise.store import Run
 from rankwise.watch import directions
 from tests.training import carry_out, losses, published, toy_model, toy_run, trained, weights
 

@@ -160,7 +160,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(ledger: Path, monkeypatch:
             raise OSError(28, "No space left on device")
         return real(file, data[: len(data) // 2])
 
-    monkeypatch.setattr("rankwise.store.os.write", half)
+    monkeypatch.setattr("rankwise.files.os.write", half)
     with pytest.raises(Exception, match="No space left"):
         append(entry(1.0, 1), entry(1.0, 2))
     assert ledger.read_bytes() == before and len(calls) == 2

@@ -15,10 +15,10 @@ from rankwise.evaluate import harness_tasks
 from rankwise.evaluate.harness import load_tokenizer, score
 from rankwise.evaluate.harness_index import _members, remembered_index, task_manager
 from rankwise.evaluate.harness_tasks import Asked, load_tasks
+from rankwise.files import cache_folder
 from rankwise.model.attach import attach, untouched
 from rankwise.model.load import load_base
 from rankwise.records import BenchmarkScore
-from rankwise.store import cache_folder
 from tests.lmtasks import CHOICE, QUESTIONS, write_tasks
 from tests.tiny import tiny_config, tiny_llama
 

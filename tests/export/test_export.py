@@ -16,8 +16,9 @@ from rankwise import api
 from rankwise.api import exporting
 from rankwise.cli import app
 from rankwise.errors import SpaceError
+from rankwise.files import hash_folder, read_record
 from rankwise.records import Artifact
-from rankwise.store import Run, hash_folder, read_record
+from rankwise.store import Run
 from tests.training import toy_model, trained
 
 
@@ -146,7 +147,7 @@ def test_a_folder_in_use_is_left_alone(proven: dict[str, Run], tmp_path: Path) -
 def test_a_disk_without_room_is_told_before_the_first_byte(
     proven: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rankwise.store.free_bytes", lambda folder: 10)
+    monkeypatch.setattr("rankwise.files.free_bytes", lambda folder: 10)
     with pytest.raises(SpaceError, match="not enough disk for the export"):
         exporting.export(proven["merged"], "transformers", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -16,11 +16,11 @@ from rankwise.errors import ModelError, SpaceError
 from rankwise.export import shards
 from rankwise.export.merge import MERGE, fold, write_merge
 from rankwise.export.mergeplan import Wanted
+from rankwise.files import hash_folder, read_record
 from rankwise.methods import AdapterOptions
 from rankwise.model.attach import wrap
 from rankwise.model.load import load_base
 from rankwise.records import Merge, NewTokens
-from rankwise.store import hash_folder, read_record
 from tests.export.merging import adapter_of, difference, moved, peft_merged, state
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_llama_untied
 
@@ -259,7 +259,7 @@ def test_a_disk_without_room_leaves_nothing(
     with pytest.raises(SpaceError, match="is full"):
         fold(bases["tied"], adapter, tmp_path / "out", dtype="bf16")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
-    monkeypatch.setattr("rankwise.store.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("rankwise.files.free_bytes", lambda folder: 1000)
     with pytest.raises(SpaceError, match="not enough disk for the merged model"):
         fold(bases["tied"], adapter, tmp_path / "out", dtype="bf16")
     assert hash_folder(bases["tied"]) == before

@@ -18,9 +18,9 @@ from rankwise.export.blend import Blend
 from rankwise.export.merge import MERGE, fold, write_merge
 from rankwise.export.mergeplan import Wanted
 from rankwise.export.unmerge import undo
+from rankwise.files import read_record
 from rankwise.model.load import load_base
 from rankwise.records import Merge, MergedTensor
-from rankwise.store import read_record
 from tests.export.merging import adapter_of, difference, peft_merged, state
 from tests.tiny import EXPERTS, tiny_llama, tiny_moe
 

@@ -17,9 +17,10 @@ from rankwise import api
 from rankwise.cli import app
 from rankwise.export.merge import merge
 from rankwise.export.proof import behaviour
+from rankwise.files import folder_bytes, hash_folder
 from rankwise.model.likelihood import final_logits
 from rankwise.records import Check, Verification
-from rankwise.store import Run, folder_bytes, hash_folder
+from rankwise.store import Run
 from rankwise.text.files import copy_text_files
 from tests.training import METHOD_NAMES, toy_model, trained
 

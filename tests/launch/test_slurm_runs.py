@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from rankwise import api
+from rankwise.files import read_record
 from rankwise.launch.order import Order, Wishes, order
 from rankwise.launch.targets import TARGETS
 from rankwise.records import Plan
-from rankwise.store import Run, read_record
+from rankwise.store import Run
 from tests.launch.orders import planned
 from tests.launch.slurm_cluster import ask, cluster, missing
 from tests.training import SRC, losses, toy_job, toy_model

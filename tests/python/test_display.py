@@ -11,10 +11,11 @@ from rich.console import Console
 
 import rankwise as rw
 from rankwise.compare.folder import Folder
+from rankwise.files import write_record
 from rankwise.records.selfcheck import Condition as Found
 from rankwise.records.selfcheck import Environment
 from rankwise.report import notebook, shown_words
-from rankwise.store import Run, write_record
+from rankwise.store import Run
 from rankwise.watch.evidence import summarise
 from tests import builders
 from tests.report import conftest as pages

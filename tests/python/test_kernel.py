@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rankwise.store import Run, write_record
+from rankwise.files import write_record
+from rankwise.store import Run
 from rankwise.watch.evidence import summarise
 from tests import builders
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rankwise.store import hash_folder
+from rankwise.files import hash_folder
 from tests.serve.adapters import adapter
 from tests.train.test_object_store import HOST, Bucket, bucket, programs  # noqa: F401 - fixtures
 from tests.training import environment

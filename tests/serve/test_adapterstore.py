@@ -17,10 +17,10 @@ from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from rankwise.errors import AdapterError
+from rankwise.files import hash_folder
 from rankwise.model.bottleneck import attach_bottleneck
 from rankwise.observe.model import observe_model
 from rankwise.serve.adapterstore import AdapterStore, default_root
-from rankwise.store import hash_folder
 from tests.serve.adapters import BASE, CONFIG, PREFIX, adapter, raw, tensors
 from tests.tiny import tiny_llama
 from tests.training import environment

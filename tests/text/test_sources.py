@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub._tree_cache import TreeCacheEntry, write_tree_cache
 
 from rankwise.errors import DataError
-from rankwise.store import hash_file
+from rankwise.files import hash_file
 from rankwise.text import sources
 from rankwise.text.containers import read_records
 from rankwise.text.formats import read_rows

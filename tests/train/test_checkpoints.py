@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import get_scheduler
 
-from rankwise import store
+from rankwise import files
 from rankwise.errors import RunError, SpaceError
 from rankwise.model.attach import attach
 from rankwise.model.load import load_base
@@ -159,7 +159,7 @@ def test_a_kill_while_a_checkpoint_is_thinned_leaves_it_sound(tmp_path: Path) ->
 def test_a_rehearsed_save_leaves_nothing(tmp_path: Path) -> None:
     kept = checkpoints(tmp_path)
     save(kept, 1)
-    size = store.folder_bytes(kept.path(1))
+    size = files.folder_bytes(kept.path(1))
     assert kept.rehearse(alone(Stub(), Stub()), Stub(), 4) == pytest.approx(size, abs=200)
     assert names(kept) == ["checkpoint-1"] and kept.steps() == [1]
 
@@ -275,7 +275,7 @@ def test_weights_of_another_shape_or_kind_are_refused(folder: Path, tmp_path: Pa
 def test_no_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = checkpoints(tmp_path, planned=10_000)
     save(kept, 1)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=9_999))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=9_999))
     with pytest.raises(SpaceError, match="checkpoint-2"):
         save(kept, 2)
     assert names(kept) == ["checkpoint-1"]
@@ -287,30 +287,30 @@ def test_a_disk_that_gets_short_takes_what_can_be_spared_first(tmp_path: Path, m
     kept, values = checkpoints(tmp_path, 3), {1: 1.0, 2: 3.0, 3: 2.0, 4: 4.0}
     for step in (1, 2, 3):
         save(kept, step, values)
-    everything = store.folder_bytes(kept.folder)
+    everything = files.folder_bytes(kept.folder)
 
     def disk(room: int) -> Any:
         """A disk on which `room` bytes are free beside what lies there now."""
-        return lambda _: SimpleNamespace(free=room + everything - store.folder_bytes(kept.folder))
+        return lambda _: SimpleNamespace(free=room + everything - files.folder_bytes(kept.folder))
 
     state = sum((kept.path(1) / n).stat().st_size for n in ("optimizer.pt", "scheduler.pt", "rng_state.pth"))
     kept.planned_bytes = 10_000
-    monkeypatch.setattr(store.shutil, "disk_usage", disk(10_000 - state))
+    monkeypatch.setattr(files.shutil, "disk_usage", disk(10_000 - state))
     note, _ = kept.save(4, alone(Stub(), Stub()), Stub(), values, 4)
     assert note.text.endswith("removed the optimizer's state of checkpoint-1")
     assert kept.steps() == [1, 2, 3, 4] and [kept.resumable(s) for s in kept.steps()] == [False, True, True, True]
 
-    everything = store.folder_bytes(kept.folder)
-    monkeypatch.setattr(store.shutil, "disk_usage", disk(10_000 - 2 * state - 1))
+    everything = files.folder_bytes(kept.folder)
+    monkeypatch.setattr(files.shutil, "disk_usage", disk(10_000 - 2 * state - 1))
     note, _ = kept.save(5, alone(Stub(), Stub()), Stub(), values, 4)
     assert "state of checkpoint-2, the optimizer's state of checkpoint-3, checkpoint-2" in note.text
     assert kept.steps() == [1, 3, 4, 5]
 
-    monkeypatch.setattr(store.shutil, "disk_usage", disk(-(10**9)))
-    before = store.hash_folder(kept.folder)
+    monkeypatch.setattr(files.shutil, "disk_usage", disk(-(10**9)))
+    before = files.hash_folder(kept.folder)
     with pytest.raises(SpaceError, match="checkpoint-6"):
         next(kept.save(6, alone(Stub(), Stub()), Stub(), values, 4))
-    assert store.hash_folder(kept.folder) == before  # what would not be enough is not given up
+    assert files.hash_folder(kept.folder) == before  # what would not be enough is not given up
 
 
 def test_a_disk_that_fills_up_while_saving_leaves_no_half_checkpoint(tmp_path: Path) -> None:

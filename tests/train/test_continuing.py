@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from rankwise import api
 from rankwise.cli import app
 from rankwise.errors import JobError, ModelError, PlanError, RankwiseError
+from rankwise.files import hash_file
 from rankwise.report.lineage_words import ancestry
-from rankwise.store import LINEAGE, Run, hash_file
+from rankwise.store import LINEAGE, Run
 from tests.training import carry_out, losses, published, toy_job, toy_model, toy_run, trained, weights
 
 SMALL = {"name": "lora", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}

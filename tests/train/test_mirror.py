@@ -11,7 +11,8 @@ from fsspec.registry import _registry
 
 from rankwise import api
 from rankwise.errors import JobError, RunError
-from rankwise.store import Run, hash_folder
+from rankwise.files import hash_folder
+from rankwise.store import Run
 from rankwise.train.mirror import LAST, Mirror, require_protocol
 from tests.train.test_checkpoints import Stub, alone, checkpoints, save, truncate
 from tests.training import carry_out, cli, edited, losses, published, toy_job, toy_model, toy_run, weights

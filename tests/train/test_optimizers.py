@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import JobError, TrainingError
 from rankwise.estimate.price import setup_of
+from rankwise.files import folder_bytes
 from rankwise.model.attach import attach
 from rankwise.records import Candidate, Plan, Validation
-from rankwise.store import Run, folder_bytes
+from rankwise.store import Run
 from rankwise.trace.peaks import trace
 from rankwise.train.optimizers import make_optimizer
 from rankwise.worker import models

@@ -11,8 +11,8 @@ from rankwise.compare.budget import Ask
 from rankwise.compare.folder import Folder, final_name
 from rankwise.compare.measured import Measured, Told
 from rankwise.errors import Interrupted, TrainingError
+from rankwise.files import write_record
 from rankwise.records import Bakeoff, Trial
-from rankwise.store import write_record
 from rankwise.worker import measuring
 from rankwise.worker.comparing import ArmWork
 from tests.training import toy_job, toy_model

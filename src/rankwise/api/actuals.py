@@ -9,10 +9,11 @@ from rankwise.api.loading import inference_dtype, probes_of
 from rankwise.errors import RankwiseError
 from rankwise.estimate import commands, ledger
 from rankwise.estimate.price import setup_of
+from rankwise.files import folder_bytes, write_record
 from rankwise.observe.devices import observe_device
 from rankwise.records import Actual, Candidate, Plan
 from rankwise.records.job import Hardware
-from rankwise.store import Run, folder_bytes, write_record
+from rankwise.store import Run
 from rankwise.text.dataset import Dataset
 from rankwise.text.template import ChatText
 

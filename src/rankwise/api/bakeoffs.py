@@ -10,8 +10,8 @@ from rankwise.compare.evidence import remember
 from rankwise.compare.folder import Folder, final_name, sweep_name
 from rankwise.compare.processes import work_on
 from rankwise.errors import Interrupted, RankwiseError
+from rankwise.files import write_record
 from rankwise.records import Allowance, Bakeoff, Outcome
-from rankwise.store import write_record
 
 LOG = logging.getLogger(__name__)
 

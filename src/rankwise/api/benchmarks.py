@@ -11,11 +11,12 @@ from rankwise.api.loading import always, inference_dtype, load_tuned, require_fi
 from rankwise.api.planning import plan_job
 from rankwise.api.progress import Progress, quiet
 from rankwise.errors import BenchmarkError, RunError
+from rankwise.files import cache_folder, hash_file, read_record, write_record
 from rankwise.methods import TUNERS
 from rankwise.model.locate import locate
 from rankwise.observe.model import observe_model
 from rankwise.records import Benchmarks, BenchmarkScores, Job, Plan, content_hash
-from rankwise.store import Run, cache_folder, hash_file, read_record, write_record
+from rankwise.store import Run
 
 if TYPE_CHECKING:
     from rankwise.evaluate.harness_tasks import Asked, Loaded

@@ -15,8 +15,9 @@ from rankwise.compare.arms import read_arms
 from rankwise.compare.budget import learning_rates
 from rankwise.compare.folder import Folder
 from rankwise.errors import JobError, RankwiseError
+from rankwise.files import write_record
 from rankwise.records import Allowance, Arm, Bakeoff, Job, MethodChoice, Plan
-from rankwise.store import new_folder, write_record
+from rankwise.store import new_folder
 
 
 def prepare_comparison(

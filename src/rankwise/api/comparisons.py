@@ -5,9 +5,10 @@ from typing import Any
 
 from rankwise.compare.folder import Folder
 from rankwise.errors import RunError
+from rankwise.files import write_text
 from rankwise.report.compare_page import compare_page
 from rankwise.report.compared import planned_runs, training_runs
-from rankwise.store import Run, write_text
+from rankwise.store import Run
 
 COMPARISONS = Path("comparisons")
 

@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 
 from rankwise.errors import RunError
+from rankwise.files import cache_folder, hash_file, read_record
 from rankwise.records import Diagnosis, Facts, Job, ModelFacts, content_hash
-from rankwise.store import cache_folder, hash_file, read_record
 from rankwise.version import __version__
 
 SOURCE = Path(__file__).parents[1]

@@ -8,11 +8,11 @@ from rankwise.api.loading import probes_of
 from rankwise.api.observing import model_of
 from rankwise.api.progress import Progress, quiet
 from rankwise.errors import JobError, RunError
+from rankwise.files import write_record, write_text
 from rankwise.observe.devices import gpus_here
 from rankwise.observe.machine import has_native_bf16
 from rankwise.records import Diagnosis, Job, ModelFacts, content_hash
 from rankwise.report.diagnosis_page import diagnosis_page
-from rankwise.store import write_record, write_text
 from rankwise.text.containers import read_records
 from rankwise.text.dataset import split_rows
 from rankwise.text.formats import Row, read_rows

@@ -7,12 +7,12 @@ from rankwise.api.actuals import aside
 from rankwise.api.progress import Progress, quiet
 from rankwise.errors import RankwiseError
 from rankwise.estimate import ledger
+from rankwise.files import cache_folder
 from rankwise.model.locate import locate
 from rankwise.observe.catalogue import find_architecture
 from rankwise.observe.devices import observe_device
 from rankwise.records.job import Hardware
 from rankwise.records.selfcheck import Environment, SelfCheck
-from rankwise.store import cache_folder
 
 
 def environment() -> Environment:

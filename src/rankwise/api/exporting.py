@@ -10,9 +10,10 @@ from rankwise.api.origins import refresh_card
 from rankwise.api.progress import Progress, quiet
 from rankwise.decide.compatibility import refused
 from rankwise.errors import AnswerIsNo, RunError, UsageError
+from rankwise.files import folder_bytes, hash_file, hash_folder, publish_folder, require_space, write_record
 from rankwise.methods import METHODS
 from rankwise.records import Artifact, Check, EngineFit, Exported, Plan
-from rankwise.store import Run, folder_bytes, hash_file, hash_folder, publish_folder, require_space, write_record
+from rankwise.store import Run
 from rankwise.text.files import LICENCE_FILES
 from rankwise.text.template import ChatText
 

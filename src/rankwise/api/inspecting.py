@@ -10,9 +10,10 @@ from rankwise.api.measuring import Beside
 from rankwise.api.progress import Progress, quiet
 from rankwise.api.subjects import Subject, Weights, find_subject, named_base
 from rankwise.errors import ModelError, RunError, UsageError
+from rankwise.files import write_record, write_text
 from rankwise.model.locate import locate
 from rankwise.records import Event, ModuleSpectrum, SpectrumSeen, Watching
-from rankwise.store import Run, write_record, write_text
+from rankwise.store import Run
 from rankwise.watch.findings import find
 from rankwise.watch.forgotten import forgotten
 from rankwise.watch.spectra import sum_up

@@ -11,9 +11,10 @@ from rankwise.api.loading import always, inference_dtype, load_inputs, load_tune
 from rankwise.api.planning import plan_job
 from rankwise.api.progress import Progress, quiet
 from rankwise.errors import ModelError, RunError, UsageError
+from rankwise.files import write_record
 from rankwise.model.locate import locate
 from rankwise.records import Evaluation, Gate, Job
-from rankwise.store import Run, write_record
+from rankwise.store import Run
 from rankwise.text.dataset import Dataset, training_rows
 from rankwise.text.masks import Encoded
 from rankwise.text.template import ChatText

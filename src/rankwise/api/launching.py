@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rankwise.api.training import refuse_stale, refuse_unready
 from rankwise.errors import RunError, UnknownGpuError
+from rankwise.files import folder_bytes, read_record, write_text
 from rankwise.launch.order import Order, Wishes, local_files, order
 from rankwise.launch.targets import TARGETS
 from rankwise.observe.gpus import match_gpu
 from rankwise.records import Plan
-from rankwise.store import folder_bytes, read_record, write_text
 
 
 @dataclass(frozen=True)

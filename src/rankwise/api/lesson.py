@@ -8,11 +8,11 @@ from rankwise.api.planning import plan
 from rankwise.api.progress import Progress, quiet
 from rankwise.errors import RunError, UsageError
 from rankwise.estimate.lesson.tables import PARTS, build_tables
+from rankwise.files import write_text
 from rankwise.observe.devices import observe_device
 from rankwise.records.job import Hardware
 from rankwise.records.tables import Tables
 from rankwise.report.tables_page import tables_page
-from rankwise.store import write_text
 from rankwise.version import __version__
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import RunError
+from rankwise.files import write_text
 from rankwise.report.page import plan_page, run_page
 from rankwise.report.words import knows_or_sounds
-from rankwise.store import Run, list_runs, write_text
+from rankwise.store import Run, list_runs
 from rankwise.watch.findings import find
 
 

@@ -10,13 +10,14 @@ from rankwise.api.loading import require_finished
 from rankwise.api.progress import Progress, quiet
 from rankwise.decide.compatibility import refused
 from rankwise.errors import RunError, UsageError
+from rankwise.files import read_record, write_record, write_text
 from rankwise.methods import METHODS, TUNERS
 from rankwise.observe.model import weights_hash
 from rankwise.records import Merge, Plan
 from rankwise.records.merging import Rounding
 from rankwise.report.card import model_card
 from rankwise.report.merge_words import blend_card
-from rankwise.store import LINEAGE, Run, read_record, write_record, write_text
+from rankwise.store import LINEAGE, Run
 
 
 def merge(run: Run, out: Path | None = None, progress: Progress = quiet, *, rounding: Rounding = "stochastic") -> Path:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rankwise.errors import RankwiseError
+from rankwise.files import hash_file, write_text
 from rankwise.methods import METHODS
 from rankwise.observe.model import weights_hash
 from rankwise.observe.parents import WEIGHTS
 from rankwise.records import Check, Lineage, Parent, Plan, Verification, content_hash
 from rankwise.report.card import with_evidence
-from rankwise.store import Run, hash_file, write_text
+from rankwise.store import Run
 from rankwise.text.sources import hash_source
 from rankwise.text.template import ChatText
 

@@ -17,13 +17,14 @@ from rankwise.decide.recipes import PLANNED_METHODS
 from rankwise.errors import DataError, ModelError
 from rankwise.estimate.price import price_all, price_elsewhere, trace_ahead
 from rankwise.estimate.tracers import tracers
+from rankwise.files import write_text
 from rankwise.jobfile import read_job
 from rankwise.observe.devices import observe_device
 from rankwise.observe.gpus import known_gpus
 from rankwise.records import Candidate, Diagnosis, Estimate, Facts, Job, Plan
 from rankwise.records.job import Hardware
 from rankwise.report.page import plan_page
-from rankwise.store import Run, write_text
+from rankwise.store import Run
 
 USUALLY_PRICED = 60  # candidates, those of flips and questions among them: what a bar is drawn against
 LOG = logging.getLogger(__name__)

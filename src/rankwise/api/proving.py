@@ -8,9 +8,10 @@ from rankwise.api.loading import inference_dtype, load_inputs, load_tuned, requi
 from rankwise.api.origins import checks_on_disk, concluded, planned_bytes, refresh_card
 from rankwise.decide.compatibility import refused
 from rankwise.errors import ModelError
+from rankwise.files import hash_folder, write_record
 from rankwise.methods import METHODS
 from rankwise.records import Artifact, Check, Plan, Verification
-from rankwise.store import Run, hash_folder, write_record
+from rankwise.store import Run
 from rankwise.text.dataset import PROOF_ROWS, Dataset
 from rankwise.text.template import ChatText
 

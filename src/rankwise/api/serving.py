@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rankwise.api.tenancy import adapter_store, registry
 from rankwise.errors import RankwiseError, UsageError
+from rankwise.files import cache_folder
 from rankwise.model.locate import locate
 from rankwise.observe.model import weights_hash
-from rankwise.store import cache_folder
 from rankwise.text.template import ChatText
 from rankwise.version import __version__
 

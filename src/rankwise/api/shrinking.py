@@ -9,9 +9,10 @@ from rankwise.api.loading import load_inputs, load_tuned, require_finished
 from rankwise.api.origins import checks_on_disk, concluded
 from rankwise.decide.compatibility import refused
 from rankwise.errors import RunError
+from rankwise.files import hash_folder, publish_folder, write_record
 from rankwise.records import Artifact, Check, Lineage, Parent, Plan, Shrunk, Verification
 from rankwise.report.card import model_card
-from rankwise.store import LINEAGE, Run, hash_folder, publish_folder, write_record
+from rankwise.store import LINEAGE, Run
 from rankwise.text.dataset import PROOF_ROWS, Dataset
 from rankwise.text.files import copy_licence, copy_text_files
 from rankwise.text.hashes import cached_hash

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rankwise.api.judging import requirements
 from rankwise.errors import AnswerIsNo, RankwiseError
+from rankwise.files import hash_folder
 from rankwise.records import AdapterVersion, Artifact, Evidence, Gate, Limits, content_hash
-from rankwise.store import Run, hash_folder
+from rankwise.store import Run
 
 if TYPE_CHECKING:
     from rankwise.evaluate.gates import Requirement

@@ -15,11 +15,12 @@ from rankwise.api.replaying import ensure_replay
 from rankwise.decide.parallel import not_carried_out
 from rankwise.decide.recipes import EXECUTED
 from rankwise.errors import AnswerIsNo, DataError, JobError, PlanError, RunError, SpaceError, UsageError
+from rankwise.files import hash_file, read_record, require_space
 from rankwise.methods import METHODS
 from rankwise.observe.devices import gpus_here, observe_device
 from rankwise.observe.gpus import match_gpu
 from rankwise.records import Event, ModelFacts, Plan
-from rankwise.store import Run, hash_file, list_runs, new_folder, read_record, require_space
+from rankwise.store import Run, list_runs, new_folder
 from rankwise.text.sources import hash_source
 from rankwise.train.nodes import nodes_of, wait_for_folder
 from rankwise.train.trackers import require_installed

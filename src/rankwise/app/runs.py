@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
-from rankwise import api, store
+from rankwise import api, files
 from rankwise.app.pages import page, stream, written
 from rankwise.app.root import run_named, run_names
 from rankwise.report import run_live
@@ -61,12 +61,12 @@ class Seen:
 
 
 def _times(run: Run) -> tuple[float | None, ...]:
-    return tuple(store.written_at(p) for p in (run.plan_path, run.events_path, run.evidence_path, run.artifact_path))
+    return tuple(files.written_at(p) for p in (run.plan_path, run.events_path, run.evidence_path, run.artifact_path))
 
 
 def _listed(request: Request, seen: Seen) -> dict[str, Any]:
     runs = run_names(request.app.state.root)
-    newest = sorted(runs, key=lambda name: store.written_at(runs[name].plan_path) or 0.0, reverse=True)
+    newest = sorted(runs, key=lambda name: files.written_at(runs[name].plan_path) or 0.0, reverse=True)
     lines = [(name, seen.line(runs[name])) for name in newest]
     return {"lines": lines, "say": run_live, "terms": run_live.LIST_TERMS}
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from rankwise.files import append_lines, cache_folder, cannot_append
 from rankwise.records import Bakeoff, Outcome, Past, PastArm, PastComparison, PastContrast
-from rankwise.store import append_lines, cache_folder, cannot_append, now
+from rankwise.store import now
 from rankwise.version import __version__
 
 VARIABLE = "RANKWISE_COMPARISONS"

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rankwise.errors import RunError
+from rankwise.files import read_record, write_record, write_text
 from rankwise.records import Arm, Bakeoff, Outcome, Plan, Trial
 from rankwise.records.shown import Shown
-from rankwise.store import Run, job_yaml, read_record, write_record, write_text
+from rankwise.store import Run, job_yaml
 
 
 class Folder(Shown):

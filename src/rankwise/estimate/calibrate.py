@@ -27,12 +27,13 @@ from rankwise.estimate.selfcheck import Subject, require_device, weights_of
 from rankwise.estimate.storage import BYTES
 from rankwise.estimate.time import passes
 from rankwise.estimate.traced import shapes_of, traced
+from rankwise.files import folder_bytes
 from rankwise.methods import METHODS
 from rankwise.model.likelihood import Autocast, evaluating, row_losses
 from rankwise.model.load import quiet_transformers
 from rankwise.records import DeviceFacts, Setup, Shapes
 from rankwise.records.ledger import AnswerBatch, Calibration, EvaluationWork, Quantity, Timing
-from rankwise.store import folder_bytes, now
+from rankwise.store import now
 
 Progress = Callable[[str, int, int], None]
 # (folder of an adapter, folder to write) -> the merged model: the work of `rankwise merge`.

@@ -19,9 +19,10 @@ from statistics import median
 from pydantic import ValidationError
 
 from rankwise.estimate.memory import family
+from rankwise.files import append_lines, cache_folder, cannot_append
 from rankwise.records import Actual, DeviceFacts, Setup, TimeEstimate
 from rankwise.records.ledger import Correction, Family, LedgerEntry, Quantity, Workload
-from rankwise.store import append_lines, cache_folder, cannot_append, now
+from rankwise.store import now
 from rankwise.version import __version__
 
 VARIABLE = "RANKWISE_LEDGER"

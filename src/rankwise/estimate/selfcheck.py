@@ -21,11 +21,12 @@ from rankwise.estimate.devicechecks import device_conditions
 from rankwise.estimate.ledger import entry_of, workload_of
 from rankwise.estimate.measured import TIMED, measure
 from rankwise.estimate.time import passes
+from rankwise.files import require_space
 from rankwise.methods import METHODS
 from rankwise.records import DeviceFacts, Setup, Trace
 from rankwise.records.ledger import LedgerEntry
 from rankwise.records.selfcheck import NEVER_RUN_ON_GPU, Compared, Measured, SelfCheck
-from rankwise.store import now, require_space
+from rankwise.store import now
 from rankwise.trace.peaks import trace
 
 Progress = Callable[[str, int, int], None]

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from rankwise import errors
 from rankwise.errors import RankwiseError
+from rankwise.files import cache_folder, write_text
 from rankwise.records import AdapterFile, Record, Setup, Shapes, Trace, content_hash
-from rankwise.store import cache_folder, write_text
 from rankwise.trace.stack import SIXTEEN_BIT, refuse_in_backward, usual_stack, weights_dtype
 from rankwise.version import __version__
 

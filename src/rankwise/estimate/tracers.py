@@ -34,9 +34,9 @@ from rankwise.estimate.traced import (
     restored,
     trace_order,
 )
+from rankwise.files import cache_folder, write_text
 from rankwise.methods import TUNERS
 from rankwise.records import Record, Setup
-from rankwise.store import cache_folder, write_text
 from rankwise.trace.stack import unsharded
 
 WORTH = 3  # missing things from which on processes are started

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rankwise.errors import UsageError
-from rankwise.store import cache_folder, write_text
+from rankwise.files import cache_folder, write_text
 
 
 class Place(NamedTuple):

@@ -14,8 +14,8 @@ from typing import Any
 from rankwise.errors import BenchmarkError
 from rankwise.evaluate.harness_index import task_manager
 from rankwise.evaluate.harness_quiet import SEED, quiet_harness, seeded
+from rankwise.files import cache_folder
 from rankwise.records import BenchmarkFailure
-from rankwise.store import cache_folder
 
 INSTALL = "pip install 'rankwise[eval]' (in a checkout: pip install -c constraints.txt -e '.[eval]')"
 OWN_DATA = "write a task over your own copy and give its folder with --tasks-path (docs/benchmarks.md)"

@@ -16,11 +16,11 @@ from rankwise.export.layerwise import parts_of_layers
 from rankwise.export.mergebase import BaseFiles
 from rankwise.export.mergeplan import MergePlan, Wanted, plan
 from rankwise.export.rounding import rounded_as
+from rankwise.files import hash_file, publish_folder, require_space, write_record
 from rankwise.methods import TUNERS
 from rankwise.model.adapterproducts import WEIGHTS, AdapterFolder
 from rankwise.records import Merge, MergedAdapter, NewTokens, Plan
 from rankwise.records.merging import Rounding
-from rankwise.store import hash_file, publish_folder, require_space, write_record
 from rankwise.text.files import copy_licence, copy_text_files
 
 MERGE = "merge.json"  # beside the merged weights

@@ -22,9 +22,9 @@ from rankwise.export.mergebase import BaseFiles
 from rankwise.export.mergeplan import MergePlan, Planned, Wanted, plan
 from rankwise.export.rounding import rounded_as
 from rankwise.export.shards import TORCH_DTYPES, Reader, Stored, step_rows
+from rankwise.files import hash_file, publish_folder, read_record, require_space, write_record
 from rankwise.model.adapterproducts import WEIGHTS, AdapterFolder
 from rankwise.records import Merge, MergedAdapter
-from rankwise.store import hash_file, publish_folder, read_record, require_space, write_record
 
 
 @dataclass(frozen=True)

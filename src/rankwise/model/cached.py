@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rankwise.errors import ModelError
-from rankwise.store import cache_folder, hash_file, require_space, write_text
+from rankwise.files import cache_folder, hash_file, require_space, write_text
 
 RECIPE = 1  # raised when the conversion changes, so that old copies are made again
 MANIFEST = "manifest.json"

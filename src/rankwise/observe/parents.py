@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import ModelError
+from rankwise.files import read_record
 from rankwise.records import AdapterFacts, Lineage, ModelFacts, Parent, Plan
-from rankwise.store import LINEAGE, read_record
+from rankwise.store import LINEAGE
 from rankwise.text.hashes import cached_hash
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import RankwiseError
+from rankwise.files import cache_folder, write_text
 from rankwise.observe.machine import usable_cores
-from rankwise.store import cache_folder, now, write_text
+from rankwise.store import now
 
 KEPT_FOR = timedelta(days=30)
 # Beside other programs a rate is that of the moment: 21 GFLOP/s once stayed for a month where 160 are usual.

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from rankwise.files import cache_folder, write_text
 from rankwise.records import Artifact, Event, Evidence, Finding, Plan
 from rankwise.report import charts, glossary, speeds, words
 from rankwise.report.pareto import not_drawn_sentence, pareto_figures
 from rankwise.report.reliability_chart import reliability_figures
 from rankwise.report.rows import plan_view, run_view
 from rankwise.report.watch_rows import watch_figures, watch_view
-from rankwise.store import cache_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 1000  # characters of one answer; the whole stands in evidence.json

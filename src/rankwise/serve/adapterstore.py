@@ -20,11 +20,11 @@ from pathlib import Path
 import fsspec
 
 from rankwise.errors import AdapterError
+from rankwise.files import OBJECT_STORES, cache_folder, data_folder, hash_folder, publish_folder
 from rankwise.methods import SERVED
 from rankwise.records import ModelFacts, content_hash
 from rankwise.serve.adapterfiles import KNOWN, LEFT_OUT, WEIGHTS, read_config, require_texts, take_in
 from rankwise.serve.adaptertensors import require_tensors
-from rankwise.store import OBJECT_STORES, cache_folder, data_folder, hash_folder, publish_folder
 
 MOST_BYTES = 2_000_000_000
 MAX_RANK = 512  # the largest that vLLM's --max-lora-rank takes

@@ -34,7 +34,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from rankwise.errors import RegistryError
-from rankwise.store import data_folder
+from rankwise.files import data_folder
 
 SCHEMA = 1
 WAIT_SECONDS = 30  # for another process's transaction

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rankwise.files import cache_folder
 from rankwise.records import Job, ModelFacts, content_hash
-from rankwise.store import cache_folder
 
 TOKENS_EXPECTED = 128  # labelled tokens of a row that the base has yet to write; half of what it may write
 

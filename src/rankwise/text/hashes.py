@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from rankwise.store import cache_folder, hash_file, write_text
+from rankwise.files import cache_folder, hash_file, write_text
 
 KEPT = 500  # entries; the oldest go
 

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 
 from rankwise.errors import DataError
+from rankwise.files import hash_file
 from rankwise.hub import dataset_files, dataset_id, snapshot, split_of
 from rankwise.records import content_hash
-from rankwise.store import hash_file
 
 KINDS = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
 ENDINGS = (*KINDS, ".jsonl.gz", ".json.gz", ".csv.gz")

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError, ModelError
+from rankwise.files import cache_folder, folder_bytes, hash_file, publish_folder, remove_oldest, write_text
 from rankwise.records import content_hash
-from rankwise.store import cache_folder, folder_bytes, hash_file, publish_folder, remove_oldest, write_text
 from rankwise.text.formats import Row, stream_rows
 from rankwise.text.hashes import cached_hash
 from rankwise.text.locked import locked

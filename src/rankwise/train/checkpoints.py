@@ -19,20 +19,11 @@ from typing import Any
 import torch
 
 from rankwise.errors import RunError
+from rankwise.files import folder_bytes, free_bytes, hash_folder, link, publish_folder, require_space, write_text
 from rankwise.methods import METHODS
 from rankwise.model.trained import save_weights
 from rankwise.records import Note, Saved, TrainConfig
-from rankwise.store import (
-    Run,
-    folder_bytes,
-    free_bytes,
-    hash_folder,
-    link,
-    now,
-    publish_folder,
-    require_space,
-    write_text,
-)
+from rankwise.store import Run, now
 from rankwise.train.engines.engine import Engine
 from rankwise.train.engines.group import Group
 from rankwise.train.mirror import Mirror

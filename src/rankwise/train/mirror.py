@@ -17,8 +17,9 @@ from typing import Any
 import fsspec
 
 from rankwise.errors import JobError, RunError
+from rankwise.files import OBJECT_STORES, publish_folder
 from rankwise.records import Note
-from rankwise.store import OBJECT_STORES, Run, now, publish_folder
+from rankwise.store import Run, now
 
 LAST = "manifest.json"  # as train.checkpoints writes it, last of all
 OF = "run.json"

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 
 from rankwise.errors import PlanError, RunError
+from rankwise.files import read_record
 from rankwise.records import Plan
 from rankwise.records.job import Hardware
-from rankwise.store import Run, read_record
+from rankwise.store import Run
 
 WAIT_SECONDS = 600.0  # for the first node: it looks at the data and hashes the base before it makes the folder
 VARIABLES = "PET_NNODES, PET_NODE_RANK, PET_NPROC_PER_NODE, PET_MASTER_ADDR and PET_MASTER_PORT"

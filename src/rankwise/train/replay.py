@@ -19,11 +19,11 @@ from torch import nn
 from transformers import GenerationConfig
 
 from rankwise.errors import TrainingError
+from rankwise.files import write_text
 from rankwise.model.generate import only_settings, positions_of
 from rankwise.model.likelihood import device_of, evaluating
 from rankwise.model.load import load_base, quiet_transformers
 from rankwise.records import DeviceFacts, ModelFacts
-from rankwise.store import write_text
 from rankwise.text.general import Replay
 from rankwise.text.locked import locked
 from rankwise.text.template import ChatText

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rankwise.errors import ModelError
+from rankwise.files import cache_folder, remove_oldest
 from rankwise.model.locate import weight_files
 from rankwise.model.products import Product, decompose
 from rankwise.records import content_hash
-from rankwise.store import cache_folder, remove_oldest
 from rankwise.text.hashes import cached_hash
 from rankwise.text.locked import locked
 from rankwise.watch.spectra import EPSILON, KEPT, LOOKED

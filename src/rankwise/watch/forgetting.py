@@ -17,10 +17,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rankwise.files import cache_folder, publish_folder, remove_oldest, write_text
 from rankwise.model.divergence import Beliefs, beliefs, divergence
 from rankwise.model.likelihood import Autocast, grouped_losses, row_losses
 from rankwise.records import Interval, Slice, Watched, content_hash
-from rankwise.store import cache_folder, now, publish_folder, remove_oldest, write_text
+from rankwise.store import now
 from rankwise.text.ability import AbilitySet
 from rankwise.watch.levels import Metric, limits_of, slice_of, worst
 

@@ -22,8 +22,9 @@ import psutil
 import torch
 
 from rankwise.errors import RankwiseError, TrainingError
+from rankwise.files import write_text
 from rankwise.records import Failed
-from rankwise.store import Run, write_text
+from rankwise.store import Run
 from rankwise.train.engines.group import rank, world_size
 from rankwise.worker.held import die_with_parent
 from rankwise.worker.road import failed, work

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from rankwise.files import publish_folder, write_record
 from rankwise.methods import METHODS
 from rankwise.methods.vocabulary import MODULES_TO_SAVE
 from rankwise.model.attach import allow_packing
@@ -14,7 +15,7 @@ from rankwise.model.trained import publish_weights
 from rankwise.model.vocabulary import cast_whole_modules
 from rankwise.records import Plan
 from rankwise.report.card import model_card
-from rankwise.store import LINEAGE, Run, publish_folder, write_record
+from rankwise.store import LINEAGE, Run
 from rankwise.text.dataset import Dataset
 from rankwise.text.files import copy_licence, copy_text_files
 from rankwise.text.template import ChatText

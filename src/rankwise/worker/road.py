@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from rankwise.errors import DataError, OutOfMemory, RankwiseError
+from rankwise.files import disk_was_full, write_record
 from rankwise.model.apart import require_apart
 from rankwise.model.attach import adapter_scale, total_params, trainable_params
 from rankwise.records import Event, Failed, Finished, Note, Plan, Started, TrainConfig, Validation
-from rankwise.store import Run, disk_was_full, now, write_record
+from rankwise.store import Run, now
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.general import general_path, replay_of
 from rankwise.text.hashes import cached_hash

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from rankwise.errors import Interrupted, TrainingError
 from rankwise.estimate.counted import counter_of
+from rankwise.files import write_record
 from rankwise.methods import METHODS, TUNERS
 from rankwise.model.attach import load_adapter, total_params, trainable_params
 from rankwise.model.likelihood import grouped_losses
@@ -28,7 +29,7 @@ from rankwise.records import (
     TrainConfig,
     Validation,
 )
-from rankwise.store import Run, now, write_record
+from rankwise.store import Run, now
 from rankwise.text.dataset import Dataset, load_dataset
 from rankwise.text.general import general_path
 from rankwise.text.masks import Encoded

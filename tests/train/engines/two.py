@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from rankwise import api
-from rankwise.store import Run, cache_folder
+from rankwise.files import cache_folder
+from rankwise.store import Run
 from tests.training import environment, toy_job
 from tests.watched import ability_files
 

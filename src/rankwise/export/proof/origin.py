@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from rankwise.errors import RankwiseError
+from rankwise.files import hash_file, read_record
 from rankwise.records import Check, Lineage, ModelFacts
-from rankwise.store import LINEAGE, hash_file, read_record
+from rankwise.store import LINEAGE
 from rankwise.text.files import LICENCE_FILES
 
 CARD = "README.md"

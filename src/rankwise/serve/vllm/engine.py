@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import RankwiseError
+from rankwise.files import cache_folder
 from rankwise.methods.unmerged import SLOT_RANKS, slot_rank
 from rankwise.serve.engine import AdapterFiles, AdapterRefused, EngineDied, EngineState, Generation, Piece
 from rankwise.serve.vllm.arrival import bring, examine_server
@@ -26,7 +27,6 @@ from rankwise.serve.vllm.null import NULL, write_null
 from rankwise.serve.vllm.server import Server
 from rankwise.serve.vllm.stream import ServerFault
 from rankwise.serve.vllm.supervised import Supervised
-from rankwise.store import cache_folder
 from rankwise.text.template import ChatText
 
 

@@ -12,7 +12,7 @@ import numpy
 import safetensors
 from safetensors.numpy import save_file
 
-from rankwise.store import publish_folder, write_text
+from rankwise.files import publish_folder, write_text
 
 NULL = "base@0"  # versions of tenants are counted from 1
 _MATRIX = re.compile(r"\.lora_(?P<side>[AB])\.weight$")
