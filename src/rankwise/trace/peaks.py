@@ -172,19 +172,15 @@ def _merge_peak(setup: Setup) -> int | None:
 
 @contextmanager
 def _no_collector() -> Iterator[None]:
-    """Python's cycle collector would stop for seconds among so many small objects. The models are cycles, so it runs
-    once at the end, over what was made here alone: in a batch of hundreds they would fill gigabytes. What a caller has
-    frozen stays frozen.
+    """Python's cycle collector would stop for seconds among so many small objects. The models are cycles, and in a
+    batch of hundreds they would fill gigabytes: at the end the youngest generation is collected, which is what was made
+    here. (A whole collection among frozen objects would leave Python believing in a small heap, walked ever after.)
     """
-    was, frozen = gc.isenabled(), gc.get_freeze_count()
+    was = gc.isenabled()
     gc.disable()
-    if not frozen:
-        gc.freeze()
     try:
         yield
     finally:
-        gc.collect()
-        if not frozen:
-            gc.unfreeze()
+        gc.collect(0)
         if was:
             gc.enable()
