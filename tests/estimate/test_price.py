@@ -204,7 +204,8 @@ def test_a_higher_rank_takes_more_of_everything(method: str, rank: int, more: in
 @few
 @given(methods, st.integers(1, 10**6), st.integers(1, 10**6))
 def test_more_rows_never_take_less_time_at_the_same_batch(method: str, rows: int, more: int) -> None:
-    job = builders.job(train={"gradient_accumulation_steps": 8}, method={"name": "lora", "r": 8})
+    batch = {"gradient_accumulation_steps": 8, "per_device_train_batch_size": 1}
+    job = builders.job(train=batch, method={"name": "lora", "r": 8})
     times = []
     for n in (rows, rows + more):
         facts = builders.facts(data=builders.data_facts(n, supervised_tokens=38 * n))

@@ -61,12 +61,14 @@ def embedded() -> tuple[dict[str, Any], Path]:
 
 
 @pytest.mark.embedded
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize(
+    "checkpointing", [False, pytest.param(True, marks=pytest.mark.prove)], ids=("plain", "checkpointing")
+)
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("full", {"dtype": "fp32", "autocast": "bf16"}),
-        ("full", {"dtype": "bf16"}),
+        pytest.param("full", {"dtype": "fp32", "autocast": "bf16"}, marks=pytest.mark.prove),
+        pytest.param("full", {"dtype": "bf16"}, marks=pytest.mark.prove),
         ("lora", {"dtype": "bf16"}),
         ("qlora", {"dtype": "bf16"}),
     ],
